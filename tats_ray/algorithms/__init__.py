@@ -1,0 +1,1 @@
+"""Policy algorithms, one file each. They know neither Ray nor Gymnasium."""

@@ -1,0 +1,106 @@
+"""What policy algorithms share: an optimiser, the walk over the memory, diagnostics, a state."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tats_ray.config.schema import AlgorithmConfig
+from tats_ray.core.arrays import Float
+from tats_ray.core.errors import NonFiniteError
+from tats_ray.core.types import Evaluation, Metrics, Rollout
+from tats_ray.models.policy import SamplerPolicy
+from tats_ray.ops.losses import approx_kl, explained_variance
+from tats_ray.ops.optim import adamw
+from tats_ray.ops.rewards import clip_return
+from tats_ray.ops.selection import entropy
+
+
+class PolicyGradient:
+    """Base of the algorithms here: subclass it and write `loss`.
+
+    Args:
+        num_steps: optimiser steps per update. Step j uses entry `order[j mod k]` of the memory,
+            where `order` is a random permutation of its k entries [method section 7.7].
+        takes_all_entries: every step uses all k entries at once instead.
+    """
+
+    def __init__(
+        self,
+        config: AlgorithmConfig,
+        policy: SamplerPolicy,
+        *,
+        num_steps: int = 1,
+        takes_all_entries: bool = False,
+    ) -> None:
+        self.policy = policy
+        self.num_steps = num_steps
+        self.takes_all_entries = takes_all_entries
+        self.optimizer = adamw(
+            policy, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
+        )
+
+    def loss(self, rollout: Rollout, now: Evaluation) -> tuple[Float[Tensor, ""], Metrics]:
+        """What to minimise on one entry, and scalars about it."""
+        raise NotImplementedError
+
+    def update(self, rollouts: Sequence[Rollout], *, generator: torch.Generator) -> Metrics:
+        """Improve the policy in place.
+
+        Args:
+            rollouts: the memory, one entry per MAE step, all ranks' clips in each.
+            generator: draws the order of entries.
+
+        Returns:
+            Means over the optimiser steps.
+
+        Raises:
+            NonFiniteError: for a loss that is not finite; the policy is left as it was.
+        """
+        if self.takes_all_entries:
+            rollouts = [Rollout.concatenate(rollouts)]
+        order = torch.randperm(len(rollouts), generator=generator).tolist()
+        history = [self._step(rollouts[order[j % len(order)]]) for j in range(self.num_steps)]
+        return {name: math.fsum(m[name] for m in history) / len(history) for name in history[0]}
+
+    def _step(self, rollout: Rollout) -> dict[str, float]:
+        now = self.policy.evaluate(rollout.tokens)
+        loss, terms = self.loss(rollout, now)
+        if not torch.isfinite(loss):
+            raise NonFiniteError(
+                f"the policy loss is {loss.item()} at MAE step {rollout.step}; "
+                "lower algorithm.lr or raise the entropy weight"
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        return {"loss": loss.item(), **terms, **self.diagnostics(rollout, now)}
+
+    @staticmethod
+    @torch.no_grad()
+    def diagnostics(rollout: Rollout, now: Evaluation) -> dict[str, float]:
+        """What every policy gradient should show. Keys are explained in docs/metrics.md."""
+        returns = clip_return(rollout.reward, rollout.visible_idx)
+        spread = entropy(now.log_prob.detach())
+        return {
+            "entropy": (spread / math.log(rollout.log_prob.shape[1])).mean().item(),
+            "effective_tokens": spread.exp().mean().item(),
+            "max_prob_x_n": (now.log_prob.amax(1).exp() * now.log_prob.shape[1]).mean().item(),
+            "approx_kl": approx_kl(
+                now.log_prob.detach() - rollout.log_prob, rollout.log_prob
+            ).item(),
+            "explained_variance": explained_variance(rollout.value, returns).item(),
+            "reward": returns.mean().item(),
+            "value": rollout.value.mean().item(),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """The optimiser's own state, and plain numbers: all of it can be stored unpickled."""
+        return {"optimizer": self.optimizer.state_dict(), "numbers": {}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.optimizer.load_state_dict(state["optimizer"])

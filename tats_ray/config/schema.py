@@ -1,0 +1,291 @@
+"""`RunConfig` and its branches.
+
+Declared once; read from YAML, from the command line and from a sweep by the same strict reader
+(`config.load`). A field's docstring is its help text. Defaults are the paper's, with the source
+in brackets: [S] the paper's supplement, [R] the official README, [A] AdaMAE's published code,
+[A1]-[A24] the ambiguities of the method, whose resolutions `docs/fidelity.md` explains.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from tats_ray.core.errors import UsageError
+from tats_ray.core.protocols import ConfigBase
+
+
+def require(condition: bool, name: str, value: object, rule: str) -> None:
+    """Refuse a field's value in the words that every field uses."""
+    if not condition:
+        raise UsageError(f"{name} must be {rule}, got {value!r}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig(ConfigBase):
+    """Which videos, and how a clip is cut from one."""
+
+    train_list: str = ""
+    """List of training videos: a path per line, then a label where there is one."""
+    val_list: str = ""
+    """List of validation videos; without one, nothing is validated."""
+    root: str = ""
+    """Folder that relative paths in the lists start from; default: the list's own folder."""
+    num_classes: int = 0
+    """Labels must be below this; 0 does not check."""
+    num_frames: int = 16
+    """Frames per clip [S]."""
+    image_size: int = 224
+    """Height and width of a clip, pixels [S]."""
+    stride: int = 2
+    """Video frames from one clip frame to the next; 4 for Kinetics-400, else 2 [S]."""
+    augment: Literal["multi_scale_crop", "random_resized_crop", "center"] = "multi_scale_crop"
+    """Training crop; random_resized_crop is area [0.5, 1] and a flip [S text versus table, A14]."""
+    decoder: Literal["auto", "decord", "pyav"] = "auto"
+    """auto is decord where it is frame-exact, PyAV elsewhere."""
+    num_workers: int = 4
+    """Loader processes per learner; 0 decodes in the learner itself."""
+    cache_mb: int = 0
+    """Decoded videos kept in memory, per loader process; for small data sets."""
+    max_bad_share: float = 0.01
+    """The run stops when more than this share of clips could not be read."""
+
+    def __post_init__(self) -> None:
+        require(self.stride >= 1, "data.stride", self.stride, "at least 1")
+        require(self.num_workers >= 0, "data.num_workers", self.num_workers, "0 or more")
+        require(self.cache_mb >= 0, "data.cache_mb", self.cache_mb, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig(ConfigBase):
+    """The masked autoencoder."""
+
+    size: Literal["tiny", "small", "base", "large", "huge"] = "base"
+    """Named size; base is the paper's [S table 5]."""
+    depth: int = 0
+    """Encoder blocks; 0 takes the size's own."""
+    decoder_depth: int = 0
+    """Decoder blocks; 0 takes the size's own, which is 4 for base [R]."""
+    tubelet: int = 2
+    """Frames per token [S table 5]."""
+    patch: int = 16
+    """Pixels per token along each side [S table 5]."""
+    pos_embed: Literal["sincos_1d", "sincos_3d"] = "sincos_1d"
+    """Position table; sincos_1d is the paper family's, sincos_3d lets small runs learn."""
+
+    def __post_init__(self) -> None:
+        require(self.depth >= 0, "model.depth", self.depth, "0 or more")
+        require(self.decoder_depth >= 0, "model.decoder_depth", self.decoder_depth, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SamplerConfig(ConfigBase):
+    """What chooses the visible tokens."""
+
+    name: Literal["tats", "adamae", "random", "tube"] = "tats"
+    """Token sampler; random and tube do not learn."""
+    mask_ratio: float = 0.9
+    """Share of tokens hidden; 0.85, 0.90 or 0.95 in the paper [S]."""
+    trajectory_attention: bool = True
+    """False gives `tats` AdaMAE's attention block instead (ablation) [R]."""
+    num_blocks: int = 1
+    """Trajectory attention blocks [R]."""
+    num_heads: int = 0
+    """Heads of the sampler; 0 is the encoder's for tats, 8 for adamae [A5]."""
+    qkv_bias: bool = True
+    """Biases in the trajectory attention's projections [A5]."""
+    project_values: bool = True
+    """False is Motionformer's published slip: stage 2 mixes unprojected trajectories [A5]."""
+    pos_embed: Literal["learned", "sincos_1d"] = "learned"
+    """The sampler's own position code [A20]."""
+    actor_init: Literal["zero", "xavier"] = "zero"
+    """zero starts exactly uniform [A1]."""
+    temperature: float = 1.0
+    """Softmax temperature [R][S]."""
+    value_shares_trunk: bool = False
+    """The value head reads the sampler's features instead of the tokens [A6]."""
+
+    def __post_init__(self) -> None:
+        require(0 < self.mask_ratio < 1, "sampler.mask_ratio", self.mask_ratio, "inside (0, 1)")
+        require(self.num_blocks >= 1, "sampler.num_blocks", self.num_blocks, "at least 1")
+        require(self.temperature > 0, "sampler.temperature", self.temperature, "positive")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EnvConfig(ConfigBase):
+    """The task that the policy is trained on."""
+
+    id: str = "tats_ray:TATS/TokenSelection-v0"
+    """Gymnasium id of the environment; `module:Namespace/Name-vN`."""
+    reward: str = "token_error"
+    """Reward function: token_error, clip_error or negative_clip_error [A3]."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AlgorithmConfig(ConfigBase):
+    """What every policy algorithm has. `name` picks the subclass."""
+
+    name: str = ""
+    """ppo, reinforce, or `module:Class` of a config in another package."""
+    lr: float = 1.5e-6
+    """Learning rate of the sampler; absolute, not scaled by the batch [S, A8]."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW betas [S]."""
+    weight_decay: float = 0.05
+    """AdamW weight decay [A21]."""
+
+    def __post_init__(self) -> None:
+        require(self.lr > 0, "algorithm.lr", self.lr, "positive")
+
+    def build(self, policy: Any) -> Any:
+        """The `Algorithm` for this policy.
+
+        Raises:
+            UsageError: on the base class, which names no algorithm.
+        """
+        raise UsageError(f"algorithm.name {self.name!r} builds no algorithm; use ppo or reinforce")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoopConfig(ConfigBase):
+    """Who trains when [method section 7.7]."""
+
+    epochs: int = 200
+    """Passes over the training list."""
+    mae_only_epochs: int = 10
+    """m_o: epochs with uniformly random masks, before the sampler takes part [R][S]."""
+    mae_steps_per_update: int = 1
+    """k: MAE steps whose rollouts one policy update takes [R][S]."""
+    warmup_mask: Literal["random", "tube", "learned"] = "random"
+    """Masks of the MAE-only epochs; learned asks the untrained sampler [A1]."""
+    mae_step_every_batch: bool = True
+    """False steps the MAE once per k batches, on their mean gradient [A9]."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the networks; losses, softmax and log-probabilities stay float32."""
+
+    def __post_init__(self) -> None:
+        require(self.epochs >= 1, "loop.epochs", self.epochs, "at least 1")
+        require(
+            self.mae_only_epochs >= 0, "loop.mae_only_epochs", self.mae_only_epochs, "0 or more"
+        )
+        require(
+            self.mae_steps_per_update >= 1,
+            "loop.mae_steps_per_update",
+            self.mae_steps_per_update,
+            "at least 1",
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OptimConfig(ConfigBase):
+    """The autoencoder's optimiser: AdamW, warm-up, cosine [method section 8]."""
+
+    batch_size: int = 32
+    """Clips per learner and step [S]."""
+    base_lr: float = 1.5e-4
+    """Learning rate for a total batch of 256; the real one scales with the total batch [S]."""
+    min_lr: float = 1e-5
+    """Where the cosine ends, scaled alike [A]."""
+    warmup_epochs: float = 40
+    """Epochs of linear rise from 0 [R][S]."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW betas [R][S]."""
+    weight_decay: float = 0.05
+    """AdamW weight decay; not on biases, norms, position codes [A]."""
+    clip_grad: float = 0.0
+    """Largest gradient norm; 0 does not clip [A]."""
+
+    def __post_init__(self) -> None:
+        require(self.batch_size >= 1, "optim.batch_size", self.batch_size, "at least 1")
+        require(self.base_lr > 0, "optim.base_lr", self.base_lr, "positive")
+        require(self.min_lr >= 0, "optim.min_lr", self.min_lr, "0 or more")
+        require(self.warmup_epochs >= 0, "optim.warmup_epochs", self.warmup_epochs, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvalConfig(ConfigBase):
+    """What is measured on the validation list, under masks that never change."""
+
+    every_epochs: int = 5
+    """Epochs between measurements; the last epoch is always measured."""
+    num_clips: int = 64
+    """Validation clips used, from the start of the list."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointConfig(ConfigBase):
+    """Where a run lives, and what it keeps."""
+
+    folder: str = "runs"
+    """Runs go to `<folder>/<name>`. On several nodes: a folder that all of them share."""
+    every_epochs: int = 5
+    """Epochs between checkpoints; the last epoch always has one [R]."""
+    keep_last: int = 2
+    """Checkpoints kept; older ones are removed."""
+
+    def __post_init__(self) -> None:
+        require(self.every_epochs >= 1, "checkpoint.every_epochs", self.every_epochs, "at least 1")
+        require(self.keep_last >= 1, "checkpoint.keep_last", self.keep_last, "at least 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LogConfig(ConfigBase):
+    """What a person sees while it runs."""
+
+    every_steps: int = 10
+    """Steps between metric records; each covers the steps since the last."""
+    mode: Literal["auto", "board", "plain", "quiet"] = "auto"
+    """auto is the live board on a terminal and plain lines elsewhere."""
+
+    def __post_init__(self) -> None:
+        require(self.every_steps >= 1, "log.every_steps", self.every_steps, "at least 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClusterConfig(ConfigBase):
+    """Which machines do the work."""
+
+    address: str = ""
+    """Ray cluster to join; default: RAY_ADDRESS, or a private cluster on this machine."""
+    num_workers: int = 1
+    """MAE learners; each is a Ray Train worker with a batch of its own."""
+    use_gpu: bool = False
+    """One GPU per MAE learner, and one for the policy learner's share."""
+    cpus_per_worker: float = 1
+    """CPUs that Ray reserves for each MAE learner."""
+    policy_gpus: float = 0.0
+    """GPUs reserved for the policy learner; 0 puts it on the CPU."""
+    threads: int = 0
+    """Torch threads per learner; 0 divides this machine's cores among the MAE learners."""
+    max_failures: int = 3
+    """Times that lost MAE learners are restarted from the last checkpoint."""
+    buffer_mb: int = 1024
+    """Most that waiting rollouts may hold; pushing waits when it is reached."""
+    timeout_s: float = 600.0
+    """Longest silence of a peer before the run gives up on it and says so."""
+
+    def __post_init__(self) -> None:
+        require(self.num_workers >= 1, "cluster.num_workers", self.num_workers, "at least 1")
+        require(self.timeout_s > 0, "cluster.timeout_s", self.timeout_s, "positive")
+        require(self.buffer_mb >= 1, "cluster.buffer_mb", self.buffer_mb, "at least 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunConfig(ConfigBase):
+    """Everything that decides a pre-training run."""
+
+    name: str = ""
+    """Name of the run and its folder; default: the config file's name."""
+    seed: int = 0
+    """Root of every random stream."""
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    env: EnvConfig = field(default_factory=EnvConfig)
+    algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)

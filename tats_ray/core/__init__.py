@@ -1,0 +1,1 @@
+"""The vocabulary: token grid, the structs that travel, seams, errors, random streams."""

@@ -1,0 +1,38 @@
+"""What can go wrong, as types. Each message is one line: the value, the place and the way out."""
+
+
+class TatsError(Exception):
+    """Base of all errors that a user can act on."""
+
+
+class UsageError(TatsError, ValueError):
+    """Something in the request is wrong: a field, a path, a size. Exit code 2."""
+
+
+class CheckpointError(UsageError):
+    """A checkpoint that is missing, damaged, or of another model."""
+
+
+class VideoError(TatsError):
+    """A video file that cannot be read as asked. `path` names it."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type["VideoError"], tuple[str, str]]:
+        # Errors cross process borders, and the default pickles the joined message only.
+        return type(self), (self.path, self.reason)
+
+
+class NonFiniteError(TatsError):
+    """A loss or a logit that is NaN or infinite."""
+
+
+class StaleError(TatsError):
+    """A message from an incarnation of the run that was replaced by a newer one."""
+
+
+class PeerFailedError(TatsError):
+    """Another part of the run ended with an error, which is named."""

@@ -1,0 +1,66 @@
+"""The seams. Implement one, and nothing else changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from tats_ray.core.arrays import Float, UInt8
+from tats_ray.core.types import Evaluation, Metrics, Rollout, Selection
+
+
+@runtime_checkable
+class TokenSampler(Protocol):
+    """A network that prefers some tokens over others; TATS is one."""
+
+    def __call__(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B N"]:
+        """Preference of each token for staying visible: logits, any finite value."""
+
+
+@runtime_checkable
+class MaskPolicy(Protocol):
+    """Sampler, draw rule and value: what RL calls the policy."""
+
+    def act(
+        self, tokens: Float[Tensor, "B N D"], num_visible: int, *, generator: torch.Generator
+    ) -> Selection:
+        """Draw without replacement; the same generator state gives the same draw."""
+
+    def evaluate(self, tokens: Float[Tensor, "B N D"]) -> Evaluation:
+        """Log-probabilities and value under the current weights, with gradients."""
+
+
+@runtime_checkable
+class Algorithm(Protocol):
+    """Rollouts in, a better policy out. Knows neither Ray nor Gymnasium."""
+
+    def update(self, rollouts: Sequence[Rollout], *, generator: torch.Generator) -> Metrics:
+        """Improve the policy in place; return scalars, means over the update."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """What judges a selection: the masked autoencoder, learning or frozen."""
+
+    def embed(self, clips: UInt8[Tensor, "B C F H W"]) -> Float[Tensor, "B N D"]:
+        """What the policy observes; carries no gradient."""
+
+    def score(
+        self, clips: UInt8[Tensor, "B C F H W"], selection: Selection
+    ) -> Float[Tensor, "B N"]:
+        """Squared error per token in normalised-pixel units; exactly 0 where visible."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConfigBase:
+    """Base of every configuration dataclass: unknown fields are refused, not dropped."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}

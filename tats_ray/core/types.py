@@ -1,0 +1,122 @@
+"""The structs that travel between rooms. More than two tensors never travel as a tuple."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tats_ray.core.arrays import Float, Int
+
+Metrics = Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which tokens stay visible, and how likely each token was: the action and its odds."""
+
+    visible_idx: Int[Tensor, "B K"]
+    """Distinct within a clip, in draw order."""
+    log_prob: Float[Tensor, "B N"]
+    """log pi of every token under the policy that drew, nats; each row sums to one after exp."""
+    value: Float[Tensor, " B"]
+    """The policy's estimate of the clip's reward before the draw; 0 where it has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A policy's present opinion on some tokens, with gradients."""
+
+    log_prob: Float[Tensor, "B N"]
+    value: Float[Tensor, " B"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reconstruction:
+    """What the masked autoencoder predicts for hidden tokens, and how wrong it is."""
+
+    prediction: Float[Tensor, "B M P"]
+    """In normalised-pixel units, values ordered (frame, row, column, colour)."""
+    hidden_idx: Int[Tensor, "B M"]
+    """Ascending; row m of `prediction` belongs to token `hidden_idx[m]`."""
+    error: Float[Tensor, "B N"]
+    """Mean squared error per token, float32; exactly 0 where visible."""
+
+    @property
+    def loss(self) -> Float[Tensor, ""]:
+        """Mean over clips and hidden tokens [AdaMAE engine; method section 4]."""
+        return self.error.sum() / self.hidden_idx.numel()
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One batch of one-step episodes: what the policy saw, did and earned.
+
+    State is the tokens, not the pixels, so that PPO's ratio compares policies and not embeddings.
+    """
+
+    tokens: Float[Tensor, "B N D"]
+    visible_idx: Int[Tensor, "B K"]
+    log_prob: Float[Tensor, "B N"]
+    value: Float[Tensor, " B"]
+    reward: Float[Tensor, "B N"]
+    """Per-token reward; the clip's return is its mean over hidden tokens."""
+    policy_version: int
+    """Version of the weights that drew."""
+    step: int
+    """MAE step, counted from 0."""
+    rank: int
+    """The MAE learner's rank."""
+
+    @staticmethod
+    def concatenate(parts: Sequence[Rollout]) -> Rollout:
+        """The clips of all parts in one batch; stamps are those of the first part."""
+        if len(parts) == 1:
+            return parts[0]
+        tensors = {
+            name: torch.cat([getattr(part, name) for part in parts]) for name in _ROLLOUT_TENSORS
+        }
+        first = parts[0]
+        return Rollout(
+            **tensors, policy_version=first.policy_version, step=first.step, rank=first.rank
+        )
+
+    def to(self, device: torch.device | str) -> Rollout:
+        moved = {name: getattr(self, name).to(device) for name in _ROLLOUT_TENSORS}
+        return Rollout(**moved, policy_version=self.policy_version, step=self.step, rank=self.rank)
+
+    def to_arrays(self) -> dict[str, Any]:
+        """Contiguous numpy arrays and ints: what crosses a process border.
+
+        numpy has no bfloat16, so tokens of that type travel as their 16-bit patterns.
+        """
+        out: dict[str, Any] = {
+            f.name: getattr(self, f.name) for f in fields(self) if f.name not in _ROLLOUT_TENSORS
+        }
+        for name in _ROLLOUT_TENSORS:
+            tensor: Tensor = getattr(self, name).detach().cpu().contiguous()
+            if tensor.dtype == torch.bfloat16:
+                tensor = tensor.view(torch.uint16)
+            out[name] = tensor.numpy()
+        return out
+
+    @staticmethod
+    def from_arrays(arrays: Mapping[str, Any]) -> Rollout:
+        """The inverse of `to_arrays`; copies, since arrays from a shared store are read-only."""
+        values = dict(arrays)
+        for name in _ROLLOUT_TENSORS:
+            array = np.array(values[name], copy=True)
+            tensor = torch.from_numpy(array)
+            values[name] = tensor.view(torch.bfloat16) if array.dtype == np.uint16 else tensor
+        return Rollout(**values)
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(getattr(self, name).nbytes for name in _ROLLOUT_TENSORS)
+
+
+_ROLLOUT_TENSORS = ("tokens", "visible_idx", "log_prob", "value", "reward")

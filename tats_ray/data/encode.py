@@ -1,0 +1,61 @@
+"""Writes small videos; with decode.py, the only place that touches a video library."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from tats_ray.core.arrays import UInt8
+from tats_ray.core.errors import UsageError
+
+Codec = Literal["h264", "mpeg4"]
+
+# One thread each: the encoders split their work by thread, so the bytes would depend on the machine.
+_OPTIONS: dict[Codec, tuple[str, dict[str, str]]] = {
+    "h264": ("libx264", {"crf": "14", "preset": "veryfast", "threads": "1"}),
+    "mpeg4": ("mpeg4", {"qmin": "2", "qmax": "3", "b": "4000000", "threads": "1"}),
+}
+
+
+def write_video(
+    path: Path | str,
+    frames: UInt8[np.ndarray, "F H W 3"],
+    fps: int = 25,
+    codec: Codec = "h264",
+    *,
+    gop: int = 12,
+    num_b_frames: int = 0,
+) -> None:
+    """Encodes RGB frames; the container follows from the name, the bytes from the arguments.
+
+    Args:
+        path: where to write; `.mp4`, `.mkv`, `.mov` or `.avi`.
+        frames: RGB, 0-255; height and width even, for chroma is stored at half size.
+        fps: frames a second.
+        codec: H.264 (crf 14) or MPEG-4 part 2, the codec of UCF101 and HMDB51 (quantiser 2-3).
+        gop: frames from one key frame to the next.
+        num_b_frames: at most so many consecutive frames are stored out of order.
+
+    Raises:
+        UsageError: when the frames are none, or odd in height or width.
+    """
+    import av
+
+    num_frames, height, width, _ = frames.shape
+    if num_frames < 1 or height % 2 or width % 2:
+        raise UsageError(
+            f"{path}: cannot encode {num_frames} frames of {width}x{height}; "
+            "give at least one frame, of even width and height"
+        )
+    name, options = _OPTIONS[codec]
+    options = {**options, "g": str(gop), "bf": str(num_b_frames)}
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(name, rate=fps, options=options)
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for rgb in frames:
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))

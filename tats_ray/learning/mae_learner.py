@@ -1,0 +1,150 @@
+"""Owner of the autoencoder, its optimiser and its schedule; the environment's scorer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from tats_ray.config.schema import OptimConfig
+from tats_ray.core.arrays import Float, Int, UInt8
+from tats_ray.core.errors import NonFiniteError
+from tats_ray.core.types import Reconstruction
+from tats_ray.models.mae import MaskedAutoencoder
+from tats_ray.ops.optim import adamw
+from tats_ray.ops.schedules import warmup_cosine
+
+Precision = Literal["float32", "bfloat16"]
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """The arithmetic of the networks; parameters and losses stay float32."""
+    return torch.autocast(
+        device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False
+    )
+
+
+class MAELearner:
+    """Scores selections by reconstructing clips, and learns from every score.
+
+    Args:
+        mae: the network.
+        steps_per_epoch: optimiser steps of one epoch; with `optim.warmup_epochs` it places the
+            schedule.
+        total_steps: optimiser steps of the whole run.
+        global_batch: clips per optimiser step over all ranks; scales the learning rate by /256.
+        wrapped: `mae` inside DistributedDataParallel; default: `mae` itself.
+        all_finite: agrees over all ranks whether a loss is finite; default: this rank's word.
+    """
+
+    def __init__(
+        self,
+        mae: MaskedAutoencoder,
+        optim: OptimConfig,
+        *,
+        steps_per_epoch: int,
+        total_steps: int,
+        global_batch: int,
+        precision: Precision = "float32",
+        wrapped: nn.Module | None = None,
+        all_finite: Any = None,
+    ) -> None:
+        self.mae = mae
+        self.network = wrapped if wrapped is not None else mae
+        self.precision: Precision = precision
+        self.device = next(mae.parameters()).device
+        self.optim = optim
+        self.scale = global_batch / 256
+        self.warmup_steps = round(optim.warmup_epochs * steps_per_epoch)
+        self.total_steps = total_steps
+        self.optimizer = adamw(
+            mae, lr=optim.base_lr * self.scale, betas=optim.betas, weight_decay=optim.weight_decay
+        )
+        self.all_finite = all_finite or (lambda is_finite: is_finite)
+        self.step = 0
+        """Optimiser steps taken."""
+        self.pending = 0
+        """Batches whose gradient waits for the next optimiser step."""
+        self.steps_per_score = 1
+        """Batches per optimiser step; more than one averages their gradients [A9]."""
+        self.is_learning = True
+        self.last: Reconstruction | None = None
+        self.grad_norm = 0.0
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the next optimiser step."""
+        return warmup_cosine(
+            self.step,
+            base=self.optim.base_lr * self.scale,
+            minimum=self.optim.min_lr * self.scale,
+            warmup_steps=self.warmup_steps,
+            total_steps=self.total_steps,
+        )
+
+    def embed(self, clips: UInt8[Tensor, "B C F H W"]) -> Float[Tensor, "B N D"]:
+        """What the policy observes: token embeddings before this batch's update."""
+        with autocast(self.device, self.precision):
+            return self.mae.embed(clips.to(self.device, non_blocking=True))
+
+    def score(
+        self, clips: UInt8[Tensor, "B C F H W"], visible_idx: Int[Tensor, "B K"]
+    ) -> Float[Tensor, "B N"]:
+        """Error per token; while `is_learning`, also one step towards less of it.
+
+        Raises:
+            NonFiniteError: for a loss that is not finite on any rank; nothing was updated.
+        """
+        clips = clips.to(self.device, non_blocking=True)
+        visible_idx = visible_idx.to(self.device)
+        learns = torch.enable_grad() if self.is_learning else torch.no_grad()
+        with learns, self._gradient_sync(), autocast(self.device, self.precision):
+            self.last = self.network(clips, visible_idx)
+            if self.is_learning:
+                self._learn(self.last)
+        return self.last.error.detach()
+
+    def _gradient_sync(self) -> AbstractContextManager[Any]:
+        """Ranks exchange gradients only on the batch that completes an optimiser step."""
+        completes = self.pending + 1 >= self.steps_per_score
+        if completes or not hasattr(self.network, "no_sync"):
+            return nullcontext()
+        return self.network.no_sync()
+
+    def _learn(self, reconstruction: Reconstruction) -> None:
+        loss = reconstruction.loss
+        if not self.all_finite(bool(torch.isfinite(loss))):
+            raise NonFiniteError(f"the reconstruction loss is {loss.item()} at MAE step {self.step}")
+        (loss / self.steps_per_score).backward()
+        self.pending += 1
+        if self.pending >= self.steps_per_score:
+            self.finish_step()
+
+    def finish_step(self) -> None:
+        """Apply what gradients have gathered; nothing when there are none."""
+        if not self.pending:
+            return
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr
+        limit = self.optim.clip_grad or float("inf")
+        norm = nn.utils.clip_grad_norm_(self.mae.parameters(), limit)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.grad_norm = float(norm)
+        self.step += 1
+        self.pending = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "network": self.mae.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "numbers": {"step": self.step},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.mae.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = int(state["numbers"]["step"])

@@ -1,0 +1,1 @@
+"""Networks: the masked autoencoder and the token samplers. timm enters the project here."""

@@ -1,0 +1,126 @@
+"""Named sizes, and the builders that turn a configuration into networks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from tats_ray.config.schema import DataConfig, ModelConfig, SamplerConfig
+from tats_ray.core.errors import UsageError
+from tats_ray.core.grid import TokenGrid
+from tats_ray.core.seeds import derive
+from tats_ray.models.mae import MaskedAutoencoder
+from tats_ray.models.policy import FixedPolicy, SamplerPolicy
+from tats_ray.models.samplers import adamae_sampler, tats_sampler
+
+
+class Size(NamedTuple):
+    """Widths, depths and heads of an autoencoder."""
+
+    width: int
+    depth: int
+    num_heads: int
+    decoder_width: int
+    decoder_depth: int
+    decoder_num_heads: int
+
+
+SIZES: Mapping[str, Size] = {
+    # For CPUs and tests; heads keep 32 channels.
+    "tiny": Size(128, 4, 4, 64, 2, 2),
+    # VideoMAE's sizes [method section 1]; decoder depth 4 is the paper's flag for ViT-B.
+    "small": Size(384, 12, 6, 192, 4, 3),
+    "base": Size(768, 12, 12, 384, 4, 6),
+    "large": Size(1024, 24, 16, 512, 12, 8),
+    "huge": Size(1280, 32, 16, 640, 12, 8),
+}
+
+
+def token_grid(data: DataConfig, model: ModelConfig) -> TokenGrid:
+    return TokenGrid(
+        num_frames=data.num_frames,
+        image_size=data.image_size,
+        tubelet=model.tubelet,
+        patch=model.patch,
+    )
+
+
+def build_mae(model: ModelConfig, grid: TokenGrid, *, seed: int) -> MaskedAutoencoder:
+    """The autoencoder of a named size; the same seed gives the same weights."""
+    size = SIZES[model.size]
+    with _seeded(derive(seed, "init", "mae")):
+        return MaskedAutoencoder(
+            grid,
+            width=size.width,
+            depth=model.depth or size.depth,
+            num_heads=size.num_heads,
+            decoder_width=size.decoder_width,
+            decoder_depth=model.decoder_depth or size.decoder_depth,
+            decoder_num_heads=size.decoder_num_heads,
+            pos_embed=model.pos_embed,
+        )
+
+
+def build_policy(
+    sampler: SamplerConfig, model: ModelConfig, grid: TokenGrid, *, seed: int
+) -> SamplerPolicy | FixedPolicy:
+    """The mask policy that `sampler.name` asks for; the same seed gives the same weights."""
+    if sampler.name in ("random", "tube"):
+        return FixedPolicy(grid, is_tube=sampler.name == "tube")
+    size = SIZES[model.size]
+    num_heads = sampler.num_heads or (size.num_heads if sampler.name == "tats" else 8)
+    if size.width % num_heads:
+        raise UsageError(
+            f"sampler.num_heads {num_heads} does not divide the width {size.width} of "
+            f"model.size {model.size!r}; try {size.num_heads}"
+        )
+    with _seeded(derive(seed, "init", "policy")):
+        if sampler.name == "tats" and sampler.trajectory_attention:
+            network = tats_sampler(
+                size.width,
+                grid,
+                num_heads=num_heads,
+                num_blocks=sampler.num_blocks,
+                qkv_bias=sampler.qkv_bias,
+                project_values=sampler.project_values,
+                actor_init=sampler.actor_init,
+                pos_embed=sampler.pos_embed,
+            )
+        else:
+            network = adamae_sampler(
+                size.width,
+                grid,
+                num_heads=num_heads,
+                num_blocks=sampler.num_blocks,
+                actor_init=sampler.actor_init,
+                pos_embed=sampler.pos_embed,
+            )
+        return SamplerPolicy(
+            network,
+            size.width,
+            temperature=sampler.temperature,
+            shares_trunk=sampler.value_shares_trunk,
+        )
+
+
+def num_visible(sampler: SamplerConfig, grid: TokenGrid) -> int:
+    """Visible tokens of a clip, for any sampler but tube the same [method section 5]."""
+    if sampler.name == "tube":
+        return grid.num_visible_tube(sampler.mask_ratio)
+    return grid.num_visible(sampler.mask_ratio)
+
+
+def count_parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Network constructors draw from torch's global stream; lend them a seeded one."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,75 @@
+"""The terms of the policy objectives, one function each. All reductions are written out."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from tats_ray.core.arrays import Bool, Float
+
+Reduction = Literal["mean", "sum"]
+AdvantageForm = Literal["raw", "standardized", "relative"]
+
+
+def scored_sum(
+    terms: Float[Tensor, "B N"], scored: Bool[Tensor, "B N"], reduction: Reduction
+) -> Float[Tensor, ""]:
+    """Sum or mean over the scored tokens of each clip, then mean over clips."""
+    per_clip = torch.where(scored, terms, 0.0).sum(1)
+    if reduction == "mean":
+        per_clip = per_clip / scored.sum(1)
+    return per_clip.mean()
+
+
+def advantages(
+    reward: Float[Tensor, "B N"],
+    value: Float[Tensor, " B"],
+    scored: Bool[Tensor, "B N"],
+    form: AdvantageForm,
+) -> Float[Tensor, "B N"]:
+    """How much better than expected each scored token did; 0 elsewhere.
+
+    `raw` is reward minus the clip's value (the paper family, method section 7.6).
+    `standardized` shifts and scales that to mean 0, deviation 1 over all scored tokens.
+    `relative` is the reward over its clip's mean, without a baseline: AdaMAE's self-limiting form.
+    """
+    if form == "relative":
+        mean = torch.where(scored, reward, 0.0).sum(1, keepdim=True) / scored.sum(1, keepdim=True)
+        return torch.where(scored, reward / mean.abs().clamp_min(1e-8), 0.0)
+    advantage = reward - value[:, None]
+    if form == "standardized":
+        taken = advantage[scored]
+        advantage = (advantage - taken.mean()) / (taken.std(correction=0) + 1e-8)
+    return torch.where(scored, advantage, 0.0)
+
+
+def clipped_surrogate(
+    log_ratio: Float[Tensor, "B N"], advantage: Float[Tensor, "B N"], clip_eps: float
+) -> Float[Tensor, "B N"]:
+    """PPO's pessimistic gain per token (to be maximised).
+
+    Args:
+        log_ratio: log pi_new - log pi_old, nats. Clamped to +-20 before exp, far outside any
+            clip range, so that one runaway token cannot make the sum infinite.
+
+    Source: Schulman et al. (2017), equation 7.
+    """
+    ratio = log_ratio.clamp(-20.0, 20.0).exp()
+    return torch.minimum(ratio * advantage, ratio.clamp(1 - clip_eps, 1 + clip_eps) * advantage)
+
+
+def approx_kl(log_ratio: Float[Tensor, "B N"], old: Float[Tensor, "B N"]) -> Float[Tensor, ""]:
+    """KL(old || new) over the tokens of a clip, exact, nats, mean over clips."""
+    return -(old.exp() * log_ratio).sum(1).mean()
+
+
+def explained_variance(
+    value: Float[Tensor, " B"], target: Float[Tensor, " B"]
+) -> Float[Tensor, ""]:
+    """1 - Var(target - value) / Var(target); 1 is perfect, 0 no better than a constant."""
+    spread = target.var(correction=0)
+    return torch.where(
+        spread > 0, 1 - (target - value).var(correction=0) / spread.clamp_min(1e-12), 0.0
+    )

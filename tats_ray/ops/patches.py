@@ -1,0 +1,89 @@
+"""Clips to tokens of pixels and back, and the targets that the autoencoder is asked for.
+
+Within a token, values are ordered (frame, row, column, colour), colour fastest:
+`((frame * patch + row) * patch + column) * 3 + colour` [AdaMAE / VideoMAE engine].
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from tats_ray.core.arrays import Float, Shaped
+from tats_ray.core.grid import TokenGrid
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def patchify(clips: Shaped[Tensor, "B C F H W"], grid: TokenGrid) -> Shaped[Tensor, "B N P"]:
+    """Cut clips into tokens; keeps the dtype, so uint8 stays a byte per value."""
+    return rearrange(
+        clips,
+        "b c (t p0) (h p1) (w p2) -> b (t h w) (p0 p1 p2 c)",
+        p0=grid.tubelet,
+        p1=grid.patch,
+        p2=grid.patch,
+    )
+
+
+def unpatchify(patches: Shaped[Tensor, "B N P"], grid: TokenGrid) -> Shaped[Tensor, "B C F H W"]:
+    """The inverse of `patchify`."""
+    return rearrange(
+        patches,
+        "b (t h w) (p0 p1 p2 c) -> b c (t p0) (h p1) (w p2)",
+        t=grid.time,
+        h=grid.side,
+        p0=grid.tubelet,
+        p1=grid.patch,
+        p2=grid.patch,
+    )
+
+
+def unit_pixels(patches: Shaped[Tensor, "B N P"]) -> Float[Tensor, "B N P"]:
+    """Bytes to float32 in [0, 1]; floats are taken to be there already."""
+    return patches.float() / 255.0 if patches.dtype == torch.uint8 else patches.float()
+
+
+def imagenet_normalize(pixels: Float[Tensor, "B N P"]) -> Float[Tensor, "B N P"]:
+    """(pixel - mean) / std per colour, for values in [0, 1] with colour fastest."""
+    mean = pixels.new_tensor(IMAGENET_MEAN)
+    std = pixels.new_tensor(IMAGENET_STD)
+    return ((pixels.unflatten(-1, (-1, 3)) - mean) / std).flatten(-2)
+
+
+class PatchStatistics(NamedTuple):
+    """Per patch and colour: mean, and the divisor std + 1e-6. Both are `B N 1 3`."""
+
+    mean: Float[Tensor, "B N 1 3"]
+    scale: Float[Tensor, "B N 1 3"]
+
+
+def patch_statistics(pixels: Float[Tensor, "B N P"]) -> PatchStatistics:
+    """Mean and unbiased deviation of each token's pixels, each colour by itself.
+
+    Source: AdaMAE / VideoMAE engine_for_pretraining (image MAE pools the colours instead).
+    """
+    var, mean = torch.var_mean(pixels.unflatten(-1, (-1, 3)), dim=-2, keepdim=True, correction=1)
+    return PatchStatistics(mean, var.sqrt() + 1e-6)
+
+
+def normalized_targets(pixels: Float[Tensor, "B N P"]) -> Float[Tensor, "B N P"]:
+    """What the decoder must predict: each patch and colour at mean 0 and deviation 1.
+
+    Args:
+        pixels: in [0, 1], float32. Half precision would amplify round-off of flat patches.
+    """
+    mean, scale = patch_statistics(pixels)
+    return ((pixels.unflatten(-1, (-1, 3)) - mean) / scale).flatten(-2)
+
+
+def denormalize(
+    prediction: Float[Tensor, "B N P"], statistics: PatchStatistics
+) -> Float[Tensor, "B N P"]:
+    """Predictions back to pixels in [0, 1], with the statistics of the true patch."""
+    colours = prediction.unflatten(-1, (-1, 3))
+    return (colours * statistics.scale + statistics.mean).flatten(-2).clamp(0.0, 1.0)
