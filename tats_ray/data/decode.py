@@ -1,16 +1,16 @@
 """Reads exactly the frames that are asked for; with encode.py, all that touches a video library.
 
 Frame i is the i-th frame that a player shows: what an edit list cuts away is not there. Frames are
-upright: rotation metadata is applied, as players do and as decord does. Of several video streams
-the one that ffmpeg would pick is read. The sample aspect ratio is ignored.
+upright: rotation metadata is applied, by both backends. Of several video streams the one that
+ffmpeg would pick is read. The sample aspect ratio is ignored.
 
 PyAV decodes from the start and is always exact. decord can jump, which pays in long videos with
-many key frames, but it is exact only on the files that `_is_decord_exact` lets through. What that
-rests on, over the 68 files of shared/clips: progressive 8-bit 4:2:0 H.264 in mp4, mov and mkv came
-out bit-identical to PyAV after any jump, and the rest showed frames of a neighbour (HEVC,
-MPEG-PS, edit lists), other colours (10 bit, interlaced, odd sizes) or nothing (AV1, GIF, 1 px).
-MPEG-4 in avi (UCF101, HMDB51) goes to PyAV too: decord loses count on some DivX files, and on the
-others PyAV is twice as fast [perf section 5].
+many key frames, but it is exact only where `VideoInfo.is_decord_exact` says so. That rests on the
+68 files of shared/clips: progressive 8-bit 4:2:0 H.264 in mp4, mov and mkv came out bit-identical
+to PyAV after any jump; the rest showed frames of a neighbour (HEVC, MPEG-PS, edit lists), other
+colours (10 bit, interlaced, odd sizes) or nothing (AV1, GIF, 1 px). MPEG-4 in avi (UCF101,
+HMDB51) goes to PyAV too: decord loses count on some DivX files, and on the others PyAV is twice
+as fast [perf section 5].
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -62,7 +63,7 @@ def probe(path: str) -> VideoInfo:
         VideoError: when the file is missing, unreadable or without a single frame.
     """
     try:
-        status = os.stat(path)
+        status = Path(path).stat()
     except OSError as error:
         raise VideoError(path, f"cannot be opened ({error.strerror})") from error
     return _probe(path, status.st_mtime_ns, status.st_size)
@@ -106,12 +107,10 @@ class VideoCheck:
 
 def check_video(path: str, timeout_s: float = 30.0) -> VideoCheck:
     """Decodes all of a video in a child process, which is killed after `timeout_s` seconds."""
-    command = [sys.executable, "-m", __name__, path]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    command = [sys.executable, "-m", "tats_ray.data.decode", path]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(part for part in sys.path if part)}
     try:
-        child = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=timeout_s
-        )
+        child = subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout_s)
     except subprocess.TimeoutExpired:
         return VideoCheck(path, False, f"not decoded within {timeout_s:g} s")
     if child.returncode == 0:
@@ -149,17 +148,11 @@ def _probe(path: str, mtime_ns: int, size: int) -> VideoInfo:
         else:
             num_frames = 1 + sum(1 for _ in frames)
     width, height = first.width, first.height
-    is_decord_exact = (
-        is_simple
-        and codec == "h264"
-        and not any(packets)
-        and not first.interlaced_frame
-        and width % 2 == height % 2 == 0
-        and min(width, height) >= 16
-    )
+    is_plain = codec == "h264" and not any(packets) and not first.interlaced_frame
+    is_fit = width % 2 == height % 2 == 0 and min(width, height) >= 16
     if first.rotation % 180:
         width, height = height, width
-    return VideoInfo(num_frames, width, height, fps, codec, is_decord_exact)
+    return VideoInfo(num_frames, width, height, fps, codec, is_simple and is_plain and is_fit)
 
 
 def _read_pyav(path: str, choose: Choose, num_frames: int) -> UInt8[np.ndarray, "F H W 3"]:
@@ -180,22 +173,20 @@ def _read_pyav(path: str, choose: Choose, num_frames: int) -> UInt8[np.ndarray, 
     return _read_pyav(path, choose, seen)  # shorter than it claims
 
 
-def _read_decord(
-    path: str, choose: Choose, num_frames: int | None
-) -> UInt8[np.ndarray, "F H W 3"]:
-    """Reads with decord; `num_frames` is what the file must hold, None for what decord counts."""
+def _read_decord(path: str, choose: Choose, expected: int | None) -> UInt8[np.ndarray, "F H W 3"]:
+    """Reads with decord, if the file holds the `expected` number of frames (None for any)."""
     try:
         import decord
     except ImportError:
         raise UsageError("decord is not installed; pip install decord, or choose pyav") from None
-    # DECORDError is a plain Exception, and which one is raised depends on the defect.
+    # DECORDError is a plain Exception, and it is not the only one.
     try:
         reader = decord.VideoReader(path, num_threads=1)
         total = len(reader)
     except Exception as error:
         raise VideoError(path, f"decord cannot open it ({_one_line(error)})") from error
-    if total < 1 or num_frames not in (None, total):
-        raise VideoError(path, f"decord counts {total} frames where {num_frames} are shown")
+    if total < 1 or expected not in (None, total):
+        raise VideoError(path, f"decord counts {total} frames where {expected} are shown")
     chosen = _checked(choose(total), total)
     try:
         frames: np.ndarray = reader.get_batch(chosen).asnumpy()
@@ -212,7 +203,7 @@ def _checked(chosen: Sequence[int], num_frames: int) -> list[int]:
     return indices
 
 
-def _decode(path: str) -> Iterator[av.VideoFrame]:
+def _decode(path: str) -> Generator[av.VideoFrame, None, None]:
     """All frames in the order they are shown; close the iterator to close the file."""
     with _open(path) as (container, stream):
         yield from container.decode(stream)
@@ -220,14 +211,12 @@ def _decode(path: str) -> Iterator[av.VideoFrame]:
 
 @contextmanager
 def _open(path: str) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    try:
-        import av
-    except ImportError:
-        raise UsageError("PyAV is not installed; pip install av") from None
+    import av
+
     # Old files carry titles in any encoding, and nobody wants the title.
     with av.open(path, metadata_errors="ignore") as container:
         stream = container.streams.best("video")
-        if stream is None:
+        if stream is None or container.format.name == "tty":  # ffmpeg renders text as a film
             raise VideoError(path, "has no video stream")
         assert isinstance(stream, av.VideoStream)
         # Frame threads can deadlock when decoding stops early, and loaders have processes anyway.
@@ -238,18 +227,19 @@ def _open(path: str) -> Iterator[tuple[av.container.InputContainer, av.VideoStre
 @contextmanager
 def _video_errors(path: str) -> Iterator[None]:
     """Turns what the libraries raise over a bad file into one type."""
-    import av
-
+    try:
+        import av
+    except ImportError:
+        raise UsageError("PyAV is not installed; pip install av") from None
     try:
         yield
     except (av.FFmpegError, OSError, ValueError, IndexError, RuntimeError) as error:
-        if isinstance(error, UsageError):
-            raise
         raise VideoError(path, f"cannot be decoded ({_one_line(error)})") from error
 
 
 def _one_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    text = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
+    return str(text).splitlines()[0]
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from tats_ray.core.errors import UsageError
 
 Codec = Literal["h264", "mpeg4"]
 
-# One thread each: the encoders split their work by thread, so the bytes would depend on the machine.
+# One thread each: the encoders split work by thread, and the bytes would depend on the machine.
 _OPTIONS: dict[Codec, tuple[str, dict[str, str]]] = {
     "h264": ("libx264", {"crf": "14", "preset": "veryfast", "threads": "1"}),
     "mpeg4": ("mpeg4", {"qmin": "2", "qmax": "3", "b": "4000000", "threads": "1"}),

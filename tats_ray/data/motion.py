@@ -49,7 +49,7 @@ def token_motion(motion: Bool[np.ndarray, "F H W"], grid: TokenGrid) -> Float[np
     """
     if motion.shape != grid.clip_shape[1:]:
         raise UsageError(f"motion of shape {motion.shape} does not fit clips {grid.clip_shape[1:]}")
-    return reduce(
+    share: np.ndarray = reduce(
         motion.astype(np.float32),
         "(t f) (h y) (w x) -> (t h w)",
         "mean",
@@ -57,3 +57,4 @@ def token_motion(motion: Bool[np.ndarray, "F H W"], grid: TokenGrid) -> Float[np
         y=grid.patch,
         x=grid.patch,
     )
+    return share

@@ -71,7 +71,8 @@ class MAELearner:
         self.steps_per_score = 1
         """Batches per optimiser step; more than one averages their gradients [A9]."""
         self.is_learning = True
-        self.last: Reconstruction | None = None
+        self.loss = 0.0
+        """Reconstruction loss of the last batch."""
         self.grad_norm = 0.0
 
     @property
@@ -102,10 +103,11 @@ class MAELearner:
         visible_idx = visible_idx.to(self.device)
         learns = torch.enable_grad() if self.is_learning else torch.no_grad()
         with learns, self._gradient_sync(), autocast(self.device, self.precision):
-            self.last = self.network(clips, visible_idx)
+            reconstruction: Reconstruction = self.network(clips, visible_idx)
             if self.is_learning:
-                self._learn(self.last)
-        return self.last.error.detach()
+                self._learn(reconstruction.loss)
+        self.loss = reconstruction.loss.item()
+        return reconstruction.error.detach()
 
     def _gradient_sync(self) -> AbstractContextManager[Any]:
         """Ranks exchange gradients only on the batch that completes an optimiser step."""
@@ -114,8 +116,7 @@ class MAELearner:
             return nullcontext()
         return self.network.no_sync()
 
-    def _learn(self, reconstruction: Reconstruction) -> None:
-        loss = reconstruction.loss
+    def _learn(self, loss: Float[Tensor, ""]) -> None:
         if not self.all_finite(bool(torch.isfinite(loss))):
             raise NonFiniteError(f"the reconstruction loss is {loss.item()} at MAE step {self.step}")
         (loss / self.steps_per_score).backward()

@@ -1,0 +1,253 @@
+"""File, dict and command-line flags to `RunConfig`, strictly. pydantic and yaml enter here.
+
+There is one reader. YAML, `--branch.field value` flags and a sweep's samples all become the same
+nested dict, which is checked against the declared types: unknown fields are refused with the
+nearest known name, values are coerced to the declared type (so `1e-4`, which YAML reads as a
+string, is a number where a number is declared).
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from tats_ray.config.schema import AlgorithmConfig, RunConfig
+from tats_ray.core.errors import UsageError
+
+ALGORITHMS: Mapping[str, str] = {
+    "ppo": "tats_ray.algorithms.ppo:PPOConfig",
+    "reinforce": "tats_ray.algorithms.reinforce:ReinforceConfig",
+}
+"""Algorithm names and where their configurations live; `module:Class` works unlisted."""
+
+OFFICIAL_FLAGS: Mapping[str, str] = {
+    "data_path": "data.train_list",
+    "output_dir": "checkpoint.folder",
+    "log_dir": "checkpoint.folder",
+    "mask_type": "sampler.name",
+    "mask_ratio": "sampler.mask_ratio",
+    "model": "model.size",
+    "decoder_depth": "model.decoder_depth",
+    "batch_size": "optim.batch_size",
+    "num_frames": "data.num_frames",
+    "sampling_rate": "data.stride",
+    "opt_betas": "optim.betas",
+    "warmup_epochs": "optim.warmup_epochs",
+    "save_ckpt_freq": "checkpoint.every_epochs",
+    "epochs": "loop.epochs",
+    "nproc_per_node": "cluster.num_workers",
+    "traj_attention": "sampler.trajectory_attention",
+    "num_traj_attn_blocks": "sampler.num_blocks",
+    "num_epochs_train_mae_only": "loop.mae_only_epochs",
+    "policy_loss_coefficient": "algorithm.policy_coef",
+    "value_loss_coefficient": "algorithm.value_coef",
+    "entropy_coefficient": "algorithm.entropy_coef",
+    "update_steps_mae": "loop.mae_steps_per_update",
+    "update_steps_ppo": "algorithm.update_steps",
+    "softmax_temp": "sampler.temperature",
+}
+"""Flags of the official training script, accepted as other names of our fields."""
+
+_OFFICIAL_VALUES: Mapping[tuple[str, str], str] = {
+    ("mask_type", "learnable"): "tats",
+    ("model", "adaptive_pretrain_videomae_base_patch16_224"): "base",
+}
+
+
+def algorithm_class(name: str) -> type[AlgorithmConfig]:
+    """The configuration class of a named algorithm, or of `module:Class`.
+
+    Raises:
+        UsageError: for an unknown name, with the nearest; for a plug-in that does not import,
+            with the import error.
+    """
+    target = ALGORITHMS.get(name, name)
+    if ":" not in target:
+        raise UsageError(
+            f"algorithm.name {name!r} is not known{_nearest(name, ALGORITHMS)}; "
+            f"known: {', '.join(ALGORITHMS)}, or module:Class from another package"
+        )
+    module, _, attribute = target.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"algorithm.name {name!r} cannot be loaded: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, AlgorithmConfig)):
+        raise UsageError(f"algorithm.name {name!r} is not a subclass of AlgorithmConfig")
+    return found
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """A YAML file that holds one mapping; safe loading only."""
+    path = Path(path)
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        near = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        there = f"; {path.parent} has {', '.join(near)}" if near else ""
+        raise UsageError(f"config {path} does not exist{there}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"config {path} cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark else ""
+        raise UsageError(f"config {path}{where} is not YAML: {error.args[0]}") from None
+    if raw is None:
+        return {}
+    if not isinstance(raw, dict):
+        raise UsageError(f"config {path} must hold fields, found {type(raw).__name__}")
+    return raw
+
+
+def load_config(path: str | Path, flags: Sequence[str] = ()) -> RunConfig:
+    """A config file with command-line flags over it.
+
+    Args:
+        flags: `--branch.field value` or `--branch.field=value`; official flag names work too.
+
+    Raises:
+        UsageError: one line that names file or flag, field and value.
+    """
+    raw = read_yaml(path)
+    raw.setdefault("name", Path(path).stem)
+    for dotted, value in parse_flags(flags):
+        _set(raw, dotted, value)
+    return parse_config(raw, source=str(path))
+
+
+def parse_config(raw: Mapping[str, Any], *, source: str = "config") -> RunConfig:
+    """A nested dict to a `RunConfig`."""
+    values = dict(raw)
+    algorithm = values.get("algorithm") or {}
+    if isinstance(algorithm, Mapping):
+        cls = algorithm_class(str(algorithm.get("name", "ppo")))
+        values["algorithm"] = _validated(cls, algorithm, source, "algorithm.")
+    return _validated(RunConfig, values, source, "")
+
+
+def parse_flags(flags: Sequence[str]) -> list[tuple[str, str]]:
+    """Command-line words to (dotted field, text) pairs, official names translated."""
+    pairs: list[tuple[str, str]] = []
+    words = list(flags)
+    while words:
+        word = words.pop(0)
+        if not word.startswith("--"):
+            raise UsageError(f"unexpected argument {word!r}; fields are given as --branch.field value")
+        name, equals, value = word[2:].partition("=")
+        if not equals:
+            if not words or words[0].startswith("--"):
+                raise UsageError(f"flag {word} has no value; use {word} VALUE")
+            value = words.pop(0)
+            # `--opt_betas 0.9 0.95`: a second bare number belongs to the same flag.
+            while words and not words[0].startswith("--"):
+                value += f" {words.pop(0)}"
+        name = name.replace("-", "_")
+        value = _OFFICIAL_VALUES.get((name, value), value)
+        pairs.append((OFFICIAL_FLAGS.get(name, name), value))
+    return pairs
+
+
+def dump_config(config: RunConfig) -> str:
+    """YAML that `parse_config` reads back to an equal config."""
+    return yaml.safe_dump(_plain(asdict(config)), sort_keys=False)
+
+
+def field_docs() -> list[tuple[str, str, Any]]:
+    """(dotted name, help text, default) of every field, PPO's for the algorithm."""
+    rows: list[tuple[str, str, Any]] = []
+
+    def walk(instance: Any, prefix: str) -> None:
+        docs = _docstrings(type(instance))
+        for f in fields(instance):
+            value = getattr(instance, f.name)
+            if is_dataclass(value):
+                walk(value, f"{prefix}{f.name}.")
+            else:
+                rows.append((f"{prefix}{f.name}", docs.get(f.name, ""), value))
+
+    walk(parse_config({}), "")
+    return rows
+
+
+def _set(raw: dict[str, Any], dotted: str, value: str) -> None:
+    *branches, last = dotted.split(".")
+    node = raw
+    for branch in branches:
+        child = node.setdefault(branch, {})
+        if not isinstance(child, dict):
+            raise UsageError(f"--{dotted}: {branch} is a value, not a branch")
+        node = child
+    parsed: Any = value
+    if " " in value or "," in value:
+        parsed = value.replace(",", " ").split() if last == "betas" else value
+    node[last] = parsed
+
+
+def _validated(cls: type[Any], values: Mapping[str, Any], source: str, prefix: str) -> Any:
+    try:
+        return TypeAdapter(cls).validate_python(dict(values))
+    except ValidationError as error:
+        raise UsageError(f"{source}: {_explain(error, cls, prefix)}") from None
+
+
+def _explain(error: ValidationError, cls: type[Any], prefix: str) -> str:
+    """The first problem, in one line; fields a reader can find, not types it has to decode."""
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"]]
+    dotted = prefix + ".".join(path)
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        owner = cls
+        for part in path[:-1]:
+            owner = get_type_hints(owner)[part]
+        known = [f.name for f in fields(owner)]
+        where = prefix + "".join(f"{part}." for part in path[:-1])
+        near = _nearest(path[-1], known, where) or _elsewhere(path[-1])
+        hint = near or f"; known there: {', '.join(known)}"
+        return f"unknown field {dotted}{hint}{more}"
+    if first["type"] == "value_error":
+        # Raised by a __post_init__, which names the field itself.
+        return str(first["ctx"]["error"]) + more
+    return f"{dotted}: {first['msg'].lower()}, got {first['input']!r}{more}"
+
+
+def _nearest(name: str, known: Mapping[str, Any] | Sequence[str], prefix: str = "") -> str:
+    match = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {prefix}{match[0]}?" if match else ""
+
+
+def _elsewhere(name: str) -> str:
+    """The same or a similar field in another branch."""
+    by_last = {dotted.rsplit(".", 1)[-1]: dotted for dotted, _, _ in field_docs()}
+    match = difflib.get_close_matches(name, [*by_last, *OFFICIAL_FLAGS], n=1)
+    return f"; did you mean {by_last.get(match[0], match[0])}?" if match else ""
+
+
+def _docstrings(cls: type[Any]) -> dict[str, str]:
+    """Field docstrings, base classes first: Python itself does not keep them."""
+    import ast
+    import inspect
+    import textwrap
+
+    found: dict[str, str] = {}
+    for owner in reversed([c for c in cls.__mro__ if is_dataclass(c)]):
+        body = ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0]
+        assert isinstance(body, ast.ClassDef)
+        for node, after in zip(body.body, body.body[1:], strict=False):
+            is_field = isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+            if is_field and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+                found[node.target.id] = " ".join(str(after.value.value).split())
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

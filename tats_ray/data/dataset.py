@@ -1,0 +1,236 @@
+"""Clips by key: what is shown is a pure function of (seed, epoch, index), on every machine."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from tats_ray.core.arrays import Bool, Int, UInt8
+from tats_ray.core.errors import UsageError, VideoError
+from tats_ray.core.seeds import stream
+from tats_ray.data.decode import Backend, probe, read_frames
+from tats_ray.data.manifest import VideoEntry
+from tats_ray.data.motion import read_motion
+from tats_ray.data.transforms import (
+    CropBox,
+    center_crop_box,
+    crop_and_resize,
+    dense_start,
+    multi_scale_crop_box,
+    random_resized_crop_box,
+    sample_dense,
+)
+
+Key = tuple[int, int]
+"""(epoch, index into the list)."""
+Augment = Literal["multi_scale_crop", "random_resized_crop", "center"]
+_MAX_TRIES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One clip, before it is batched."""
+
+    pixels: UInt8[Tensor, "C F H W"]
+    label: int
+    """Class id; -1 where the list has none."""
+    index: int
+    """The list entry that is shown: another than asked for, when that one cannot be read."""
+    is_replaced: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ClipBatch:
+    """Clips of one step of one rank."""
+
+    pixels: UInt8[Tensor, "B C F H W"]
+    label: Int[Tensor, " B"]
+    index: Int[Tensor, " B"]
+    num_replaced: int
+    """How many clips stand in for one that cannot be read."""
+
+    def pin_memory(self) -> ClipBatch:
+        """The same batch in page-locked memory; DataLoader calls this."""
+        return replace(self, pixels=self.pixels.pin_memory())
+
+
+def collate(clips: list[Clip]) -> ClipBatch:
+    """Puts clips of one size into a batch."""
+    return ClipBatch(
+        pixels=torch.stack([clip.pixels for clip in clips]),
+        label=torch.tensor([clip.label for clip in clips]),
+        index=torch.tensor([clip.index for clip in clips]),
+        num_replaced=sum(clip.is_replaced for clip in clips),
+    )
+
+
+class ClipDataset(Dataset[Clip]):
+    """Decodes, cuts and resizes the clip of a key (epoch, index).
+
+    With `augment="center"` the middle of the video is shown, centred, whatever the epoch. A video
+    that cannot be read is replaced by the next of the list and marked as such. Videos are opened
+    and closed within a call, so that the data set can be sent to any process.
+
+    Args:
+        entries: the list, see `read_list`.
+        num_frames: frames in a clip.
+        image_size: height and width of a clip, pixels.
+        stride: from one frame of the clip to the next, in frames of the video.
+        seed: root seed of the run.
+        augment: which part is shown; "random_resized_crop" also mirrors, which swaps left and
+            right in classes that know them.
+        backend: video library, see `read_frames`.
+        cache_mb: decoded videos that each process may keep, MB; it never changes a clip.
+
+    Raises:
+        VideoError: from a read, when eight videos in a row cannot be read.
+        UsageError: when there is nothing in the list.
+    """
+
+    def __init__(
+        self,
+        *,
+        entries: Sequence[VideoEntry],
+        num_frames: int = 16,
+        image_size: int = 224,
+        stride: int = 2,
+        seed: int = 0,
+        augment: Augment = "multi_scale_crop",
+        backend: Backend = "auto",
+        cache_mb: float = 0,
+    ) -> None:
+        if not entries or min(num_frames, image_size, stride) < 1:
+            raise UsageError(
+                f"cannot cut clips of {num_frames} frames, {image_size} px, stride {stride} from "
+                f"{len(entries)} videos; all must be at least 1"
+            )
+        self.entries = list(entries)
+        self.num_frames = num_frames
+        self.image_size = image_size
+        self.stride = stride
+        self.seed = seed
+        self.augment: Augment = augment
+        self._videos = _VideoCache(backend, int(cache_mb * 1e6))
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __getitem__(self, key: Key) -> Clip:
+        epoch, wanted = key
+        if not 0 <= wanted < len(self):
+            raise IndexError(f"index {wanted} of a list of {len(self)} videos")
+        failures: list[VideoError] = []
+        for step in range(min(_MAX_TRIES, len(self))):
+            index = (wanted + step) % len(self)
+            try:
+                pixels = self._pixels(epoch, index)
+            except VideoError as error:
+                failures.append(error)
+                continue
+            label = self.entries[index].label
+            return Clip(pixels, -1 if label is None else label, index, is_replaced=step > 0)
+        first = failures[0]
+        raise VideoError(
+            first.path,
+            f"{first.reason}; nor can the {len(failures) - 1} videos after it in the list be read",
+        )
+
+    def motion(self, index: int) -> Bool[np.ndarray, "F H W"] | None:
+        """Which pixels of clip `index` truly move, under the same frames and crop; None if unknown.
+
+        Raises:
+            UsageError: unless `augment` is "center", for only then it is the same in all epochs.
+        """
+        if self.augment != "center":
+            raise UsageError(f"true motion needs augment 'center', not {self.augment!r}")
+        whole = read_motion(self.entries[index].path)
+        if whole is None:
+            return None
+        frames = whole[self._choose(0, index)(len(whole))]
+        box = center_crop_box(whole.shape[2], whole.shape[1])
+        # The pixel of the source under the middle of each pixel of the clip.
+        middle = (np.arange(self.image_size) + 0.5) / self.image_size
+        rows = box.top + (middle * box.height).astype(int)
+        columns = box.left + (middle * box.width).astype(int)
+        return frames[:, rows[:, None], columns]
+
+    def _pixels(self, epoch: int, index: int) -> UInt8[Tensor, "C F H W"]:
+        frames = self._videos.read(self.entries[index].path, self._choose(epoch, index))
+        box = self._crop_box(epoch, index, frames.shape[2], frames.shape[1])
+        return crop_and_resize(frames, box, self.image_size)
+
+    def _choose(self, epoch: int, index: int) -> Callable[[int], list[int]]:
+        """Picks the frames of a clip; pure, as `read_frames` wants it: its stream starts anew."""
+
+        def choose(total: int) -> list[int]:
+            generator = None
+            if self.augment != "center":
+                generator = stream(self.seed, "clip", epoch, index, "frames")
+            start = dense_start(total, self.num_frames, self.stride, generator)
+            return sample_dense(total, self.num_frames, self.stride, start)
+
+        return choose
+
+    def _crop_box(self, epoch: int, index: int, width: int, height: int) -> CropBox:
+        if self.augment == "center":
+            return center_crop_box(width, height)
+        generator = stream(self.seed, "clip", epoch, index, "crop")
+        if self.augment == "multi_scale_crop":
+            return multi_scale_crop_box(width, height, self.image_size, generator)
+        return random_resized_crop_box(width, height, generator)
+
+
+class _VideoCache:
+    """`read_frames` with a memory: whole decoded videos, the least recently used leave first.
+
+    Each process has its own. A copy that is sent to another process is empty.
+    """
+
+    def __init__(self, backend: Backend, max_bytes: int) -> None:
+        self._backend: Backend = backend
+        self._max_bytes = max_bytes
+        self._num_bytes = 0
+        self._kept: OrderedDict[str, tuple[int, UInt8[np.ndarray, "F H W 3"]]] = OrderedDict()
+
+    def __reduce__(self) -> tuple[type[_VideoCache], tuple[Backend, int]]:
+        return type(self), (self._backend, self._max_bytes)
+
+    def read(self, path: str, choose: Callable[[int], list[int]]) -> UInt8[np.ndarray, "F H W 3"]:
+        if path not in self._kept and not self._load(path):
+            return read_frames(path, choose, backend=self._backend)
+        self._kept.move_to_end(path)
+        claimed, frames = self._kept[path]
+        # As read_frames does: first by the number of frames that the file claims to have.
+        chosen = choose(claimed)
+        return frames[chosen if max(chosen) < len(frames) else choose(len(frames))]
+
+    def _load(self, path: str) -> bool:
+        """Decodes all of a video into the cache; False where it does not fit, or has a defect."""
+        if self._max_bytes == 0:
+            return False
+        info = probe(path)
+        if info.num_frames * info.height * info.width * 3 > self._max_bytes:
+            return False
+        claimed: list[int] = []
+
+        def everything(total: int) -> list[int]:
+            claimed.append(total)
+            return list(range(total))
+
+        try:
+            frames = read_frames(path, everything, backend=self._backend)
+        except VideoError:
+            return False  # the part that a clip needs may be sound
+        self._kept[path] = claimed[0], frames
+        self._num_bytes += frames.nbytes
+        while self._num_bytes > self._max_bytes:
+            _, (_, oldest) = self._kept.popitem(last=False)
+            self._num_bytes -= oldest.nbytes
+        return path in self._kept

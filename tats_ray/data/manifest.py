@@ -1,0 +1,130 @@
+"""Lists of videos: one a line, a path and mostly a class id."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from tats_ray.core.errors import UsageError
+
+_EXPECTED = "expected `path<TAB>label`, where label is a whole number"
+_HEADER_NAMES = frozenset({"path", "video", "video_path", "file", "filename", "name", "clip"})
+
+
+@dataclass(frozen=True, slots=True)
+class VideoEntry:
+    """One video of a list."""
+
+    path: str
+    label: int | None
+    """Class id, from 0; None in a list without labels."""
+
+
+def read_list(
+    path: str | Path, *, root: str | None = None, num_classes: int | None = None
+) -> list[VideoEntry]:
+    """Reads a list in any of the usual spellings, and checks that every video is there.
+
+    A line is `path<TAB>label`, `path label` or `path,label`. The path may hold spaces, and may be
+    quoted. A header line is passed over. Either all lines have a label, or none has. A file name
+    without a dot gets `.mp4` [AdaMAE kinetics.py; method section 2.1].
+
+    Args:
+        path: the list, in UTF-8.
+        root: what relative paths are relative to; None for the folder of the list.
+        num_classes: how many classes there are; None takes any id from 0.
+
+    Raises:
+        UsageError: naming list, line and text, for a list that is missing or empty, a line that
+            cannot be read, a class id out of range, or videos that are not there.
+    """
+    folder = Path(root) if root is not None else Path(path).parent
+    rows = _rows(path)
+    is_labelled = rows[0][2] is not None
+    entries = []
+    for number, name, label in rows:
+        if (label is not None) != is_labelled:
+            first = "has a label" if is_labelled else "has none"
+            raise _bad(path, number, name, f"line {rows[0][0]} {first}; label all lines or none")
+        if label is not None and (label < 0 or (num_classes is not None and label >= num_classes)):
+            allowed = f"0 to {num_classes - 1}" if num_classes is not None else "0 and up"
+            raise _bad(path, number, f"{name} {label}", f"class ids are {allowed}; number them so")
+        name = name if "." in Path(name).name else f"{name}.mp4"
+        entries.append(VideoEntry(str(folder / name), label))
+    missing = [at for at, entry in enumerate(entries) if not Path(entry.path).is_file()]
+    if missing:
+        first_path = entries[missing[0]].path
+        raise UsageError(
+            f"{path}, line {rows[missing[0]][0]}: no such file {first_path} ({len(missing)} of "
+            f"{len(entries)} videos are missing); correct the list, or set the root folder"
+        )
+    return entries
+
+
+def _bad(path: str | Path, number: int, text: str, complaint: str) -> UsageError:
+    return UsageError(f"{path}, line {number}: {text!r}: {complaint}")
+
+
+def _rows(path: str | Path) -> list[tuple[int, str, int | None]]:
+    """Line number, path and label of every line that names a video; at least one."""
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UsageError(
+            f"{path}: cannot read the list ({error.strerror}); `tats data index` writes one"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: is not a text file in UTF-8; {_EXPECTED} a line") from error
+    lines = [(at, line.strip()) for at, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if lines and _is_header(lines[0][1], lines[1][1] if len(lines) > 1 else ""):
+        del lines[0]
+    if not lines:
+        raise UsageError(f"{path}: the list is empty; {_EXPECTED}, one video a line")
+    rows = []
+    for number, line in lines:
+        try:
+            name, label = _split(line)
+        except ValueError as error:
+            raise _bad(path, number, line, f"{error}; {_EXPECTED}") from None
+        rows.append((number, name, label))
+    return rows
+
+
+def _is_header(line: str, after: str) -> bool:
+    """Whether `line`, the first, names columns: a known name, or two words over a labelled row."""
+    words = [word.strip("\"'") for word in re.split(r"[\t, ]+", line)]
+    if words[0].lower() in _HEADER_NAMES and len(words) <= 2 and not words[-1].isdigit():
+        return True
+    is_plain = all(word.replace("_", "").isalpha() for word in words)
+    return len(words) == 2 and is_plain and _label(re.split(r"[\t, ]+", after)[-1]) is not None
+
+
+def _split(line: str) -> tuple[str, int | None]:
+    """Path and label of a line.
+
+    Raises:
+        ValueError: saying what is wrong with it.
+    """
+    quoted = re.fullmatch(r"""(["'])(.+?)\1\s*[\t, ]?\s*([^"']*)""", line)
+    if quoted is not None:
+        name, last = quoted[2], quoted[3]
+        if last and _label(last) is None:
+            raise ValueError(f"{last!r} is not a class id")
+        return name, _label(last)
+    if "\t" in line:
+        name, *rest = (field.strip() for field in line.split("\t"))
+        if len(rest) != 1 or _label(rest[0]) is None:
+            raise ValueError(f"{' '.join(rest)!r} is not a class id")
+        name = name.strip("\"'")
+    else:
+        # The label is what follows the last separator; a path may hold separators of its own.
+        parts = re.fullmatch(r"(.*?)(?:\s*,\s*|\s+)([+-]?\d+)", line)
+        name, rest = (parts[1], [parts[2]]) if parts is not None else (line, [""])
+    if not name:
+        raise ValueError("there is no path")
+    return name, _label(rest[0])
+
+
+def _label(text: str) -> int | None:
+    return int(text) if re.fullmatch(r"[+-]?\d+", text) else None

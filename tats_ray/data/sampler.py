@@ -1,0 +1,84 @@
+"""Which clips each rank sees at each step: a function of (seed, epoch, step, rank), no state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch.utils.data import Sampler
+
+from tats_ray.core.errors import UsageError
+from tats_ray.core.seeds import stream
+from tats_ray.data.dataset import Key
+
+
+class ClipSampler(Sampler[list[Key]]):
+    """Batches of keys for one rank; give it to a DataLoader as `batch_sampler`.
+
+    An epoch is a permutation of the list, cut into global batches of `batch_size` x `world_size`;
+    rank r takes the r-th slice of each. What is left at the end is dropped, so that all ranks make
+    the same number of steps; the next epoch drops others.
+
+    Args:
+        num_clips: length of the list.
+        batch_size: clips per rank and step.
+        seed: root seed of the run.
+        epoch: first epoch; `set_epoch` moves on.
+        rank, world_size: this process among those that share the work.
+        start_step: step of the epoch to begin at, when a run continues.
+
+    Raises:
+        UsageError: when the list is shorter than one global batch.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_clips: int,
+        batch_size: int,
+        seed: int = 0,
+        epoch: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        start_step: int = 0,
+    ) -> None:
+        if min(batch_size, world_size) < 1 or not 0 <= rank < world_size:
+            raise UsageError(
+                f"batch size {batch_size} on rank {rank} of {world_size}: the sizes must be at "
+                "least 1, and ranks count from 0"
+            )
+        self._global_batch = batch_size * world_size
+        if num_clips < self._global_batch:
+            raise UsageError(
+                f"{num_clips} clips are fewer than one global batch of {self._global_batch} "
+                f"({batch_size} x {world_size} ranks); lower the batch size to at most "
+                f"{num_clips // world_size}, or add videos"
+            )
+        self._num_clips, self._batch_size, self._rank = num_clips, batch_size, rank
+        self._seed = seed
+        self.steps_per_epoch = num_clips // self._global_batch
+        """Steps of a whole epoch, the same on every rank."""
+        self.set_epoch(epoch, start_step)
+
+    def set_epoch(self, epoch: int, start_step: int = 0) -> None:
+        """Moves to `epoch`, to begin at `start_step` of it.
+
+        Raises:
+            UsageError: for a step that the epoch does not have.
+        """
+        if not 0 <= start_step <= self.steps_per_epoch:
+            raise UsageError(
+                f"cannot begin at step {start_step} of an epoch of {self.steps_per_epoch} steps; "
+                "was the batch size or the list changed since the checkpoint?"
+            )
+        self._epoch, self._start_step = epoch, start_step
+
+    def __len__(self) -> int:
+        return self.steps_per_epoch - self._start_step
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        generator = stream(self._seed, "order", self._epoch)
+        order = torch.randperm(self._num_clips, generator=generator).tolist()
+        for step in range(self._start_step, self.steps_per_epoch):
+            first = step * self._global_batch + self._rank * self._batch_size
+            yield [(self._epoch, index) for index in order[first : first + self._batch_size]]

@@ -1,0 +1,122 @@
+"""What is measured on validation clips, under draws that never change, and what it says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tats_ray.core.arrays import Bool, Float, Int, UInt8
+from tats_ray.core.protocols import MaskPolicy
+from tats_ray.core.seeds import stream
+from tats_ray.learning.mae_learner import Precision, autocast
+from tats_ray.models.mae import MaskedAutoencoder
+from tats_ray.models.policy import FixedPolicy
+from tats_ray.ops.measures import chance_ratio, overlap, ranking_auc
+from tats_ray.ops.selection import entropy, is_visible
+
+MOVING_SHARE = 0.1
+"""A token moves when at least this share of its pixels belongs to something that moves."""
+
+# The masks of validation are the same in every run, whatever its seed: errors can be compared.
+_VALIDATION_SEED = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationSet:
+    """Clips that are measured again and again."""
+
+    clips: UInt8[Tensor, "B C F H W"]
+    moving: Bool[Tensor, "B N"] | None
+    """Tokens that truly move, where that is known."""
+
+
+class Evaluator:
+    """Measures autoencoder and policy on the same clips every time.
+
+    Args:
+        num_visible: tokens shown; also to the policy, so tube masks are measured at this count.
+    """
+
+    def __init__(
+        self,
+        validation: ValidationSet,
+        num_visible: int,
+        *,
+        batch_size: int,
+        precision: Precision = "float32",
+    ) -> None:
+        self.validation = validation
+        self.num_visible = num_visible
+        self.batch_size = batch_size
+        self.precision: Precision = precision
+        self._rounds = 0
+        self._last_drawn: Bool[Tensor, "B N"] | None = None
+
+    @torch.no_grad()
+    def measure(self, mae: MaskedAutoencoder, policy: MaskPolicy) -> dict[str, float]:
+        """Scalars by name; `docs/metrics.md` explains each. Leaves both networks as they are."""
+        device = next(mae.parameters()).device
+        uniform = FixedPolicy(mae.grid)
+        fixed = stream(_VALIDATION_SEED, "validation", "fixed")
+        drawn = stream(_VALIDATION_SEED, "validation", "policy", self._rounds)
+        self._rounds += 1
+        errors, own_errors, log_probs, selections = [], [], [], []
+        for part in self.validation.clips.split(self.batch_size):
+            clips = part.to(device)
+            with autocast(device, self.precision):
+                tokens = mae.embed(clips)
+                random = uniform.act(tokens, self.num_visible, generator=fixed)
+                own = policy.act(tokens, self.num_visible, generator=drawn)
+                errors.append(mae(clips, random.visible_idx).loss * len(clips))
+                own_errors.append(mae(clips, own.visible_idx).loss * len(clips))
+            log_probs.append(own.log_prob.float().cpu())
+            selections.append(own.visible_idx.cpu())
+        num_clips = len(self.validation.clips)
+        return {
+            "error": float(torch.stack(errors).sum()) / num_clips,
+            "own_error": float(torch.stack(own_errors).sum()) / num_clips,
+            **self._policy_measures(torch.cat(log_probs), torch.cat(selections)),
+        }
+
+    def _policy_measures(
+        self, log_prob: Float[Tensor, "B N"], visible_idx: Int[Tensor, "B K"]
+    ) -> dict[str, float]:
+        num_tokens = log_prob.shape[1]
+        drawn = is_visible(visible_idx, num_tokens)
+        spread = entropy(log_prob)
+        measures = {
+            "entropy": float(spread.mean()) / math.log(num_tokens),
+            "effective_tokens": float(spread.exp().mean()),
+            "clip_overlap": overlap(drawn, drawn.roll(1, 0)),
+        }
+        if self._last_drawn is not None:
+            measures["epoch_overlap"] = overlap(drawn, self._last_drawn)
+        self._last_drawn = drawn
+        if self.validation.moving is not None and self.validation.moving.any():
+            measures["motion_ratio"] = chance_ratio(drawn, self.validation.moving)
+            measures["motion_auc"] = ranking_auc(log_prob, self.validation.moving)
+        return measures
+
+
+def collapse_signs(measures: dict[str, float], *, num_visible: int) -> Sequence[str]:
+    """Why these measures look like a policy that has collapsed; empty when they do not.
+
+    A healthy sampler prefers some tokens and still varies: entropy over half of log N, more
+    tokens in play than are shown, and draws of different clips and epochs that differ.
+    """
+    signs = []
+    if measures["entropy"] < 0.5:
+        signs.append(f"entropy is {measures['entropy']:.2f} of log N (healthy: over 0.5)")
+    if measures["effective_tokens"] < num_visible:
+        signs.append(
+            f"only {measures['effective_tokens']:.0f} tokens are in play, "
+            f"fewer than the {num_visible} shown"
+        )
+    for name, what in (("clip_overlap", "different clips"), ("epoch_overlap", "two epochs")):
+        if measures.get(name, 0.0) > 0.8:
+            signs.append(f"{measures[name]:.0%} of the tokens drawn for {what} are the same")
+    return signs

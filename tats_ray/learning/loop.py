@@ -1,0 +1,221 @@
+"""The recipe: who trains when [method section 7.7].
+
+Each rank runs one `PretrainLoop`. Per batch: embed the clips, let the policy draw, let the
+environment reconstruct (and so train the autoencoder), push the rollout. After k batches every
+rank asks for the update and goes on with the new weights. During the first m_o epochs the draw is
+uniform, and nothing is pushed.
+
+The loop knows neither Ray nor Gymnasium: the environment, the batches and the way to the policy
+learner are handed in.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from tats_ray.config.schema import LoopConfig
+from tats_ray.core.arrays import Int, UInt8
+from tats_ray.core.protocols import MaskPolicy
+from tats_ray.core.seeds import stream
+from tats_ray.core.types import Rollout, Selection
+from tats_ray.learning.mae_learner import MAELearner
+from tats_ray.learning.policy_learner import PolicyClient
+
+
+@dataclass
+class Position:
+    """Where a run stands: all that the random streams and the data order depend on."""
+
+    epoch: int = 0
+    batch: int = 0
+    """Batches of this epoch that are done."""
+    step: int = 0
+    """Batches of all epochs that are done."""
+    policy_version: int = 0
+
+
+class Batch(Protocol):
+    """A batch of clips, as the loader yields it."""
+
+    pixels: UInt8[Tensor, "B C F H W"]
+    index: Int[Tensor, " B"]
+    num_replaced: int
+
+
+class Environment(Protocol):
+    """The part of Gymnasium's vector API that the loop uses."""
+
+    def reset(self, *, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]: ...
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]: ...
+
+
+@dataclass
+class Stopwatch:
+    """Seconds spent in each room since the last reading."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    started: float = field(default_factory=time.perf_counter)
+
+    @contextmanager
+    def __call__(self, room: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[room] = self.seconds.get(room, 0.0) + time.perf_counter() - start
+
+    def read(self) -> tuple[float, dict[str, float]]:
+        """Seconds since the last reading, and the share of them each room took."""
+        now = time.perf_counter()
+        total = now - self.started
+        shares = {room: spent / total for room, spent in self.seconds.items()}
+        self.started, self.seconds = now, {}
+        return total, shares
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Who draws the masks, how many tokens they show, and the environment of that many."""
+
+    policy: MaskPolicy
+    env: Environment
+    num_visible: int
+
+
+class Halt(Exception):  # noqa: N818 - not an error
+    """Raised by a hook to end the loop at a point where a checkpoint can be taken."""
+
+
+class Hooks(Protocol):
+    """What happens around the recipe. Hooks of all ranks are called at the same points."""
+
+    def on_batch(self, loop: PretrainLoop, metrics: Mapping[str, float], batch: Batch) -> None:
+        """After every batch."""
+
+    def on_epoch(self, loop: PretrainLoop) -> None:
+        """After every epoch, when the memory is empty."""
+
+
+class PretrainLoop:
+    """One rank's share of pre-training.
+
+    Args:
+        batches: (epoch, batches done) -> the rest of that epoch's batches for this rank.
+        warmup: who draws during the MAE-only epochs.
+        main: who draws afterwards; its policy is the acting copy, whose weights are replaced
+            after every update.
+        client: None when the sampler does not learn.
+    """
+
+    def __init__(
+        self,
+        config: LoopConfig,
+        *,
+        seed: int,
+        rank: int,
+        batches: Callable[[int, int], Iterator[Batch]],
+        learner: MAELearner,
+        warmup: Stage,
+        main: Stage,
+        client: PolicyClient | None,
+        hooks: Hooks,
+    ) -> None:
+        self.config = config
+        self.seed = seed
+        self.rank = rank
+        self.batches = batches
+        self.learner = learner
+        self.warmup = warmup
+        self.main = main
+        self.client = client
+        self.hooks = hooks
+        self.at = Position()
+        self.num_pending = 0
+        """Batches whose rollouts wait for the next policy update."""
+        self.stopwatch = Stopwatch()
+
+    @property
+    def policy_takes_part(self) -> bool:
+        """Whether the policy draws and learns in the present epoch."""
+        return self.at.epoch >= self.config.mae_only_epochs
+
+    def run(self) -> None:
+        """From the present position to the last epoch, unless a hook raises `Halt`."""
+        while self.at.epoch < self.config.epochs:
+            self._epoch()
+            self.hooks.on_epoch(self)
+
+    def _epoch(self) -> None:
+        self.learner.steps_per_score = (
+            1
+            if self.config.mae_step_every_batch or not self.policy_takes_part
+            else self.config.mae_steps_per_update
+        )
+        batches = self.batches(self.at.epoch, self.at.batch)
+        while True:
+            with self.stopwatch("data"):
+                batch = next(batches, None)
+            if batch is None:
+                break
+            metrics = self._batch(batch)
+            self.at.batch += 1
+            self.at.step += 1
+            if self.num_pending == self.config.mae_steps_per_update:
+                metrics |= self._update_policy()
+            self.hooks.on_batch(self, metrics, batch)
+        # The end of an epoch flushes what is left, so a checkpoint needs no buffer.
+        self.learner.finish_step()
+        if self.num_pending:
+            self._update_policy()
+        self.at.epoch += 1
+        self.at.batch = 0
+
+    def _batch(self, batch: Batch) -> dict[str, float]:
+        lr = self.learner.lr
+        stage = self.main if self.policy_takes_part else self.warmup
+        with self.stopwatch("mae"):
+            tokens, _ = stage.env.reset(options={"clips": batch.pixels})
+        with self.stopwatch("policy"):
+            generator = stream(self.seed, "draw", self.at.step, self.rank, device=tokens.device)
+            selection = stage.policy.act(tokens, stage.num_visible, generator=generator)
+        with self.stopwatch("mae"):
+            _, reward, _, _, info = stage.env.step(selection.visible_idx)
+        if self.policy_takes_part and self.client is not None:
+            with self.stopwatch("policy"):
+                self.client.push(self._rollout(tokens, selection, info["token_reward"]))
+            self.num_pending += 1
+        return {
+            "mae/loss": self.learner.loss,
+            "mae/lr": lr,
+            "mae/grad_norm": self.learner.grad_norm,
+            "env/reward": float(reward.mean()),
+        }
+
+    def _rollout(self, tokens: Tensor, selection: Selection, reward: Tensor) -> Rollout:
+        return Rollout(
+            tokens=tokens,
+            visible_idx=selection.visible_idx,
+            log_prob=selection.log_prob,
+            value=selection.value,
+            reward=reward,
+            policy_version=self.at.policy_version,
+            step=self.at.step,
+            rank=self.rank,
+        )
+
+    def _update_policy(self) -> dict[str, float]:
+        assert self.client is not None  # only rollouts of a learning policy are pending
+        policy = self.main.policy
+        assert isinstance(policy, torch.nn.Module)
+        with self.stopwatch("policy"):
+            update = self.client.update(self.num_pending)
+            policy.load_state_dict(dict(update.weights))
+        self.at.policy_version = update.version
+        self.num_pending = 0
+        return {f"policy/{name}": value for name, value in update.metrics.items()}
