@@ -215,9 +215,6 @@ class _VideoCache:
         """Decodes all of a video into the cache; False where it does not fit, or has a defect."""
         if self._max_bytes == 0:
             return False
-        info = probe(path)
-        if info.num_frames * info.height * info.width * 3 > self._max_bytes:
-            return False
         claimed: list[int] = []
 
         def everything(total: int) -> list[int]:
@@ -225,6 +222,9 @@ class _VideoCache:
             return list(range(total))
 
         try:
+            info = probe(path)
+            if info.num_frames * info.height * info.width * 3 > self._max_bytes:
+                return False
             frames = read_frames(path, everything, backend=self._backend)
         except VideoError:
             return False  # the part that a clip needs may be sound

@@ -78,15 +78,14 @@ def synthesize(
 ) -> SyntheticSet:
     """Makes the data set in `out`, or returns at once where the same one already lies.
 
-    Half of the videos are H.264 in mp4 and half MPEG-4 in avi. The folder appears complete or not
-    at all. The files are a function of the arguments and of the encoder's version.
+    Half of the videos are H.264 in mp4, half MPEG-4 in avi. The folder appears complete or not at
+    all. The files are a function of the arguments and of the encoder's version.
 
     Args:
         out: a folder that is new, empty, or holds this very data set.
         num_train, num_val: videos in each list; classes are balanced.
         num_frames: frames in a video, shown at 25 a second.
         size: height and width in pixels, even; sprites, speeds and textures scale with it.
-        seed: any other seed gives other videos.
         workers: threads; they do not change the files.
         progress: called with (videos done, videos in all).
 
@@ -94,11 +93,7 @@ def synthesize(
         UsageError: for sizes that cannot be, or a folder with something else in it.
     """
     spec = _Spec(num_train, num_val, num_frames, size, seed)
-    if min(num_train, num_val, num_frames, workers) < 1 or size < 16 or size % 2:
-        raise UsageError(
-            f"cannot make {num_train} + {num_val} videos of {num_frames} frames, {size} px, with "
-            f"{workers} workers; all must be at least 1, and the size even and at least 16"
-        )
+    _check(spec, workers)
     out = Path(out)
     made = SyntheticSet(out / "train.csv", out / "val.csv", CLASSES)
     if _holds(out, spec):
@@ -110,6 +105,16 @@ def synthesize(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return made
+
+
+def _check(spec: _Spec, workers: int) -> None:
+    counts = min(spec.num_train, spec.num_val, spec.num_frames, workers)
+    if counts < 1 or spec.size < 16 or spec.size % 2:
+        raise UsageError(
+            f"cannot make {spec.num_train} + {spec.num_val} videos of {spec.num_frames} frames, "
+            f"{spec.size} px, with {workers} workers; all must be at least 1, and the size even "
+            "and at least 16"
+        )
 
 
 def _holds(out: Path, spec: _Spec) -> bool:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from tats_ray.config.schema import LoopConfig
-from tats_ray.core.arrays import Int, UInt8
+from tats_ray.core.arrays import UInt8
 from tats_ray.core.protocols import MaskPolicy
 from tats_ray.core.seeds import stream
 from tats_ray.core.types import Rollout, Selection
@@ -44,9 +44,11 @@ class Position:
 class Batch(Protocol):
     """A batch of clips, as the loader yields it."""
 
-    pixels: UInt8[Tensor, "B C F H W"]
-    index: Int[Tensor, " B"]
-    num_replaced: int
+    @property
+    def pixels(self) -> UInt8[Tensor, "B C F H W"]: ...
+
+    @property
+    def num_replaced(self) -> int: ...
 
 
 class Environment(Protocol):

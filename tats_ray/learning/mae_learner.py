@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from tats_ray.config.schema import OptimConfig
 from tats_ray.core.arrays import Float, Int, UInt8
@@ -112,7 +113,7 @@ class MAELearner:
     def _gradient_sync(self) -> AbstractContextManager[Any]:
         """Ranks exchange gradients only on the batch that completes an optimiser step."""
         completes = self.pending + 1 >= self.steps_per_score
-        if completes or not hasattr(self.network, "no_sync"):
+        if completes or not isinstance(self.network, DistributedDataParallel):
             return nullcontext()
         return self.network.no_sync()
 

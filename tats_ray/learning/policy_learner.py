@@ -87,8 +87,6 @@ class PolicyClient(Protocol):
     def state_dict(self) -> dict[str, Any]:
         """The policy learner's state, for a checkpoint."""
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
-
 
 class LocalPolicyClient:
     """The policy learner in the same process: for tests, timing and reading."""
@@ -107,6 +105,3 @@ class LocalPolicyClient:
 
     def state_dict(self) -> dict[str, Any]:
         return self.learner.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.learner.load_state_dict(state)

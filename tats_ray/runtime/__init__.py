@@ -1,1 +1,11 @@
-"""x"""
+"""The same run over many processes. Ray enters the project here and nowhere else.
+
+| Room | What it is | Talks to |
+|---|---|---|
+| `buffer.RolloutBuffer` | actor; rollouts between MAE learners and policy learner, bounded in bytes | all |
+| `weights.WeightStore` | actor; newest weights by name and version | all |
+| `policy_learner.PolicyLearnerActor` | actor; owns policy and algorithm | buffer, store |
+| `mae_learner.train_loop` | Ray Train worker, one per rank; owns the autoencoder | buffer, store, log |
+| `run_log.RunLog` | actor; metrics and notes on their way to the driver, and its wish to stop | driver |
+| `launch` | the driver: places, starts, watches and stops all of them | |
+"""

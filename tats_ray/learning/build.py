@@ -1,0 +1,126 @@
+"""From a configuration to the parts of a run: the same parts in one process or many."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch.utils.data import DataLoader
+
+from tats_ray.config.schema import DataConfig, RunConfig
+from tats_ray.core.grid import TokenGrid
+from tats_ray.data.dataset import Clip, ClipBatch, ClipDataset, collate
+from tats_ray.data.manifest import VideoEntry, read_list
+from tats_ray.data.motion import token_motion
+from tats_ray.data.sampler import ClipSampler
+from tats_ray.learning.evaluation import MOVING_SHARE, Evaluator, ValidationSet
+from tats_ray.models.zoo import num_visible, token_grid
+
+
+@dataclass(frozen=True)
+class Lists:
+    """The videos of a run, checked."""
+
+    train: list[VideoEntry]
+    val: list[VideoEntry]
+
+
+def read_lists(data: DataConfig) -> Lists:
+    """Read and check the lists that a configuration names.
+
+    Raises:
+        UsageError: for what is wrong with a list, its first bad line named.
+    """
+
+    def read(path: str) -> list[VideoEntry]:
+        return read_list(path, root=data.root or None, num_classes=data.num_classes or None)
+
+    return Lists(read(data.train_list), read(data.val_list) if data.val_list else [])
+
+
+def clip_dataset(data: DataConfig, entries: list[VideoEntry], *, seed: int) -> ClipDataset:
+    """Training clips of a list."""
+    return ClipDataset(
+        entries=entries,
+        num_frames=data.num_frames,
+        image_size=data.image_size,
+        stride=data.stride,
+        seed=seed,
+        augment=data.augment,
+        backend=data.decoder,
+        cache_mb=data.cache_mb,
+    )
+
+
+class Batches:
+    """One rank's batches of any epoch, from any batch of it on."""
+
+    def __init__(
+        self, config: RunConfig, entries: list[VideoEntry], *, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.dataset = clip_dataset(config.data, entries, seed=config.seed)
+        self._sampler = ClipSampler(
+            num_clips=len(entries),
+            batch_size=config.optim.batch_size,
+            seed=config.seed,
+            rank=rank,
+            world_size=world_size,
+        )
+        self.steps_per_epoch = self._sampler.steps_per_epoch
+        workers = config.data.num_workers
+        self._loader: DataLoader[Clip] = DataLoader(
+            self.dataset,
+            batch_sampler=self._sampler,
+            collate_fn=collate,
+            num_workers=workers,
+            pin_memory=config.cluster.use_gpu,
+            persistent_workers=workers > 0,
+            timeout=config.cluster.timeout_s if workers else 0,
+        )
+
+    def __call__(self, epoch: int, first_batch: int) -> Iterator[ClipBatch]:
+        self._sampler.set_epoch(epoch, first_batch)
+        return iter(self._loader)
+
+    def keys(self, epoch: int, batch: int) -> list[tuple[int, int]]:
+        """(epoch, index) of the clips of one batch."""
+        self._sampler.set_epoch(epoch, batch)
+        return next(iter(self._sampler))
+
+
+def validation_set(config: RunConfig, grid: TokenGrid, entries: list[VideoEntry]) -> ValidationSet:
+    """The first `eval.num_clips` readable videos of a list, their middle, centred.
+
+    Where a true motion mask lies beside every one of them, tokens that move are marked.
+    """
+    data = config.data
+    dataset = ClipDataset(
+        entries=entries[: config.eval.num_clips],
+        num_frames=data.num_frames,
+        image_size=data.image_size,
+        stride=data.stride,
+        augment="center",
+        backend=data.decoder,
+    )
+    batch = collate([dataset[0, index] for index in range(len(dataset))])
+    motion = [dataset.motion(index) for index in batch.index.tolist()]
+    known = [mask for mask in motion if mask is not None]
+    moving = None
+    if len(known) == len(motion):
+        shares = [torch.from_numpy(token_motion(mask, grid)) for mask in known]
+        moving = torch.stack(shares) >= MOVING_SHARE
+    return ValidationSet(batch.pixels, moving)
+
+
+def evaluator(config: RunConfig, entries: list[VideoEntry]) -> Evaluator | None:
+    """The measure of a run; None where there is no validation list."""
+    if not entries:
+        return None
+    grid = token_grid(config.data, config.model)
+    return Evaluator(
+        validation_set(config, grid, entries),
+        num_visible(config.sampler, grid),
+        batch_size=config.optim.batch_size,
+        precision=config.loop.precision,
+    )

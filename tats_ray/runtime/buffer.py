@@ -1,0 +1,94 @@
+"""Rollouts on their way from MAE learners to the policy learner."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from tats_ray.core.errors import PeerFailedError, StaleError
+
+
+class RolloutBuffer:
+    """A shelf of rollouts, bounded in bytes; never looks into a tensor.
+
+    An asyncio actor: waiting calls wait here, with a deadline, and not in the caller. Rollouts
+    arrive by value and stay until they are taken, whatever becomes of their producer.
+
+    Every call carries the `token` of the incarnation of the run that it belongs to. `reset`
+    begins a new one; late messages of a dead one are refused.
+
+    Raises:
+        StaleError: from any call with another token than the last reset's.
+        PeerFailedError: from every waiting call once the run was closed with an error.
+        TimeoutError: when a deadline passes; the message says what was waited for.
+    """
+
+    def __init__(self, *, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._shelf: list[tuple[Mapping[str, Any], int]] = []
+        self._bytes = 0
+        self._token = ""
+        self._error: str | None = None
+        self._changed = asyncio.Condition()
+
+    async def reset(self, token: str) -> None:
+        """Empty the shelf for a new incarnation of the run."""
+        async with self._changed:
+            self._token, self._shelf, self._bytes, self._error = token, [], 0, None
+            self._changed.notify_all()
+
+    async def push(
+        self, token: str, rollout: Mapping[str, Any], num_bytes: int, timeout_s: float
+    ) -> None:
+        """Add a rollout; waits while the shelf is full. One always fits, however large."""
+
+        def has_room() -> bool:
+            return not self._shelf or self._bytes + num_bytes <= self._max_bytes
+
+        async with self._changed:
+            await self._until(
+                has_room, token, timeout_s, lambda: f"room for {num_bytes} bytes of rollouts"
+            )
+            self._shelf.append((rollout, num_bytes))
+            self._bytes += num_bytes
+            self._changed.notify_all()
+
+    async def take(self, token: str, count: int, timeout_s: float) -> list[Mapping[str, Any]]:
+        """Wait for `count` rollouts and take them, in order of arrival."""
+        async with self._changed:
+            await self._until(
+                lambda: len(self._shelf) >= count,
+                token,
+                timeout_s,
+                lambda: f"{count} rollouts, {len(self._shelf)} have arrived",
+            )
+            taken, self._shelf = self._shelf[:count], self._shelf[count:]
+            self._bytes -= sum(num_bytes for _, num_bytes in taken)
+            self._changed.notify_all()
+            return [rollout for rollout, _ in taken]
+
+    async def close(self, token: str, error: str) -> None:
+        """End the incarnation with an error, which every waiting call then raises."""
+        async with self._changed:
+            if token == self._token:
+                self._error = error
+                self._changed.notify_all()
+
+    async def stats(self) -> dict[str, int]:
+        return {"rollouts": len(self._shelf), "bytes": self._bytes}
+
+    async def _until(self, ready: Any, token: str, timeout_s: float, what: Any) -> None:
+        def over() -> bool:
+            return self._error is not None or token != self._token
+
+        try:
+            await asyncio.wait_for(
+                self._changed.wait_for(lambda: over() or ready()), timeout_s
+            )
+        except asyncio.TimeoutError:
+            raise TimeoutError(f"waited {timeout_s:g} s for {what()}") from None
+        if token != self._token:
+            raise StaleError(f"incarnation {token} was replaced by {self._token or 'none'}")
+        if self._error is not None:
+            raise PeerFailedError(self._error)

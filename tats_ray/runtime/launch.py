@@ -1,0 +1,298 @@
+"""The driver: places the rooms of a run, starts them, watches them, stops them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+import torch
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from tats_ray.config.schema import RunConfig
+from tats_ray.core.errors import TatsError, UsageError
+from tats_ray.models.policy import SamplerPolicy
+from tats_ray.models.zoo import build_policy, token_grid
+from tats_ray.runtime.buffer import RolloutBuffer
+from tats_ray.runtime.mae_learner import Peers, train_loop
+from tats_ray.runtime.policy_learner import PolicyLearnerActor
+from tats_ray.runtime.run_log import RunLog
+from tats_ray.runtime.weights import WeightStore
+
+Event = Mapping[str, Any]
+_POLL_S = 0.5
+
+
+class RunFailedError(TatsError):
+    """A run that ended with an error; the message is its first cause."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    is_finished: bool
+    """False when it was asked to stop before its last epoch."""
+    message: str
+    step: int
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Who sits where, and with how many threads."""
+
+    num_workers: int
+    device: str
+    policy_device: str
+    threads: int
+    learns_policy: bool
+
+
+def plan_placement(config: RunConfig) -> Placement:
+    """Decide where everything goes, and refuse what this machine alone shows to be impossible.
+
+    Raises:
+        UsageError: for a GPU that is not there, or more learners than CPUs, on a private cluster.
+    """
+    cluster = config.cluster
+    is_private = not (cluster.address or os.environ.get("RAY_ADDRESS"))
+    gpus = torch.cuda.device_count()
+    wants_gpus = cluster.num_workers * cluster.use_gpu + cluster.policy_gpus
+    if is_private and wants_gpus > gpus:
+        raise UsageError(
+            f"cluster.use_gpu and cluster.policy_gpus ask for {wants_gpus:g} GPUs, this machine "
+            f"has {gpus}; use --cluster.use_gpu false, fewer workers, or --cluster.address"
+        )
+    cores = _usable_cores()
+    wants_cpus = cluster.num_workers * cluster.cpus_per_worker
+    if is_private and wants_cpus > cores:
+        raise UsageError(
+            f"cluster.num_workers {cluster.num_workers} x cluster.cpus_per_worker "
+            f"{cluster.cpus_per_worker:g} asks for {wants_cpus:g} CPUs, this machine has {cores}; "
+            "lower one of them, or join a cluster with --cluster.address"
+        )
+    grid = token_grid(config.data, config.model)
+    policy = build_policy(config.sampler, config.model, grid, seed=config.seed)
+    return Placement(
+        num_workers=cluster.num_workers,
+        device="cuda" if cluster.use_gpu else "cpu",
+        policy_device="cuda" if cluster.policy_gpus else "cpu",
+        threads=cluster.threads or max(cores // cluster.num_workers, 1),
+        learns_policy=isinstance(policy, SamplerPolicy),
+    )
+
+
+def run(
+    config: RunConfig,
+    folder: Path,
+    placement: Placement,
+    *,
+    on_event: Callable[[Event], None],
+    on_tick: Callable[[], None] = lambda: None,
+) -> Outcome:
+    """Train until the last epoch, a failure, or a request to stop (Ctrl-C or SIGTERM).
+
+    Args:
+        folder: the run's own; a checkpoint in it is continued.
+        on_event: gets every event of the learners, in order, on this thread.
+        on_tick: called about twice a second meanwhile.
+
+    Raises:
+        UsageError: when the cluster cannot hold the placement.
+        RunFailedError: naming the first cause; the last checkpoint is intact.
+    """
+    with _cluster(config):
+        _check_resources(config)
+        peers = _start_peers(config, placement)
+        job = {
+            "config": asdict(config),
+            "run": str(folder.resolve()),
+            "threads": placement.threads,
+            "peers": peers,
+        }
+        fit = _Fit(_trainer(config, folder, job))
+        with _stop_requests(peers.log, on_event):
+            while not fit.done.wait(_POLL_S):
+                _pass_on(peers.log, on_event)
+                on_tick()
+        _pass_on(peers.log, on_event)
+        return fit.outcome()
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _cluster(config: RunConfig) -> Iterator[None]:
+    """Join a cluster, or start a private one that ends with the run."""
+    for name, value in {
+        # Short reports between controller and workers; the default of 2 s blocks learners.
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+        # Watching for spot preemption costs a process, and belongs to clusters that have it.
+        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_CHDIR_TO_TRIAL_DIR": "0",
+        # Ray no longer hides GPUs from actors that reserve none; every actor names its device.
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    }.items():
+        os.environ.setdefault(name, value)
+    if ray.is_initialized():
+        yield
+        return
+    address = config.cluster.address or os.environ.get("RAY_ADDRESS") or "local"
+    # A private cluster may be told of fewer cores than the machine has, but not of none.
+    private = {"num_cpus": _usable_cores()} if address == "local" else {}
+    ray.init(
+        address=address,
+        log_to_driver=False,
+        logging_level="ERROR",
+        # Without a dashboard, Ray Train cannot clean up the placement groups of stopped trials.
+        include_dashboard=True if address == "local" else None,
+        **private,
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _check_resources(config: RunConfig) -> None:
+    have = ray.cluster_resources()
+    cluster = config.cluster
+    needs = {
+        "CPU": cluster.num_workers * cluster.cpus_per_worker,
+        "GPU": cluster.num_workers * cluster.use_gpu + cluster.policy_gpus,
+    }
+    for kind, amount in needs.items():
+        if amount > have.get(kind, 0.0):
+            raise UsageError(
+                f"the run needs {amount:g} {kind}, the cluster has {have.get(kind, 0.0):g}; "
+                "lower cluster.num_workers, cluster.cpus_per_worker or cluster.policy_gpus"
+            )
+
+
+def _start_peers(config: RunConfig, placement: Placement) -> Peers:
+    """Start the side actors. This driver owns them: they outlive a restart of the learners."""
+    light = {"num_cpus": 0, "max_restarts": 0}
+    log = ray.remote(RunLog).options(**light).remote()
+    if not placement.learns_policy:
+        return Peers(buffer=None, store=None, policy_learner=None, log=log)
+    max_bytes = config.cluster.buffer_mb * 2**20
+    buffer = ray.remote(RolloutBuffer).options(**light).remote(max_bytes=max_bytes)
+    store = ray.remote(WeightStore).options(**light).remote()
+    # In the synchronous recipe it works while the MAE learners wait: it reserves no CPU.
+    learner = (
+        ray.remote(PolicyLearnerActor)
+        .options(**light, num_gpus=config.cluster.policy_gpus)
+        .remote(
+            asdict(config),
+            buffer,
+            store,
+            device=placement.policy_device,
+            threads=placement.threads * placement.num_workers,
+        )
+    )
+    return Peers(buffer=buffer, store=store, policy_learner=learner, log=log)
+
+
+def _trainer(config: RunConfig, folder: Path, job: dict[str, Any]) -> TorchTrainer:
+    cluster = config.cluster
+    return TorchTrainer(
+        train_loop,
+        train_loop_config=job,
+        torch_config=TorchConfig(timeout_s=round(cluster.timeout_s)),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=cluster.num_workers,
+            use_gpu=cluster.use_gpu,
+            resources_per_worker={
+                "CPU": cluster.cpus_per_worker,
+                **({"GPU": 1} if cluster.use_gpu else {}),
+            },
+        ),
+        run_config=ray.train.RunConfig(
+            # Ray's own state is of no use after the run: checkpoints are ours. A name of its own
+            # keeps Ray from continuing what it finds.
+            name=f"attempt-{time.time_ns()}",
+            storage_path=str((folder / "ray").resolve()),
+            failure_config=ray.train.FailureConfig(max_failures=cluster.max_failures),
+        ),
+    )
+
+
+class _Fit:
+    """`trainer.fit()` on a thread of its own, so that the driver can watch."""
+
+    def __init__(self, trainer: TorchTrainer) -> None:
+        self.done = threading.Event()
+        self._trainer = trainer
+        self._result: Any = None
+        self._error: BaseException | None = None
+        threading.Thread(target=self._run, name="fit", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self._result = self._trainer.fit()
+        except BaseException as error:
+            self._error = error
+        finally:
+            self.done.set()
+
+    def outcome(self) -> Outcome:
+        if self._error is not None:
+            raise RunFailedError(_first_cause(self._error)) from self._error
+        told = self._result.return_value
+        if told["status"] == "failed":
+            raise RunFailedError(told["message"])
+        return Outcome(told["status"] == "finished", told["message"], told["step"])
+
+
+def _first_cause(error: BaseException) -> str:
+    """The innermost message, not the wrapping of it."""
+    failures = getattr(error, "worker_failures", None)
+    if failures:
+        rank, first = min(failures.items())
+        return f"rank {rank}: {_first_cause(first)}"
+    cause = getattr(error, "cause", None) or error.__cause__
+    if isinstance(cause, BaseException):
+        return _first_cause(cause)
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1] if lines else 'no message'}"
+
+
+@contextmanager
+def _stop_requests(log: Any, on_event: Callable[[Event], None]) -> Iterator[None]:
+    """First Ctrl-C or SIGTERM: ask the learners to save and stop. Second: give up at once."""
+    asked = threading.Event()
+
+    def handle(number: int, frame: object) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+        log.request_stop.remote()
+        text = "stopping: a checkpoint is saved at the next log step; again to give up at once"
+        on_event({"kind": "note", "text": text, "time": time.time()})
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _pass_on(log: Any, on_event: Callable[[Event], None]) -> None:
+    for event in ray.get(log.drain.remote(), timeout=60):
+        on_event(event)

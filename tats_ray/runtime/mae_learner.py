@@ -1,0 +1,315 @@
+"""One rank of the MAE learner: what runs inside each Ray Train worker."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import ray
+import ray.train
+import torch
+import torch.distributed as dist
+from ray.train.collective import broadcast_from_rank_zero
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from tats_ray.config.load import dump_config, parse_config
+from tats_ray.config.schema import RunConfig
+from tats_ray.core.errors import CheckpointError, NonFiniteError, TatsError, UsageError
+from tats_ray.learning import checkpoint as checkpoints
+from tats_ray.learning.build import Batches, evaluator, read_lists
+from tats_ray.learning.evaluation import collapse_signs
+from tats_ray.learning.loop import Batch, Halt, Position, PretrainLoop, Stage
+from tats_ray.learning.mae_learner import MAELearner
+from tats_ray.models.policy import FixedPolicy, SamplerPolicy
+from tats_ray.models.zoo import build_mae, build_policy, num_visible, token_grid
+from tats_ray.runtime.policy_learner import RayPolicyClient
+from tats_ray.runtime.transfer import to_arrays
+
+
+@dataclass(frozen=True)
+class Peers:
+    """Handles of the actors that the MAE learners talk to."""
+
+    buffer: Any
+    store: Any
+    policy_learner: Any | None
+    """None where the sampler does not learn."""
+    log: Any
+
+
+def train_loop(job: dict[str, Any]) -> dict[str, Any]:
+    """Entry point of a Ray Train worker.
+
+    Args:
+        job: `config` (nested dict), `run` (folder of the run), `threads`, and `peers`.
+
+    Returns:
+        `status`: finished, stopped or failed; `message`; `step`.
+    """
+    peers: Peers = job["peers"]
+    rank = ray.train.get_context().get_world_rank()
+    fatal = ray.get(peers.log.fatal.remote())
+    if fatal is not None:
+        return {"status": "failed", "message": fatal, "step": 0}
+    torch.set_num_threads(job["threads"])
+    try:
+        return _Rank(parse_config(job["config"]), Path(job["run"]), peers).run()
+    except NonFiniteError as error:
+        # All ranks are here: whether a loss is finite is agreed.
+        return {"status": "failed", "message": str(error), "step": 0}
+    except TatsError as error:
+        # Only this rank is here. The restart finds the message and ends the run.
+        ray.get(peers.log.set_fatal.remote(f"rank {rank}: {error}"))
+        raise
+
+
+class _Rank:
+    """Builds one rank's parts, restores the newest checkpoint, runs the loop."""
+
+    def __init__(self, config: RunConfig, run: Path, peers: Peers) -> None:
+        context = ray.train.get_context()
+        self.config = config
+        self.run_folder = run
+        self.peers = peers
+        self.rank = context.get_world_rank()
+        self.world_size = context.get_world_size()
+        self.device = ray.train.torch.get_device() if config.cluster.use_gpu else torch.device("cpu")
+        self.grid = token_grid(config.data, config.model)
+        self.lists = read_lists(config.data)
+        self.batches = Batches(
+            config, self.lists.train, rank=self.rank, world_size=self.world_size
+        )
+        self.learner = self._mae_learner()
+
+    def _mae_learner(self) -> MAELearner:
+        config = self.config
+        mae = build_mae(config.model, self.grid, seed=config.seed).to(self.device)
+        wrapped: nn.Module = mae
+        if self.world_size > 1:
+            wrapped = DistributedDataParallel(
+                mae, device_ids=[self.device] if self.device.type == "cuda" else None
+            )
+        steps = self.batches.steps_per_epoch
+        return MAELearner(
+            mae,
+            config.optim,
+            steps_per_epoch=steps,
+            total_steps=steps * config.loop.epochs,
+            global_batch=config.optim.batch_size * self.world_size,
+            precision=config.loop.precision,
+            wrapped=wrapped,
+            all_finite=self.all_true,
+        )
+
+    def all_true(self, value: bool) -> bool:
+        """Whether `value` holds on every rank."""
+        return self.sum(0.0 if value else 1.0) == 0.0
+
+    def sum(self, value: float) -> float:
+        """Sum of `value` over the ranks."""
+        if self.world_size == 1:
+            return value
+        total = torch.tensor([value], dtype=torch.float64, device=self.device)
+        dist.all_reduce(total)
+        return float(total)
+
+    def run(self) -> dict[str, Any]:
+        loop = self._loop(self._restore())
+        try:
+            loop.run()
+        except Halt as halt:
+            return {"status": "stopped", "message": str(halt), "step": loop.at.step}
+        except NonFiniteError as error:
+            raise NonFiniteError(self._name_clips(loop, error)) from error
+        return {"status": "finished", "message": "", "step": loop.at.step}
+
+    def _restore(self) -> Position:
+        """Load the newest checkpoint, if there is one, and begin an incarnation of the run."""
+        try:
+            found = checkpoints.load(self.run_folder)
+        except CheckpointError:
+            if (self.run_folder / "checkpoints" / "latest").exists():
+                raise
+            found = None
+        if found is not None:
+            checkpoints.load_weights(
+                self.learner.mae, found.mae["network"], source=str(self.run_folder)
+            )
+            self.learner.load_state_dict(found.mae)
+        position = found.position if found is not None else Position()
+        self.client = self._join(found, position)
+        self.tell("start", step=position.step, is_resumed=found is not None)
+        return position
+
+    def _join(
+        self, found: checkpoints.Checkpoint | None, position: Position
+    ) -> RayPolicyClient | None:
+        peers = self.peers
+        token: str = broadcast_from_rank_zero(uuid.uuid4().hex)
+        if peers.policy_learner is None:
+            return None
+        if self.rank == 0:
+            ray.get([peers.buffer.reset.remote(token), peers.store.reset.remote(token)])
+            state = to_arrays(found.policy) if found is not None and found.policy else None
+            ray.get(peers.policy_learner.reset.remote(token, state))
+        broadcast_from_rank_zero("ready")
+        return RayPolicyClient(
+            token=token,
+            buffer=peers.buffer,
+            store=peers.store,
+            learner=peers.policy_learner,
+            rank=self.rank,
+            world_size=self.world_size,
+            version=position.policy_version,
+            timeout_s=self.config.cluster.timeout_s,
+        )
+
+    def _loop(self, position: Position) -> PretrainLoop:
+        config = self.config
+        policy = build_policy(config.sampler, config.model, self.grid, seed=config.seed)
+        if self.client is not None:
+            assert isinstance(policy, SamplerPolicy)
+            policy.load_state_dict(dict(self.client.fetch(position.policy_version, {}).weights))
+            policy.to(self.device)
+        main = self._stage(policy, num_visible(config.sampler, self.grid))
+        loop = PretrainLoop(
+            config.loop,
+            seed=config.seed,
+            rank=self.rank,
+            batches=self.batches,
+            learner=self.learner,
+            warmup=self._warmup(main),
+            main=main,
+            client=self.client,
+            hooks=_Hooks(self),
+        )
+        loop.at = position
+        return loop
+
+    def _warmup(self, main: Stage) -> Stage:
+        kind = self.config.loop.warmup_mask
+        if kind == "learned":
+            return main
+        ratio = self.config.sampler.mask_ratio
+        is_tube = kind == "tube"
+        count = self.grid.num_visible_tube(ratio) if is_tube else self.grid.num_visible(ratio)
+        return self._stage(FixedPolicy(self.grid, is_tube=is_tube), count)
+
+    def _stage(self, policy: SamplerPolicy | FixedPolicy, count: int) -> Stage:
+        env: Any = gymnasium.make_vec(
+            self.config.env.id,
+            num_envs=self.config.optim.batch_size,
+            scorer=self.learner,
+            grid=self.grid,
+            width=self.learner.mae.width,
+            num_visible=count,
+            reward=self.config.env.reward,
+            arrays="torch",
+        )
+        return Stage(policy, env, count)
+
+    def tell(self, kind: str, **event: Any) -> None:
+        """Send the driver an event, from rank 0 only; nobody waits for it."""
+        if self.rank == 0:
+            self.peers.log.add.remote({"kind": kind, "time": time.time(), **event})
+
+    def save(self, loop: PretrainLoop) -> Path | None:
+        """Write a checkpoint, on rank 0; the memory must be empty."""
+        if self.rank != 0:
+            return None
+        state = checkpoints.Checkpoint(
+            position=loop.at,
+            mae=self.learner.state_dict(),
+            policy=self.client.state_dict() if self.client is not None else None,
+            config_yaml=dump_config(self.config),
+        )
+        folder = checkpoints.save(
+            self.run_folder, state, keep_last=self.config.checkpoint.keep_last
+        )
+        self.tell("checkpoint", step=loop.at.step, path=str(folder))
+        return folder
+
+    def _name_clips(self, loop: PretrainLoop, error: NonFiniteError) -> str:
+        """Save what there is, and say where it went wrong. Weights are those before the step."""
+        sampler_batches = self.batches.keys(loop.at.epoch, loop.at.batch)
+        paths = [self.lists.train[index].path for _, index in sampler_batches]
+        if not loop.num_pending:
+            self.save(loop)
+        shown = ", ".join(paths[:4]) + (f" and {len(paths) - 4} more" if len(paths) > 4 else "")
+        return f"{error}; clips of rank {self.rank}: {shown}; lower optim.base_lr or check them"
+
+
+class _Hooks:
+    """What happens around the recipe: metrics, measures, checkpoints, the wish to stop."""
+
+    def __init__(self, rank: _Rank) -> None:
+        self.rank = rank
+        self.config = rank.config
+        self.evaluator = evaluator(rank.config, rank.lists.val) if rank.rank == 0 else None
+        self._sums: dict[str, float] = {}
+        self._counts: dict[str, int] = {}
+        self._replaced = 0
+        self._shown = 0
+        self._wants_stop = False
+
+    def on_batch(self, loop: PretrainLoop, metrics: Mapping[str, float], batch: Batch) -> None:
+        for name, value in metrics.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+            self._counts[name] = self._counts.get(name, 0) + 1
+        self._replaced += batch.num_replaced
+        self._shown += len(batch.pixels)
+        if loop.at.step % self.config.log.every_steps == 0:
+            self._record(loop)
+        if self._wants_stop and not loop.num_pending and not self.rank.learner.pending:
+            self.rank.save(loop)
+            raise Halt(f"stopped after step {loop.at.step}")
+
+    def on_epoch(self, loop: PretrainLoop) -> None:
+        last = loop.at.epoch == self.config.loop.epochs
+        if last and self._counts:
+            self._record(loop)
+        if self.evaluator is not None and (last or self._is_due(loop, self.config.eval.every_epochs)):
+            measures = self.evaluator.measure(self.rank.learner.mae, loop.main.policy)
+            self._send(loop, {f"eval/{name}": value for name, value in measures.items()})
+            if loop.at.epoch > self.config.loop.mae_only_epochs and self.rank.client is not None:
+                for sign in collapse_signs(measures, num_visible=loop.main.num_visible):
+                    self.rank.tell("note", text=f"the policy looks collapsed: {sign}")
+        if last or self._is_due(loop, self.config.checkpoint.every_epochs):
+            self.rank.save(loop)
+
+    @staticmethod
+    def _is_due(loop: PretrainLoop, every_epochs: int) -> bool:
+        return every_epochs > 0 and loop.at.epoch % every_epochs == 0
+
+    def _record(self, loop: PretrainLoop) -> None:
+        """Means since the last record, over all ranks where that says more."""
+        seconds, shares = loop.stopwatch.read()
+        means = {name: total / self._counts[name] for name, total in self._sums.items()}
+        for name in ("mae/loss", "env/reward"):
+            means[name] = self.rank.sum(means[name]) / self.rank.world_size
+        shown, replaced = self.rank.sum(self._shown), self.rank.sum(self._replaced)
+        means |= {f"time/{room}": share for room, share in shares.items()}
+        means["data/clips_per_s"] = shown / seconds
+        means["data/replaced"] = replaced
+        self._sums, self._counts, self._shown, self._replaced = {}, {}, 0, 0
+        self._send(loop, means)
+        self._check_clips(loop, replaced, shown)
+        wish = self.rank.rank == 0 and ray.get(self.rank.peers.log.should_stop.remote())
+        self._wants_stop = self._wants_stop or not self.rank.all_true(not wish)
+
+    def _check_clips(self, loop: PretrainLoop, replaced: float, shown: float) -> None:
+        limit = self.config.data.max_bad_share
+        if replaced > max(1.0, limit * shown):
+            raise UsageError(
+                f"{replaced:.0f} of the last {shown:.0f} clips at step {loop.at.step} could not be "
+                f"read, more than data.max_bad_share {limit:g}; repair the list or raise the share"
+            )
+
+    def _send(self, loop: PretrainLoop, metrics: Mapping[str, float]) -> None:
+        self.rank.tell("metrics", step=loop.at.step, epoch=loop.at.epoch, metrics=dict(metrics))

@@ -1,0 +1,147 @@
+"""The policy learner as an actor of its own, and how the loop reaches it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+import torch
+
+from tats_ray.config.load import parse_config
+from tats_ray.core.errors import StaleError
+from tats_ray.core.types import Rollout
+from tats_ray.learning.policy_learner import PolicyLearner, PolicyUpdate
+from tats_ray.models.policy import SamplerPolicy
+from tats_ray.models.zoo import build_policy, token_grid
+from tats_ray.runtime.transfer import to_arrays, to_tensors
+
+POLICY = "policy"
+"""Name of the policy's weights in the store."""
+
+
+class PolicyLearnerActor:
+    """Takes rollouts from the buffer, improves the policy, publishes the new weights.
+
+    Args:
+        device: named outright: Ray does not hide GPUs from actors that reserve none.
+        threads: torch threads.
+    """
+
+    def __init__(
+        self, config: Mapping[str, Any], buffer: Any, store: Any, *, device: str, threads: int
+    ) -> None:
+        torch.set_num_threads(threads)
+        self._config = parse_config(config)
+        self._buffer = buffer
+        self._store = store
+        self._device = torch.device(device)
+        self._token = ""
+        self._learner = self._fresh()
+
+    def _fresh(self) -> PolicyLearner:
+        config = self._config
+        grid = token_grid(config.data, config.model)
+        policy = build_policy(config.sampler, config.model, grid, seed=config.seed)
+        assert isinstance(policy, SamplerPolicy)  # launch starts this actor for learned ones only
+        policy.to(self._device)
+        return PolicyLearner(policy, config.algorithm.build(policy), seed=config.seed)
+
+    def reset(self, token: str, state: Mapping[str, Any] | None) -> None:
+        """Begin an incarnation of the run, from a checkpoint's state or from the seed."""
+        self._token = token
+        self._learner = self._fresh()
+        if state is not None:
+            self._learner.load_state_dict(to_tensors(state))
+        self._publish()
+
+    def update(self, token: str, version: int, num_rollouts: int, timeout_s: float) -> Any:
+        """Learn from the next `num_rollouts`, publish, and return scalars.
+
+        Raises:
+            StaleError: from another incarnation, or when the policy is not at `version`.
+        """
+        if token != self._token or version != self._learner.version:
+            raise StaleError(
+                f"update of version {version}, incarnation {token}; "
+                f"the policy is at {self._learner.version}, {self._token}"
+            )
+        try:
+            arrived = ray.get(self._buffer.take.remote(token, num_rollouts, timeout_s))
+            rollouts = [Rollout.from_arrays(arrays).to(self._device) for arrays in arrived]
+            metrics = self._learner.update(rollouts)
+            self._publish()
+        except Exception as error:
+            # The other ranks wait for weights that will not come: tell them why.
+            cause = getattr(error, "cause", None) or error
+            ray.get(self._store.close.remote(token, f"policy learner: {cause}"))
+            raise
+        return dict(metrics)
+
+    def state(self) -> dict[str, Any]:
+        return to_arrays(self._learner.state_dict())
+
+    def _publish(self) -> None:
+        weights = ray.put(to_arrays(self._learner.weights()))
+        version = self._learner.version
+        ray.get(self._store.publish.remote(self._token, POLICY, version, [weights]))
+
+
+class RayPolicyClient:
+    """One rank's way to the policy learner: buffer in, weights out [see `PolicyClient`].
+
+    Synchronous: `update` returns when the weights that were learned from this cycle's rollouts
+    are here. Rank 0 asks for the update; all ranks wait for its version.
+    """
+
+    def __init__(
+        self,
+        *,
+        token: str,
+        buffer: Any,
+        store: Any,
+        learner: Any,
+        rank: int,
+        world_size: int,
+        version: int,
+        timeout_s: float,
+    ) -> None:
+        self._token = token
+        self._buffer = buffer
+        self._store = store
+        self._learner = learner
+        self._rank = rank
+        self._world_size = world_size
+        self._version = version
+        self._timeout_s = timeout_s
+        self._pushes: list[Any] = []
+
+    def push(self, rollout: Rollout) -> None:
+        arrays = rollout.to_arrays()
+        self._pushes.append(
+            self._buffer.push.remote(self._token, arrays, rollout.num_bytes, self._timeout_s)
+        )
+
+    def update(self, num_entries: int) -> PolicyUpdate:
+        # The actor's own deadline passes first, and its message says what was missing.
+        patience = self._timeout_s + 30
+        ray.get(self._pushes, timeout=patience)
+        self._pushes = []
+        metrics: Mapping[str, float] = {}
+        if self._rank == 0:
+            count = num_entries * self._world_size
+            request = self._learner.update.remote(
+                self._token, self._version, count, self._timeout_s
+            )
+            metrics = ray.get(request, timeout=patience)
+        return self.fetch(self._version + 1, metrics)
+
+    def fetch(self, min_version: int, metrics: Mapping[str, float]) -> PolicyUpdate:
+        """Wait for weights of `min_version` or newer."""
+        reply = self._store.fetch.remote(self._token, POLICY, min_version, self._timeout_s)
+        self._version, (weights,) = ray.get(reply, timeout=self._timeout_s + 30)
+        arrays = ray.get(weights, timeout=self._timeout_s)
+        return PolicyUpdate(self._version, to_tensors(arrays), metrics)
+
+    def state_dict(self) -> dict[str, Any]:
+        return to_tensors(ray.get(self._learner.state.remote(), timeout=self._timeout_s))

@@ -1,0 +1,78 @@
+"""Newest weights by name and version."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from tats_ray.core.errors import PeerFailedError, StaleError
+
+
+class WeightStore:
+    """Hands out references to weights, never the weights themselves.
+
+    An asyncio actor. References come and go inside a list, so that Ray does not resolve them on
+    the way. Tokens and errors work as in `RolloutBuffer`.
+    """
+
+    def __init__(self) -> None:
+        self._token = ""
+        self._error: str | None = None
+        self._newest: dict[str, tuple[int, list[Any]]] = {}
+        self._changed = asyncio.Condition()
+
+    async def reset(self, token: str) -> None:
+        async with self._changed:
+            self._token, self._error, self._newest = token, None, {}
+            self._changed.notify_all()
+
+    async def publish(self, token: str, name: str, version: int, refs: list[Any]) -> None:
+        """Make `version` the newest of `name`.
+
+        Raises:
+            StaleError: for a dead incarnation, or a version that is not newer than the last.
+        """
+        async with self._changed:
+            self._check(token)
+            if name in self._newest and version <= self._newest[name][0]:
+                raise StaleError(f"{name} version {version} after {self._newest[name][0]}")
+            self._newest[name] = (version, refs)
+            self._changed.notify_all()
+
+    async def fetch(
+        self, token: str, name: str, min_version: int, timeout_s: float
+    ) -> tuple[int, list[Any]]:
+        """Wait for `min_version` or newer of `name`.
+
+        Raises:
+            StaleError: from a dead incarnation.
+            PeerFailedError: once the run was closed with an error.
+            TimeoutError: when the deadline passes.
+        """
+
+        def ready() -> bool:
+            over = self._error is not None or token != self._token
+            return over or (name in self._newest and self._newest[name][0] >= min_version)
+
+        async with self._changed:
+            try:
+                await asyncio.wait_for(self._changed.wait_for(ready), timeout_s)
+            except asyncio.TimeoutError:
+                have = self._newest[name][0] if name in self._newest else "none"
+                raise TimeoutError(
+                    f"waited {timeout_s:g} s for {name} version {min_version}, newest is {have}"
+                ) from None
+            self._check(token)
+            return self._newest[name]
+
+    async def close(self, token: str, error: str) -> None:
+        async with self._changed:
+            if token == self._token:
+                self._error = error
+                self._changed.notify_all()
+
+    def _check(self, token: str) -> None:
+        if token != self._token:
+            raise StaleError(f"incarnation {token} was replaced by {self._token or 'none'}")
+        if self._error is not None:
+            raise PeerFailedError(self._error)

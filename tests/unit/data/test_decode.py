@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import numbered_frames, read_numbers
+
+from tats_ray.core.errors import UsageError, VideoError
+from tats_ray.data import decode
+from tats_ray.data.decode import Backend, check_video, probe, read_frames
+from tats_ray.data.encode import Codec, write_video
+
+REPO = Path(__file__).parents[3]
+CLIPS = REPO.parent / "shared" / "clips"
+SCATTERED = [37, 0, 36, 5, 5, 99, 50, 49, 51, 12, 99]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
+    for name, codec, num_b_frames in (
+        ("h264.mp4", "h264", 0),
+        ("h264_b.mp4", "h264", 2),
+        ("h264_b.mkv", "h264", 2),
+        ("mpeg4.avi", "mpeg4", 0),
+        ("mpeg4_b.avi", "mpeg4", 2),
+    ):
+        frames = numbered_frames(100)
+        write_video(folder / name, frames, 30, codec, gop=12, num_b_frames=num_b_frames)
+    return folder
+
+
+@pytest.mark.parametrize("backend", ["auto", "pyav"])
+@pytest.mark.parametrize(
+    "name", ["h264.mp4", "h264_b.mp4", "h264_b.mkv", "mpeg4.avi", "mpeg4_b.avi"]
+)
+def test_frames_asked_for_are_the_frames_returned(
+    folder: Path, name: str, backend: Backend
+) -> None:
+    frames = read_frames(str(folder / name), lambda _: SCATTERED, backend=backend)
+    assert (frames.shape, frames.dtype) == ((len(SCATTERED), 64, 64, 3), np.uint8)
+    assert read_numbers(frames) == SCATTERED
+
+
+@pytest.mark.parametrize("name", ["h264.mp4", "h264_b.mp4", "h264_b.mkv"])
+def test_decord_and_pyav_agree_to_the_bit_where_decord_is_said_to_be_exact(
+    folder: Path, name: str
+) -> None:
+    path = str(folder / name)
+    assert probe(path).is_decord_exact
+    by_decord, by_pyav = (
+        read_frames(path, lambda _: SCATTERED, backend=backend) for backend in ("decord", "pyav")
+    )
+    np.testing.assert_array_equal(by_decord, by_pyav)
+
+
+def test_auto_reads_with_decord_where_it_is_exact_and_only_there(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import decord
+
+    opened = []
+
+    def reader(path: str, num_threads: int) -> object:
+        opened.append(Path(path).name)
+        raise decord.DECORDError("broken on purpose")
+
+    monkeypatch.setattr(decord, "VideoReader", reader)
+    for name in ("h264_b.mp4", "mpeg4_b.avi"):
+        assert read_numbers(read_frames(str(folder / name), lambda _: [7])) == [7]
+    assert opened == ["h264_b.mp4"]
+
+
+@pytest.mark.parametrize(("name", "codec"), [("h264_b.mp4", "h264"), ("mpeg4_b.avi", "mpeg4")])
+def test_probe_tells_length_size_rate_and_codec(folder: Path, name: str, codec: Codec) -> None:
+    info = probe(str(folder / name))
+    assert (info.num_frames, info.width, info.height) == (100, 64, 64)
+    assert (round(info.fps), info.codec) == (30, codec)
+
+
+def test_probe_sees_a_file_that_was_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "v.mp4"
+    for num_frames in (5, 9):
+        write_video(path, numbered_frames(num_frames))
+        os.utime(path, ns=(num_frames, num_frames))
+        assert probe(str(path)).num_frames == num_frames
+
+
+@pytest.mark.parametrize("backend", ["auto", "pyav"])
+def test_choice_is_made_again_where_a_file_is_shorter_than_it_claims(
+    folder: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = decode._probe
+    monkeypatch.setattr(decode, "_probe", lambda *file: replace(original(*file), num_frames=105))
+    for name in ("h264.mp4", "mpeg4.avi"):
+        path = str(folder / name)
+        assert read_numbers(read_frames(path, lambda n: [n - 1, 3], backend=backend)) == [99, 3]
+        assert read_numbers(read_frames(path, lambda n: [n // 5], backend=backend)) == [21]
+
+
+@pytest.mark.parametrize("chosen", [[], [100], [-1, 3]])
+def test_choice_outside_the_video_is_a_value_error(folder: Path, chosen: Sequence[int]) -> None:
+    for name in ("h264.mp4", "mpeg4.avi"):
+        with pytest.raises(ValueError, match="chose frames"):
+            read_frames(str(folder / name), lambda _: chosen)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "cannot be opened"),
+        (b"", "0 bytes"),
+        (b"this is not a film\n" * 100, "cannot be decoded"),
+    ],
+)
+@pytest.mark.parametrize("backend", ["auto", "pyav", "decord"])
+def test_unreadable_file_is_a_video_error_that_names_it(
+    tmp_path: Path, content: bytes | None, reason: str, backend: Backend
+) -> None:
+    path = tmp_path / "bad.mp4"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(VideoError) as caught:
+        read_frames(str(path), lambda _: [0], backend=backend)
+    assert caught.value.path == str(path)
+    assert "\n" not in str(caught.value)
+    assert backend == "decord" or reason in caught.value.reason
+
+
+def test_text_file_that_ffmpeg_would_render_is_a_video_error(tmp_path: Path) -> None:
+    path = tmp_path / "LICENSE.txt"
+    path.write_text("Permission is hereby granted\n" * 50)
+    with pytest.raises(VideoError):
+        probe(str(path))
+
+
+def test_truncated_file_is_an_error_or_its_sound_part(folder: Path, tmp_path: Path) -> None:
+    whole = (folder / "mpeg4.avi").read_bytes()
+    path = tmp_path / "half.avi"
+    path.write_bytes(whole[: len(whole) // 2])
+    total = probe(str(path)).num_frames
+    assert 10 < total < 90
+    assert read_numbers(read_frames(str(path), lambda n: [0, n - 2])) == [0, total - 2]
+
+
+def test_check_names_the_reason_and_ends_at_the_time_limit(folder: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"nothing" * 40)
+    assert check_video(str(folder / "h264_b.mp4"), 60).is_ok
+    assert "decoded" in check_video(str(bad), 60).reason
+    late = check_video(str(folder / "h264_b.mp4"), 0.001)
+    assert not late.is_ok
+    assert "within 0.001 s" in late.reason
+
+
+@pytest.mark.parametrize("shape", [(0, 16, 16, 3), (2, 15, 16, 3), (2, 16, 15, 3)])
+def test_encoder_refuses_what_it_cannot_store(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    with pytest.raises(UsageError, match="cannot encode"):
+        write_video(tmp_path / "v.mp4", np.zeros(shape, np.uint8))
+
+
+# Reads every clip with a bare PyAV loop, then with ours, and prints one line of JSON for each.
+_COMPARE = """
+import json, sys, zlib, av, numpy as np
+from tats_ray.core.errors import VideoError
+from tats_ray.data import decode
+from tats_ray.data.decode import probe, read_frames
+av.logging.set_level(None)
+crc = lambda rgb: zlib.crc32(np.ascontiguousarray(rgb).tobytes())
+for path in sys.argv[1:]:
+    frames, error, same, other = [], "", [], ""
+    try:
+        with av.open(path, metadata_errors="ignore") as video:
+            for frame in video.decode(video.streams.best("video")):
+                upright = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
+                frames.append(crc(upright))
+    except Exception as caught:
+        error = repr(caught)
+    choose = lambda n: [n - 1, 0, n // 2, n // 3, n // 2, n - 1, max(n - 3, 0), n // 7]
+    try:
+        if not error and probe(path).num_frames != len(frames):
+            same.append(False)
+        is_exact = not error and probe(path).is_decord_exact
+        for backend in ["auto"] + ["decord", "pyav"] * is_exact:
+            ours = [crc(rgb) for rgb in read_frames(path, choose, backend=backend)]
+            same.append(ours == [frames[i] for i in choose(len(frames))])
+    except VideoError as caught:
+        other = caught.reason
+    print(json.dumps([path, len(frames), error, same, other]), flush=True)
+"""
+
+
+@pytest.mark.skipif(not CLIPS.is_dir(), reason=f"real clips are not there: {CLIPS}")
+def test_real_clips_give_the_frames_of_a_sequential_decode_or_a_video_error() -> None:
+    entries = json.loads((CLIPS / "manifest.json").read_text())
+    paths = [str(CLIPS / entry["file"]) for entry in entries if entry and entry.get("file")]
+    assert len(paths) > 60
+    environment = {**os.environ, "PYTHONPATH": str(REPO)}
+    child = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", _COMPARE, *paths],
+        env=environment, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert child.returncode == 0, child.stderr[-2000:]
+    results = [json.loads(line) for line in child.stdout.splitlines()]
+    assert [result[0] for result in results] == paths
+    num_exact = 0
+    for path, num_frames, error, same, other in results:
+        if error or num_frames == 0:
+            assert other or all(same), path
+        else:
+            assert not other, (path, other)
+            assert all(same), path
+            num_exact += len(same) == 3
+    assert num_exact >= 30  # files on which decord was compared, too
+
+
+def test_data_room_imports_without_a_video_library_and_says_so_when_one_is_needed() -> None:
+    script = """
+import sys
+sys.modules["av"] = sys.modules["decord"] = None
+import tats_ray.data.dataset, tats_ray.data.sampler, tats_ray.data.synthetic
+from tats_ray.data.decode import read_frames
+for backend in ("auto", "pyav", "decord"):
+    try:
+        read_frames(sys.executable, lambda n: [0], backend=backend)
+    except tats_ray.core.errors.UsageError as error:
+        assert "pip install" in str(error)
+    else:
+        sys.exit("no error")
+"""
+    environment = {**os.environ, "PYTHONPATH": str(REPO)}
+    child = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert child.returncode == 0, child.stderr[-2000:]
