@@ -9,7 +9,6 @@ if __name__ == "envs":
     sys.modules["envs"] = tats_ray.envs
 else:
     import gymnasium
-
     from tats_ray.envs.token_selection import TokenSelectionVectorEnv
 
     TOKEN_SELECTION = "TATS/TokenSelection-v0"

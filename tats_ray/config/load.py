@@ -139,7 +139,9 @@ def parse_flags(flags: Sequence[str]) -> list[tuple[str, str]]:
     while words:
         word = words.pop(0)
         if not word.startswith("--"):
-            raise UsageError(f"unexpected argument {word!r}; fields are given as --branch.field value")
+            raise UsageError(
+                f"unexpected argument {word!r}; fields are given as --branch.field value"
+            )
         name, equals, value = word[2:].partition("=")
         if not equals:
             if not words or words[0].startswith("--"):

@@ -72,6 +72,8 @@ class ModelConfig(ConfigBase):
     """Pixels per token along each side [S table 5]."""
     pos_embed: Literal["sincos_1d", "sincos_3d"] = "sincos_1d"
     """Position table; sincos_1d is the paper family's, sincos_3d lets small runs learn."""
+    head_init: Literal["xavier", "zero"] = "xavier"
+    """Weights of the decoder's head; zero starts at the mean and leaves the plateau sooner."""
 
     def __post_init__(self) -> None:
         require(self.depth >= 0, "model.depth", self.depth, "0 or more")

@@ -31,12 +31,12 @@ class Texture:
     def random(
         cls, rng: np.random.Generator, base: Float[np.ndarray, " 3"], scale: float, contrast: float
     ) -> Texture:
-        """Waves of 28 to 96 px: visible slope in nearly every 8 x 8 patch, yet easy to continue."""
-        length = scale * np.exp(np.linspace(np.log(28.0), np.log(96.0), 12))
+        """Waves of 40 to 120 px: visible slope in nearly every 8 x 8 patch, yet easy to continue."""
+        length = scale * np.exp(np.linspace(np.log(40.0), np.log(120.0), 12))
         angle = rng.uniform(0.0, 2.0 * np.pi, 12)
         wave = 2.0 * np.pi / length * np.stack([np.cos(angle), np.sin(angle)])
         # Longer waves are higher; what they lose in slope the short ones bring.
-        weight = rng.uniform(0.5, 1.0, (3, 12)) * (length / scale / 50.0) ** 0.7
+        weight = rng.uniform(0.5, 1.0, (3, 12)) * (length / scale / 60.0) ** 0.7
         weight *= contrast * np.sqrt(2.0) / np.linalg.norm(weight, axis=1, keepdims=True)
         return cls(wave, rng.uniform(0.0, 2.0 * np.pi, (3, 12)), weight, base)
 
@@ -73,7 +73,7 @@ class Sprite:
         height = rng.uniform(0.0, 1.0, 4) * np.array([0.22, 0.12, 0.08, 0.05])
         swell = height * np.exp(1j * rng.uniform(0.0, 2.0 * np.pi, 4))
         centre = rng.uniform(0.0, size, 2)
-        return cls(Texture.random(rng, base, size / 96, 0.17), radius, swell, centre)
+        return cls(Texture.random(rng, base, size / 96, 0.2), radius, swell, centre)
 
     def paint(
         self, path: Float[np.ndarray, "F 2"], size: int
@@ -110,7 +110,7 @@ class Scene:
         """Draws a scene; the caller's stream decides everything."""
         scale, time = size / 96, np.arange(num_frames)
         ground, figure = _two_colours(rng)
-        background = Texture.random(rng, ground, scale, 0.14)
+        background = Texture.random(rng, ground, scale, 0.22)
         sprites = [Sprite.random(rng, figure, size, scale * rng.uniform(14.0, 18.0))]
         if rng.random() < 0.4:  # a second one far from the first: half a torus away
             twin = Sprite.random(rng, np.roll(figure, 1), size, scale * rng.uniform(13.0, 15.0))
@@ -135,8 +135,8 @@ def _two_colours(
     hue = rng.uniform(0.0, 2.0 * np.pi)
     turns = hue + np.array([0.0, 2.0, 4.0]) * np.pi / 3.0
     side = rng.choice([-1.0, 1.0])
-    ground = 0.5 + 0.13 * np.cos(turns) - side * rng.uniform(0.06, 0.12)
-    figure = 0.5 - 0.17 * np.cos(turns + rng.uniform(-0.6, 0.6)) + side * rng.uniform(0.06, 0.14)
+    ground = 0.5 + 0.06 * np.cos(turns) - side * rng.uniform(0.02, 0.06)
+    figure = 0.5 - 0.2 * np.cos(turns + rng.uniform(-0.6, 0.6)) + side * rng.uniform(0.06, 0.14)
     return ground, figure
 
 

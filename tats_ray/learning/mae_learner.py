@@ -119,7 +119,9 @@ class MAELearner:
 
     def _learn(self, loss: Float[Tensor, ""]) -> None:
         if not self.all_finite(bool(torch.isfinite(loss))):
-            raise NonFiniteError(f"the reconstruction loss is {loss.item()} at MAE step {self.step}")
+            raise NonFiniteError(
+                f"the reconstruction loss is {loss.item()} at MAE step {self.step}"
+            )
         (loss / self.steps_per_score).backward()
         self.pending += 1
         if self.pending >= self.steps_per_score:

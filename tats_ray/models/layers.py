@@ -77,10 +77,12 @@ class PatchEmbed(nn.Module):
         return functional.linear(pixels, weight, self.proj.bias)
 
 
-def _sinusoid(positions: Float[Tensor, " n"], width: int) -> Float[Tensor, "n D"]:
+def _sinusoid(
+    positions: Float[Tensor, " n"], width: int, *, base: float = 10_000.0
+) -> Float[Tensor, "n D"]:
     """Vaswani et al. (2017): even columns sine, odd columns cosine; float64."""
     column = torch.arange(width, dtype=torch.float64)
-    angle = positions[:, None] / 10_000 ** (2 * torch.div(column, 2, rounding_mode="floor") / width)
+    angle = positions[:, None] / base ** (2 * torch.div(column, 2, rounding_mode="floor") / width)
     return torch.where(column % 2 == 0, angle.sin(), angle.cos())
 
 
@@ -88,19 +90,26 @@ def position_table(kind: PosEmbed, grid: TokenGrid, width: int) -> Float[Tensor,
     """Fixed position codes, float32.
 
     `sincos_1d` is a sinusoid over the flat token index: the paper family's table. `sincos_3d`
-    gives time, row and column a share of the width each; small models leave the plateau with it
-    in minutes, where with `sincos_1d` they do not [method section 17].
+    gives time, row and column a share of the width each, with wavelengths that fit the axis: the
+    usual base of 10,000 leaves most columns constant over a dozen positions. Small models leave
+    the plateau with it in minutes, where with `sincos_1d` they do not [method section 17].
     """
     flat = torch.arange(grid.num_tokens, dtype=torch.float64)
     if kind == "sincos_1d":
         table = _sinusoid(flat, width)
     else:
+        base = 4.0 * max(grid.time, grid.side)
         per_axis = width // 3 // 2 * 2
         along_time = width - 2 * per_axis
         t = torch.div(flat, grid.tokens_per_slot, rounding_mode="floor")
         y = torch.div(flat % grid.tokens_per_slot, grid.side, rounding_mode="floor")
         x = flat % grid.side
         table = torch.cat(
-            [_sinusoid(t, along_time), _sinusoid(y, per_axis), _sinusoid(x, per_axis)], dim=1
+            [
+                _sinusoid(t, along_time, base=base),
+                _sinusoid(y, per_axis, base=base),
+                _sinusoid(x, per_axis, base=base),
+            ],
+            dim=1,
         )
     return table.float().unsqueeze(0)

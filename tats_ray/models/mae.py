@@ -6,6 +6,8 @@ so that its weights load here and ours load there.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -22,6 +24,8 @@ from tats_ray.models.layers import (
 )
 from tats_ray.ops.patches import imagenet_normalize, normalized_targets, patchify, unit_pixels
 from tats_ray.ops.selection import hidden_indices
+
+HeadInit = Literal["xavier", "zero"]
 
 
 class Encoder(nn.Module):
@@ -84,6 +88,7 @@ class MaskedAutoencoder(nn.Module):
         decoder_depth: int,
         decoder_num_heads: int,
         pos_embed: PosEmbed = "sincos_1d",
+        head_init: HeadInit = "xavier",
     ) -> None:
         super().__init__()
         self.grid = grid
@@ -103,6 +108,8 @@ class MaskedAutoencoder(nn.Module):
             num_heads=decoder_num_heads,
             values_per_token=grid.values_per_token,
         )
+        if head_init == "zero":
+            nn.init.zeros_(self.decoder.head.weight)
 
     def pixels(self, clips: UInt8[Tensor, "B C F H W"]) -> Float[Tensor, "B N P"]:
         """Clips cut into tokens of values in [0, 1], float32."""

@@ -62,6 +62,7 @@ def build_mae(model: ModelConfig, grid: TokenGrid, *, seed: int) -> MaskedAutoen
             decoder_depth=model.decoder_depth or size.decoder_depth,
             decoder_num_heads=size.decoder_num_heads,
             pos_embed=model.pos_embed,
+            head_init=model.head_init,
         )
 
 

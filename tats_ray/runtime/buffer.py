@@ -83,9 +83,7 @@ class RolloutBuffer:
             return self._error is not None or token != self._token
 
         try:
-            await asyncio.wait_for(
-                self._changed.wait_for(lambda: over() or ready()), timeout_s
-            )
+            await asyncio.wait_for(self._changed.wait_for(lambda: over() or ready()), timeout_s)
         except asyncio.TimeoutError:
             raise TimeoutError(f"waited {timeout_s:g} s for {what()}") from None
         if token != self._token:

@@ -79,12 +79,12 @@ class _Rank:
         self.peers = peers
         self.rank = context.get_world_rank()
         self.world_size = context.get_world_size()
-        self.device = ray.train.torch.get_device() if config.cluster.use_gpu else torch.device("cpu")
+        self.device = (
+            ray.train.torch.get_device() if config.cluster.use_gpu else torch.device("cpu")
+        )
         self.grid = token_grid(config.data, config.model)
         self.lists = read_lists(config.data)
-        self.batches = Batches(
-            config, self.lists.train, rank=self.rank, world_size=self.world_size
-        )
+        self.batches = Batches(config, self.lists.train, rank=self.rank, world_size=self.world_size)
         self.learner = self._mae_learner()
 
     def _mae_learner(self) -> MAELearner:
@@ -274,7 +274,9 @@ class _Hooks:
         last = loop.at.epoch == self.config.loop.epochs
         if last and self._counts:
             self._record(loop)
-        if self.evaluator is not None and (last or self._is_due(loop, self.config.eval.every_epochs)):
+        if self.evaluator is not None and (
+            last or self._is_due(loop, self.config.eval.every_epochs)
+        ):
             measures = self.evaluator.measure(self.rank.learner.mae, loop.main.policy)
             self._send(loop, {f"eval/{name}": value for name, value in measures.items()})
             if loop.at.epoch > self.config.loop.mae_only_epochs and self.rank.client is not None:
