@@ -75,7 +75,7 @@ class TokenSelectionVectorEnv(VectorEnv[Any, Any, Any]):
         self._tokens: Tensor | None = None
 
     def reset(
-        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Begin an episode on `options["clips"]`, uint8 `B C F H W`.
 

@@ -77,7 +77,7 @@ def algorithm_class(name: str) -> type[AlgorithmConfig]:
     module, _, attribute = target.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # importing a plug-in runs its code, which may fail in any way
         raise UsageError(f"algorithm.name {name!r} cannot be loaded: {error}") from error
     if not (isinstance(found, type) and issubclass(found, AlgorithmConfig)):
         raise UsageError(f"algorithm.name {name!r} is not a subclass of AlgorithmConfig")
@@ -85,24 +85,31 @@ def algorithm_class(name: str) -> type[AlgorithmConfig]:
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """A YAML file that holds one mapping; safe loading only."""
+    """A YAML file that holds one mapping."""
     path = Path(path)
     try:
-        raw = yaml.safe_load(path.read_text())
+        text = path.read_text()
     except FileNotFoundError:
         near = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         there = f"; {path.parent} has {', '.join(near)}" if near else ""
         raise UsageError(f"config {path} does not exist{there}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"config {path} cannot be read: {error}") from None
+    return parse_yaml(text, source=str(path))
+
+
+def parse_yaml(text: str, *, source: str) -> dict[str, Any]:
+    """One mapping from YAML text; safe loading only."""
+    try:
+        raw = yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
-        raise UsageError(f"config {path}{where} is not YAML: {error.args[0]}") from None
+        raise UsageError(f"config {source}{where} is not YAML: {error}".split("\n")[0]) from None
     if raw is None:
         return {}
     if not isinstance(raw, dict):
-        raise UsageError(f"config {path} must hold fields, found {type(raw).__name__}")
+        raise UsageError(f"config {source} must hold fields, found {type(raw).__name__}")
     return raw
 
 

@@ -54,6 +54,9 @@ class DataConfig(ConfigBase):
         require(self.stride >= 1, "data.stride", self.stride, "at least 1")
         require(self.num_workers >= 0, "data.num_workers", self.num_workers, "0 or more")
         require(self.cache_mb >= 0, "data.cache_mb", self.cache_mb, "0 or more")
+        require(
+            0 <= self.max_bad_share <= 1, "data.max_bad_share", self.max_bad_share, "inside [0, 1]"
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,6 +113,7 @@ class SamplerConfig(ConfigBase):
     def __post_init__(self) -> None:
         require(0 < self.mask_ratio < 1, "sampler.mask_ratio", self.mask_ratio, "inside (0, 1)")
         require(self.num_blocks >= 1, "sampler.num_blocks", self.num_blocks, "at least 1")
+        require(self.num_heads >= 0, "sampler.num_heads", self.num_heads, "0 or more")
         require(self.temperature > 0, "sampler.temperature", self.temperature, "positive")
 
 
@@ -117,7 +121,7 @@ class SamplerConfig(ConfigBase):
 class EnvConfig(ConfigBase):
     """The task that the policy is trained on."""
 
-    id: str = "tats_ray:TATS/TokenSelection-v0"
+    id: str = "tats_ray.envs:TATS/TokenSelection-v0"
     """Gymnasium id of the environment; `module:Namespace/Name-vN`."""
     reward: str = "token_error"
     """Reward function: token_error, clip_error or negative_clip_error [A3]."""
@@ -202,6 +206,7 @@ class OptimConfig(ConfigBase):
         require(self.base_lr > 0, "optim.base_lr", self.base_lr, "positive")
         require(self.min_lr >= 0, "optim.min_lr", self.min_lr, "0 or more")
         require(self.warmup_epochs >= 0, "optim.warmup_epochs", self.warmup_epochs, "0 or more")
+        require(self.clip_grad >= 0, "optim.clip_grad", self.clip_grad, "0 or more")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -209,9 +214,13 @@ class EvalConfig(ConfigBase):
     """What is measured on the validation list, under masks that never change."""
 
     every_epochs: int = 5
-    """Epochs between measurements; the last epoch is always measured."""
+    """Epochs between measurements, 0 for none; the last epoch is always measured."""
     num_clips: int = 64
     """Validation clips used, from the start of the list."""
+
+    def __post_init__(self) -> None:
+        require(self.every_epochs >= 0, "eval.every_epochs", self.every_epochs, "0 or more")
+        require(self.num_clips >= 1, "eval.num_clips", self.num_clips, "at least 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

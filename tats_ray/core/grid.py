@@ -36,9 +36,10 @@ class TokenGrid:
             (self.num_frames, "num_frames", self.tubelet, "tubelet"),
         ):
             if whole % part:
+                near = [str(n * part) for n in (whole // part, whole // part + 1) if n]
                 raise UsageError(
                     f"{name} {whole} is not a multiple of the {part_name} size {part}; "
-                    f"{max(whole // part, 1) * part} and {(whole // part + 1) * part} are"
+                    f"try {' or '.join(near)}"
                 )
 
     @property
@@ -80,9 +81,10 @@ class TokenGrid:
         # The nudge keeps exact products exact: 10 * (1 - 0.9) is 0.9999... in binary.
         visible = math.floor(self.num_tokens * (1.0 - mask_ratio) + 1e-6)
         if visible < 1:
+            highest = math.floor(10_000 * (1.0 - 1.0 / self.num_tokens)) / 10_000
             raise UsageError(
                 f"mask ratio {mask_ratio} leaves none of the {self.num_tokens} tokens visible; "
-                f"use at most {1.0 - 1.0 / self.num_tokens:.4f}"
+                f"use at most {highest}"
             )
         return visible
 
@@ -90,8 +92,13 @@ class TokenGrid:
         """Visible tokens of a tube mask: whole columns through time, hence another rounding.
 
         Raises:
-            UsageError: as `num_visible`.
+            UsageError: as `num_visible`, and for a ratio that hides no column.
         """
         self.num_visible(mask_ratio)
-        columns = self.tokens_per_slot - int(mask_ratio * self.tokens_per_slot + 1e-6)
-        return columns * self.time
+        hidden_columns = int(mask_ratio * self.tokens_per_slot + 1e-6)
+        if hidden_columns < 1:
+            raise UsageError(
+                f"mask ratio {mask_ratio} hides none of the {self.tokens_per_slot} tubes; "
+                f"use at least {math.ceil(10_000 / self.tokens_per_slot) / 10_000}"
+            )
+        return (self.tokens_per_slot - hidden_columns) * self.time

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from tats_ray.core.arrays import Float, UInt8
+from tats_ray.core.arrays import Float, Int, UInt8
 from tats_ray.core.types import Evaluation, Metrics, Rollout, Selection
 
 
@@ -54,7 +54,7 @@ class Scorer(Protocol):
         """What the policy observes; carries no gradient."""
 
     def score(
-        self, clips: UInt8[Tensor, "B C F H W"], selection: Selection
+        self, clips: UInt8[Tensor, "B C F H W"], visible_idx: Int[Tensor, "B K"]
     ) -> Float[Tensor, "B N"]:
         """Squared error per token in normalised-pixel units; exactly 0 where visible."""
 

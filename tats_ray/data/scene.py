@@ -31,7 +31,7 @@ class Texture:
     def random(
         cls, rng: np.random.Generator, base: Float[np.ndarray, " 3"], scale: float, contrast: float
     ) -> Texture:
-        """Waves of 40 to 120 px: visible slope in nearly every 8 x 8 patch, yet easy to continue."""
+        """Waves of 40 to 120 px: a slope in nearly every 8 x 8 patch, yet easy to continue."""
         length = scale * np.exp(np.linspace(np.log(40.0), np.log(120.0), 12))
         angle = rng.uniform(0.0, 2.0 * np.pi, 12)
         wave = 2.0 * np.pi / length * np.stack([np.cos(angle), np.sin(angle)])

@@ -70,7 +70,9 @@ def save(run: Path, checkpoint: Checkpoint, *, keep_last: int) -> Path:
     pointer = root / ".latest.partial"
     pointer.write_text(final.name + "\n")
     pointer.rename(root / "latest")
-    for old in sorted(p for p in root.iterdir() if _FOLDER.match(p.name))[:-keep_last]:
+    # Newer folders belong to a future that was given up for an older checkpoint: they do not count.
+    past = sorted(p for p in root.iterdir() if _FOLDER.match(p.name) and p.name <= final.name)
+    for old in past[:-keep_last]:
         shutil.rmtree(old)
     return final
 

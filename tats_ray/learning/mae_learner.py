@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from tats_ray.config.schema import OptimConfig
 from tats_ray.core.arrays import Float, Int, UInt8
@@ -103,34 +101,29 @@ class MAELearner:
         clips = clips.to(self.device, non_blocking=True)
         visible_idx = visible_idx.to(self.device)
         learns = torch.enable_grad() if self.is_learning else torch.no_grad()
-        with learns, self._gradient_sync(), autocast(self.device, self.precision):
+        with learns, autocast(self.device, self.precision):
             reconstruction: Reconstruction = self.network(clips, visible_idx)
             if self.is_learning:
                 self._learn(reconstruction.loss)
         self.loss = reconstruction.loss.item()
         return reconstruction.error.detach()
 
-    def _gradient_sync(self) -> AbstractContextManager[Any]:
-        """Ranks exchange gradients only on the batch that completes an optimiser step."""
-        completes = self.pending + 1 >= self.steps_per_score
-        if completes or not isinstance(self.network, DistributedDataParallel):
-            return nullcontext()
-        return self.network.no_sync()
-
     def _learn(self, loss: Float[Tensor, ""]) -> None:
         if not self.all_finite(bool(torch.isfinite(loss))):
-            raise NonFiniteError(
-                f"the reconstruction loss is {loss.item()} at MAE step {self.step}"
-            )
-        (loss / self.steps_per_score).backward()
+            raise NonFiniteError(f"the MAE loss is {loss.item()} at its step {self.step}")
+        loss.backward()
         self.pending += 1
         if self.pending >= self.steps_per_score:
             self.finish_step()
 
     def finish_step(self) -> None:
-        """Apply what gradients have gathered; nothing when there are none."""
+        """Apply the mean of the gradients that have gathered; nothing when there are none."""
         if not self.pending:
             return
+        if self.pending > 1:
+            for parameter in self.mae.parameters():
+                assert parameter.grad is not None  # every parameter takes part in every batch
+                parameter.grad /= self.pending
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr
         limit = self.optim.clip_grad or float("inf")

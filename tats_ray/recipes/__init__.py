@@ -1,1 +1,1 @@
-"""x"""
+"""A `RunConfig`, start to finish: what the commands do."""

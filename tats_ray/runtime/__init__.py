@@ -2,10 +2,10 @@
 
 | Room | What it is | Talks to |
 |---|---|---|
-| `buffer.RolloutBuffer` | actor; rollouts between MAE learners and policy learner, bounded in bytes | all |
+| `buffer.RolloutBuffer` | actor; rollouts on their way, bounded in bytes | all |
 | `weights.WeightStore` | actor; newest weights by name and version | all |
 | `policy_learner.PolicyLearnerActor` | actor; owns policy and algorithm | buffer, store |
-| `mae_learner.train_loop` | Ray Train worker, one per rank; owns the autoencoder | buffer, store, log |
-| `run_log.RunLog` | actor; metrics and notes on their way to the driver, and its wish to stop | driver |
+| `mae_learner.train_loop` | Ray Train worker per rank; owns the autoencoder | all |
+| `run_log.RunLog` | actor; events to the driver, and its wish to stop | driver |
 | `launch` | the driver: places, starts, watches and stops all of them | |
 """

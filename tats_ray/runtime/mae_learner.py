@@ -79,9 +79,8 @@ class _Rank:
         self.peers = peers
         self.rank = context.get_world_rank()
         self.world_size = context.get_world_size()
-        self.device = (
-            ray.train.torch.get_device() if config.cluster.use_gpu else torch.device("cpu")
-        )
+        on_gpu = config.cluster.use_gpu
+        self.device = ray.train.torch.get_device() if on_gpu else torch.device("cpu")
         self.grid = token_grid(config.data, config.model)
         self.lists = read_lists(config.data)
         self.batches = Batches(config, self.lists.train, rank=self.rank, world_size=self.world_size)
@@ -256,6 +255,7 @@ class _Hooks:
         self._counts: dict[str, int] = {}
         self._replaced = 0
         self._shown = 0
+        self._all_replaced = self._all_shown = 0.0
         self._wants_stop = False
 
     def on_batch(self, loop: PretrainLoop, metrics: Mapping[str, float], batch: Batch) -> None:
@@ -274,9 +274,8 @@ class _Hooks:
         last = loop.at.epoch == self.config.loop.epochs
         if last and self._counts:
             self._record(loop)
-        if self.evaluator is not None and (
-            last or self._is_due(loop, self.config.eval.every_epochs)
-        ):
+        is_due = last or self._is_due(loop, self.config.eval.every_epochs)
+        if self.evaluator is not None and is_due:
             measures = self.evaluator.measure(self.rank.learner.mae, loop.main.policy)
             self._send(loop, {f"eval/{name}": value for name, value in measures.items()})
             if loop.at.epoch > self.config.loop.mae_only_epochs and self.rank.client is not None:
@@ -306,11 +305,15 @@ class _Hooks:
         self._wants_stop = self._wants_stop or not self.rank.all_true(not wish)
 
     def _check_clips(self, loop: PretrainLoop, replaced: float, shown: float) -> None:
+        """End the run when too many videos cannot be read; a single one never does."""
+        self._all_replaced += replaced
+        self._all_shown += shown
         limit = self.config.data.max_bad_share
-        if replaced > max(1.0, limit * shown):
+        if self._all_replaced > max(1.0, limit * self._all_shown):
             raise UsageError(
-                f"{replaced:.0f} of the last {shown:.0f} clips at step {loop.at.step} could not be "
-                f"read, more than data.max_bad_share {limit:g}; repair the list or raise the share"
+                f"{self._all_replaced:.0f} of {self._all_shown:.0f} clips until step "
+                f"{loop.at.step} could not be read, more than data.max_bad_share {limit:g}; "
+                "repair the list or raise the share"
             )
 
     def _send(self, loop: PretrainLoop, metrics: Mapping[str, float]) -> None:

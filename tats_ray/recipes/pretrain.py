@@ -1,0 +1,148 @@
+"""`tats pretrain`: from a configuration to a trained autoencoder and sampler, and a report."""
+
+from __future__ import annotations
+
+import fcntl
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tats_ray.config.load import dump_config, parse_config, read_yaml
+from tats_ray.config.schema import RunConfig
+from tats_ray.core.errors import CheckpointError, UsageError
+from tats_ray.learning import checkpoint as checkpoints
+from tats_ray.recipes.plan import Plan, make_plan
+from tats_ray.recipes.report import write_run_report
+from tats_ray.runtime import launch
+from tats_ray.view.board import ViewPlan, make_view
+from tats_ray.view.tracking import RunFiles
+
+# What may differ between a run and its continuation: it changes nothing that is computed.
+_FREE = ("log.", "eval.", "checkpoint.", "name", "data.num_workers", "data.cache_mb", "data.root",
+         "cluster.address", "cluster.threads", "cluster.cpus_per_worker", "cluster.max_failures",
+         "cluster.buffer_mb", "cluster.timeout_s")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Result:
+    """Where a run lies and how it ended."""
+
+    folder: Path
+    outcome: launch.Outcome
+    report: Path | None
+
+
+def run_folder(config: RunConfig) -> Path:
+    if not config.name or "/" in config.name:
+        raise UsageError(f"name {config.name!r} is no folder name; use --name NAME")
+    return Path(config.checkpoint.folder) / config.name
+
+
+def pretrain(config: RunConfig, *, resume: bool = False) -> Result:
+    """Train until the last epoch, or until asked to stop.
+
+    Args:
+        resume: continue the run of this name; without it, an existing run is left alone.
+
+    Raises:
+        UsageError: for anything wrong that can be known before an actor starts.
+        RunFailedError: for what went wrong later, with its first cause.
+    """
+    plan = make_plan(config)
+    folder = run_folder(config)
+    _check_folder(config, folder, resume=resume)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _only_run_in(folder):
+        (folder / "config.yaml").write_text(dump_config(config))
+        for what, how_much in plan.lines():
+            print(f"{what:>14}  {how_much}")
+        print(f"{'run folder':>14}  {folder}", flush=True)
+        outcome = _train(plan, folder)
+        if not outcome.is_finished:
+            print(f"{outcome.message}; continue with:\n  {resume_command(folder)}", flush=True)
+            return Result(folder, outcome, None)
+        report = write_run_report(plan, folder)
+        return Result(folder, outcome, report)
+
+
+def resume_command(folder: Path) -> str:
+    """What to type to go on with a run."""
+    return f"tats pretrain {shlex.quote(str(folder / 'config.yaml'))} --resume"
+
+
+def _train(plan: Plan, folder: Path) -> launch.Outcome:
+    config = plan.config
+    files = RunFiles(folder)
+    view = make_view(
+        config.log.mode,
+        plan=ViewPlan(
+            name=config.name,
+            total_steps=plan.total_steps,
+            total_epochs=config.loop.epochs,
+            steps_per_epoch=plan.steps_per_epoch,
+            mae_only_epochs=config.loop.mae_only_epochs,
+            num_tokens=plan.num_tokens,
+            num_visible=plan.num_visible,
+        ),
+    )
+
+    def on_event(event: Mapping[str, Any]) -> None:
+        files.on_event(event)
+        view.on_event(event)
+
+    try:
+        with view:
+            return launch.run(
+                config, folder, plan.placement, on_event=on_event, on_tick=view.on_tick
+            )
+    finally:
+        files.close()
+
+
+def _check_folder(config: RunConfig, folder: Path, *, resume: bool) -> None:
+    """A fresh run needs a fresh folder; a continued one needs its own."""
+    try:
+        found = checkpoints.find(folder)
+    except CheckpointError:
+        if resume and not (folder / "config.yaml").is_file():
+            raise UsageError(f"{folder} holds no run to resume; leave out --resume") from None
+        return
+    if not resume:
+        raise UsageError(
+            f"{folder} already holds a run ({found.name}); continue it with --resume, "
+            "or choose another --name"
+        )
+    before = parse_config(read_yaml(found / "config.yaml"), source=str(found / "config.yaml"))
+    changed = _differences(asdict(before), asdict(config))
+    if changed:
+        raise UsageError(
+            f"{folder} was begun with other settings: {'; '.join(changed)}; "
+            "resume with the old ones, or choose another --name"
+        )
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+    changed = []
+    for name in now:
+        dotted = prefix + name
+        if isinstance(now[name], Mapping):
+            changed += _differences(before.get(name, {}), now[name], f"{dotted}.")
+        elif before.get(name) != now[name] and not dotted.startswith(_FREE):
+            changed.append(f"{dotted} {before.get(name)!r} -> {now[name]!r}")
+    return changed
+
+
+@contextmanager
+def _only_run_in(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, so that two runs cannot write into it."""
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UsageError(
+                f"another process is running in {folder}; wait for it, or choose another --name"
+            ) from None
+        yield

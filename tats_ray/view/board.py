@@ -1,0 +1,250 @@
+"""The live board: where a run stands, whether it is healthy, and what it waits for."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from tats_ray.view.blocks import bar, sparkline
+from tats_ray.view.lines import PlainView, QuietView
+from tats_ray.view.progress import (
+    DATA_BOUND_ADVICE,
+    Event,
+    Progress,
+    View,
+    ViewPlan,
+    format_duration,
+    is_warning,
+)
+
+__all__ = ["BoardView", "Mode", "View", "ViewPlan", "draw_board", "make_view"]
+
+Mode = Literal["auto", "board", "plain", "quiet"]
+
+MAX_WIDTH = 108
+_NUM_NOTES = 4
+_SPARK_WIDTH = 20
+_MIN_SPAN = 0.05
+_SILENCE_S = 30.0
+_ROOMS = (("data", "blue"), ("mae", "cyan"), ("policy", "magenta"))
+
+
+def make_view(mode: Mode, *, plan: ViewPlan) -> View:
+    """The view that `mode` names; `auto` is the board on a terminal and plain lines elsewhere."""
+    if mode == "quiet":
+        return QuietView()
+    if mode == "board" or (mode == "auto" and sys.stdout.isatty()):
+        return BoardView(plan)
+    return PlainView(plan)
+
+
+class BoardView(View):
+    """One panel, redrawn in place at every tick."""
+
+    def __init__(
+        self,
+        plan: ViewPlan,
+        *,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._console = console or Console()
+        self._progress = Progress(plan, clock=clock)
+        # No thread of rich's own: the driver's ticks redraw it, and events only change numbers,
+        # so a signal handler may send one at any time.
+        self._live = Live(
+            console=self._console, auto_refresh=False, get_renderable=self.render, screen=False
+        )
+        self._is_closed = False
+        self._live.start(refresh=True)
+
+    def on_event(self, event: Event) -> None:
+        self._progress.on_event(event)
+
+    def on_tick(self) -> None:
+        if not self._is_closed:
+            self._live.refresh()
+
+    def close(self, text: str = "") -> None:
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._live.refresh()
+        self._live.stop()
+        if text:
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def render(self) -> RenderableType:
+        return draw_board(
+            self._progress,
+            width=min(self._console.width, MAX_WIDTH),
+            is_unicode=self._console.encoding.lower().startswith("utf"),
+        )
+
+
+def draw_board(progress: Progress, *, width: int, is_unicode: bool = True) -> Panel:
+    """The panel, `width` characters wide with its border."""
+    inner = max(width - 6, 20)
+    parts: list[RenderableType] = [
+        _headline(progress, inner),
+        _progress_bar(progress, inner, is_unicode),
+        _eta_line(progress),
+        Text(),
+        _measures(progress, is_unicode, is_wide=width >= 96),
+    ]
+    if progress.latest("time/mae") is not None:
+        parts += [Text(), _rooms(progress, max(min(inner - 16, 40), 8), is_unicode)]
+        if progress.is_data_bound:
+            parts.append(Text(f"waits for data, {DATA_BOUND_ADVICE}", style="yellow"))
+    parts += _messages(progress)
+    return Panel(
+        Group(*parts),
+        title=Text.assemble(" TATS  ", (f"{progress.plan.name} ", "bold")),
+        title_align="left",
+        subtitle=Text(f" {format_duration(progress.elapsed_s)} "),
+        subtitle_align="right",
+        border_style="dim",
+        padding=(1, 2),
+        width=width,
+    )
+
+
+def _headline(progress: Progress, width: int) -> RenderableType:
+    plan, step = progress.plan, progress.step
+    if progress.is_resumed is None:
+        return Text("starting: processes, networks, first videos", style="bold")
+    phase = Text(plan.phase(step), style="bold cyan" if plan.is_mae_only(step) else "bold magenta")
+    if plan.is_mae_only(step) and plan.sampler_learns:
+        phase.append(f" ({plan.mae_only_masks})", style="not bold")
+    place = f"epoch {plan.epoch(step)}/{plan.total_epochs}   step {step}/{plan.total_steps}"
+    if len(phase) + len(place) + 3 > width:
+        return Group(phase, Text(place))
+    row = Table.grid(expand=True)
+    row.add_column()
+    row.add_column(justify="right")
+    row.add_row(phase, place)
+    return row
+
+
+def _progress_bar(progress: Progress, width: int, is_unicode: bool) -> Text:
+    """Steps done, with the place where the sampler starts marked."""
+    plan = progress.plan
+    width -= 5  # the percentage
+    done = progress.step / max(plan.total_steps, 1)
+    rest = "\u2500" if is_unicode else "-"
+    text = Text(bar(done, width, is_unicode=is_unicode), style="cyan")
+    text.append(rest * (width - len(text)), style="dim")
+    if plan.sampler_learns and 0 < plan.mae_only_steps < plan.total_steps:
+        start = round(plan.mae_only_steps / plan.total_steps * width)
+        text.stylize("magenta", start, len(bar(done, width)))
+        if start >= len(bar(done, width)):
+            text = text[:start] + Text("\u253c" if is_unicode else "|") + text[start + 1 :]
+    return text + Text(f"{done:>5.0%}")
+
+
+def _eta_line(progress: Progress) -> Text:
+    left = progress.eta_s
+    if progress.silent_s > _SILENCE_S and progress.step < progress.plan.total_steps:
+        silent = format_duration(progress.silent_s)
+        return Text(f"no news from the learners for {silent}", style="yellow")
+    if left is None:
+        return Text("time left: known after the first steps", style="dim")
+    # The clock goes on between two records.
+    left = max(left - progress.silent_s, 0.0)
+    text = Text(f"about {format_duration(left)} left")
+    if progress.eta_is_optimistic:
+        first = progress.plan.mae_only_epochs + 1
+        text.append(
+            f" at this rate; slower from epoch {first} on, when the sampler joins", style="dim"
+        )
+    return text
+
+
+def _measures(progress: Progress, is_unicode: bool, *, is_wide: bool) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True, min_width=14)
+    table.add_column(no_wrap=True, min_width=15)
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(style="dim", no_wrap=True)
+    for name, value, key, meaning in _rows(progress):
+        points = progress.history.get(key, [])
+        # One value has no course.
+        course = [point.value for point in points] if len(points) > 1 else []
+        spark = sparkline(course, _SPARK_WIDTH, min_span=_MIN_SPAN, is_unicode=is_unicode)
+        table.add_row(name, value, spark, meaning if is_wide else "")
+    return table
+
+
+def _rows(progress: Progress) -> Iterator[tuple[str, Text, str, str]]:
+    """What, its value, the metric whose course is drawn, and what it means."""
+    yield (
+        "reconstruction",
+        _course(progress, "mae/loss"),
+        "mae/loss",
+        "error under training's masks",
+    )
+    yield "validation", _course(progress, "eval/error"), "eval/error", "error, fixed random masks"
+    yield "reward", _value(progress, "env/reward", "{:.3f}"), "env/reward", "mean over the draws"
+    spread = "eval/entropy" if progress.history.get("eval/entropy") else "policy/entropy"
+    low = (progress.latest(spread) or 1.0) < 0.5
+    shown = _value(progress, spread, "{:.2f} of log N", style="bold yellow" if low else "bold")
+    yield "entropy", shown, spread, "1 is uniform; under 0.5 is collapse"
+    # Where a measurement came without motion, the videos do not know theirs.
+    if progress.latest("eval/error") is None or progress.latest("eval/motion_ratio") is not None:
+        ratio = _value(progress, "eval/motion_ratio", "{:.2f}x chance")
+        meaning = f"moving tokens among the {progress.plan.num_visible} visible"
+        yield "visible motion", ratio, "eval/motion_ratio", meaning
+        auc = _value(progress, "eval/motion_auc", "{:.2f}")
+        yield "motion AUC", auc, "eval/motion_auc", "0.5 is chance, 1 ranks motion first"
+    yield "speed", _value(progress, "data/clips_per_s", "{:.0f} clips/s"), "data/clips_per_s", ""
+
+
+def _course(progress: Progress, name: str) -> Text:
+    first, now = progress.first(name), progress.latest(name)
+    if first is None or now is None:
+        return Text("-", style="dim")
+    return Text.assemble((f"{first:.3f} -> ", "dim"), (f"{now:.3f}", "bold"))
+
+
+def _value(progress: Progress, name: str, form: str, *, style: str = "bold") -> Text:
+    value = progress.latest(name)
+    return Text("-", style="dim") if value is None else Text(form.format(value), style=style)
+
+
+def _rooms(progress: Progress, width: int, is_unicode: bool) -> Table:
+    """Share of the time that each room took."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", min_width=14)
+    table.add_column(justify="right")
+    table.add_column()
+    for room, colour in _ROOMS:
+        share = progress.latest(f"time/{room}") or 0.0
+        shown = Text(bar(share, width, is_unicode=is_unicode), style=colour)
+        label = "time in MAE" if room == "mae" else f"time in {room}"
+        table.add_row(label, f"{share:.0%}", shown)
+    return table
+
+
+def _messages(progress: Progress) -> list[RenderableType]:
+    lines: list[RenderableType] = []
+    if progress.is_resumed:
+        lines.append(Text("RESUMED from a checkpoint", style="dim"))
+    if progress.last_checkpoint is not None:
+        lines.append(
+            Text.assemble(
+                ("checkpoint ", "dim"),
+                f"step {progress.checkpoint_step}, {progress.last_checkpoint}",
+                overflow="fold",
+            )
+        )
+    for note in progress.notes[-_NUM_NOTES:]:
+        lines.append(Text(f"note  {note}", style="yellow" if is_warning(note) else ""))
+    return [Text(), *lines] if lines else []

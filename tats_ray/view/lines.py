@@ -1,0 +1,182 @@
+"""A run as plain text: one aligned line per record, for logs and pipes."""
+
+from __future__ import annotations
+
+import sys
+from typing import TextIO
+
+from tats_ray.view.progress import (
+    DATA_BOUND_ADVICE,
+    Event,
+    Progress,
+    View,
+    ViewPlan,
+    format_duration,
+    is_warning,
+)
+
+MIN_GAP_S = 2.0
+"""Training lines are at least this far apart; measurements are always shown."""
+
+
+class _Printer:
+    """Writes whole lines, also when a signal handler prints in the middle of one."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+        self._waiting: list[str] = []
+        self._is_busy = False
+
+    def __call__(self, line: str) -> None:
+        self._waiting.append(line)
+        if self._is_busy:
+            return  # Python refuses a print inside a print; the outer one takes this line along
+        self._is_busy = True
+        try:
+            while self._waiting:
+                print(self._waiting.pop(0), file=self._stream or sys.stdout, flush=True)
+        finally:
+            self._is_busy = False
+
+
+class QuietView(View):
+    """Shows notes and nothing else.
+
+    Args:
+        stream: default is whatever `sys.stdout` is at the time.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._print = _Printer(stream)
+
+    def on_event(self, event: Event) -> None:
+        if event["kind"] == "note":
+            self._print(note_line(str(event["text"])))
+
+
+class PlainView(View):
+    """Shows a line per record, note and checkpoint.
+
+    Args:
+        stream: default is whatever `sys.stdout` is at the time.
+    """
+
+    def __init__(self, plan: ViewPlan, stream: TextIO | None = None) -> None:
+        self._progress = Progress(plan)
+        self._print = _Printer(stream)
+        self._last_time: float | None = None
+        self._told_data_bound = False
+        self._is_closed = False
+
+    def on_event(self, event: Event) -> None:
+        self._progress.on_event(event)
+        if event["kind"] == "start":
+            self._last_time = None
+            self._print(start_line(self._progress.plan, event))
+        elif event["kind"] == "note":
+            self._print(note_line(str(event["text"])))
+        elif event["kind"] == "checkpoint":
+            self._print(f"saved  step {event['step']}  {event['path']}")
+        elif event["kind"] == "metrics":
+            self._metrics(event)
+
+    def _metrics(self, event: Event) -> None:
+        names = event["metrics"]
+        if any(name.startswith("eval/") for name in names):
+            self._print(eval_line(self._progress))
+        if "mae/loss" in names and self._is_due(event):
+            self._last_time = event["time"]
+            self._print(step_line(self._progress))
+        if self._progress.is_data_bound and not self._told_data_bound:
+            self._told_data_bound = True
+            self._print(note_line(DATA_BOUND_ADVICE))
+
+    def _is_due(self, event: Event) -> bool:
+        if self._last_time is None or event["step"] >= self._progress.plan.total_steps:
+            return True
+        # The clock of a new machine may be behind.
+        return bool(abs(event["time"] - self._last_time) >= MIN_GAP_S)
+
+    def close(self, text: str = "") -> None:
+        if not self._is_closed and text:
+            self._print(text)
+        self._is_closed = True
+
+
+def start_line(plan: ViewPlan, event: Event) -> str:
+    where = f"of {plan.total_steps} steps, {plan.total_epochs} epochs"
+    if event["is_resumed"]:
+        return f"start  {plan.name}: RESUMED after step {event['step']} {where}"
+    return f"start  {plan.name}: fresh start {where}"
+
+
+def note_line(text: str) -> str:
+    return f"{'NOTE' if is_warning(text) else 'note'}   {text}"
+
+
+def step_line(progress: Progress) -> str:
+    """The means of the last training steps, the last measurements, and how fast it goes."""
+    parts = [
+        f"step  {_position(progress)}",
+        f"{progress.plan.phase(progress.step):<{progress.plan.phase_width}}",
+        f"error {_fixed(progress.latest('mae/loss'), 3)}",
+        f"reward {_fixed(progress.latest('env/reward'), 2)}",
+        *_policy(progress),
+        f"{_fixed(progress.latest('data/clips_per_s'), 0):>3} clips/s",
+        _shares(progress),
+        _eta(progress),
+    ]
+    return "  ".join(part for part in parts if part)
+
+
+def eval_line(progress: Progress) -> str:
+    """What was measured on the validation clips."""
+    parts = [
+        f"eval  {_position(progress)}",
+        f"validation error {_fixed(progress.latest('eval/error'), 3)}",
+        f"own masks {_fixed(progress.latest('eval/own_error'), 3)}",
+        *_policy(progress),
+    ]
+    in_play = progress.latest("eval/effective_tokens")
+    if in_play is not None:
+        parts.append(f"{in_play:.0f}/{progress.plan.num_tokens} tokens in play")
+    return "  ".join(parts)
+
+
+def _position(progress: Progress) -> str:
+    plan = progress.plan
+    step, epoch = str(plan.total_steps), str(plan.total_epochs)
+    return (
+        f"{progress.step:>{len(step)}}/{step}  "
+        f"epoch {plan.epoch(progress.step):>{len(epoch)}}/{epoch}"
+    )
+
+
+def _policy(progress: Progress) -> list[str]:
+    """Left out until it is first measured: without a validation list it never is."""
+    parts = []
+    spread = progress.latest("eval/entropy", "policy/entropy")
+    motion, auc = progress.latest("eval/motion_ratio"), progress.latest("eval/motion_auc")
+    if spread is not None:
+        parts.append(f"entropy {spread:.2f}")
+    if motion is not None:
+        parts.append(f"motion {motion:.2f}x")
+    if auc is not None:
+        parts.append(f"auc {auc:.2f}".replace("auc 0.", "auc ."))
+    return parts
+
+
+def _shares(progress: Progress) -> str:
+    shares = {room: progress.latest(f"time/{room}") for room in ("data", "mae", "policy")}
+    return " ".join(f"{room} {share:>3.0%}" for room, share in shares.items() if share is not None)
+
+
+def _eta(progress: Progress) -> str:
+    left = progress.eta_s
+    if left is None:
+        return ""
+    return f"eta {format_duration(left)}{' at this rate' if progress.eta_is_optimistic else ''}"
+
+
+def _fixed(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

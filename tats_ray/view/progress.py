@@ -1,0 +1,204 @@
+"""Where a run stands, folded from its events; what the board and the plain lines both show."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+Event = Mapping[str, Any]
+
+DATA_BOUND_SHARE = 0.5
+"""A run waits for its decoder when more than this share of the time goes to data."""
+DATA_BOUND_ADVICE = "decoder-bound: raise data.num_workers or data.cache_mb"
+
+# Enough for a steady rate, and few enough to follow a change within a minute or so.
+_RATE_POINTS = 30
+
+
+class View:
+    """Something that shows a run while it runs; this one shows nothing."""
+
+    def on_event(self, event: Event) -> None:
+        """Take in what a learner told. May be called from a signal handler."""
+
+    def on_tick(self) -> None:
+        """Time has passed; called about twice a second."""
+
+    def close(self, text: str = "") -> None:
+        """Show `text` last, and let go of the terminal. The second call does nothing."""
+
+    def __enter__(self) -> View:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ViewPlan:
+    """The sizes of a run, known before it starts."""
+
+    name: str
+    total_steps: int
+    total_epochs: int
+    steps_per_epoch: int
+    mae_only_epochs: int
+    num_tokens: int
+    num_visible: int
+    mae_only_masks: str = "uniform masks"
+    """Masks of the MAE-only epochs, in words."""
+    sampler_learns: bool = True
+    """False where the masks are fixed for the whole run: random or tube."""
+
+    @property
+    def mae_only_steps(self) -> int:
+        """Steps before the sampler takes part."""
+        return min(self.mae_only_epochs * self.steps_per_epoch, self.total_steps)
+
+    def is_mae_only(self, step: int) -> bool:
+        """Whether a record at `step`, which tells about the steps up to it, is of that phase."""
+        return step <= self.mae_only_steps or not self.sampler_learns
+
+    def phase(self, step: int) -> str:
+        return "MAE only" if self.is_mae_only(step) else "MAE + sampler"
+
+    @property
+    def phase_width(self) -> int:
+        """Characters that the phases of this run need, so that lines are aligned."""
+        return max(len(self.phase(1)), len(self.phase(self.total_steps)))
+
+    def epoch(self, step: int) -> int:
+        """The epoch that `step` belongs to, counted from 1."""
+        return min(-(-step // max(self.steps_per_epoch, 1)), self.total_epochs)
+
+
+class Point(NamedTuple):
+    """One value of one metric."""
+
+    step: int
+    value: float
+
+
+class Progress:
+    """The latest of everything, the history of what is drawn, and the rate of steps.
+
+    Args:
+        clock: seconds; tells how long ago the last event came.
+    """
+
+    def __init__(self, plan: ViewPlan, *, clock: Callable[[], float] = time.time) -> None:
+        self.plan = plan
+        self.step = 0
+        self.is_resumed: bool | None = None
+        """None before the learners have started."""
+        self.history: dict[str, list[Point]] = {}
+        self.last_checkpoint: str | None = None
+        self.checkpoint_step = 0
+        # Replaced, never mutated: a signal handler may add a note while they are being drawn.
+        self.notes: tuple[str, ...] = ()
+        self._clock = clock
+        self._began = clock()
+        self._arrived = clock()
+        self._times: list[tuple[float, int]] = []
+
+    def on_event(self, event: Event) -> None:
+        kind = event["kind"]
+        if kind == "start":
+            self._start(event)
+        elif kind == "metrics":
+            self._metrics(event)
+        elif kind == "note":
+            self.notes = (*self.notes, str(event["text"]))
+        elif kind == "checkpoint":
+            self.last_checkpoint = str(event["path"])
+            self.checkpoint_step = int(event["step"])
+
+    def _start(self, event: Event) -> None:
+        self.step = int(event["step"])
+        self.is_resumed = bool(event["is_resumed"])
+        self._arrived = self._clock()
+        # The steps after the checkpoint are done again.
+        self.history = {
+            name: [point for point in points if point.step <= self.step]
+            for name, points in self.history.items()
+        }
+        self._times = [(float(event["time"]), self.step)]
+
+    def _metrics(self, event: Event) -> None:
+        step, now = int(event["step"]), float(event["time"])
+        if self.plan.is_mae_only(step) != self.plan.is_mae_only(self.step):
+            # Steps take longer once the sampler takes part: count from the last one before.
+            self._times = self._times[-1:]
+        self.step = step
+        self._arrived = self._clock()
+        self._times = [*self._times, (now, step)][-_RATE_POINTS:]
+        for name, value in event["metrics"].items():
+            if value is not None and math.isfinite(value):
+                self.history.setdefault(name, []).append(Point(step, float(value)))
+
+    def latest(self, *names: str) -> float | None:
+        """The newest value of the first of `names` that was ever measured."""
+        for name in names:
+            if self.history.get(name):
+                return self.history[name][-1].value
+        return None
+
+    def first(self, name: str) -> float | None:
+        points = self.history.get(name)
+        return points[0].value if points else None
+
+    @property
+    def elapsed_s(self) -> float:
+        return self._clock() - self._began
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the learners last told anything about their steps."""
+        return self._clock() - self._arrived
+
+    @property
+    def steps_per_s(self) -> float | None:
+        """Over the last records of the present phase; None before there are two."""
+        if len(self._times) < 2:
+            return None
+        (first_time, first_step), (last_time, last_step) = self._times[0], self._times[-1]
+        if last_step <= first_step or last_time <= first_time:
+            return None
+        return (last_step - first_step) / (last_time - first_time)
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds that the steps left would take from the last record on, at the recent rate."""
+        rate = self.steps_per_s
+        return None if rate is None else (self.plan.total_steps - self.step) / rate
+
+    @property
+    def eta_is_optimistic(self) -> bool:
+        """Whether slower steps are still to come."""
+        return self.plan.is_mae_only(self.step) and (
+            self.plan.sampler_learns and self.plan.mae_only_steps < self.plan.total_steps
+        )
+
+    @property
+    def is_data_bound(self) -> bool:
+        return (self.latest("time/data") or 0.0) > DATA_BOUND_SHARE
+
+
+def is_warning(note: str) -> bool:
+    """Whether a note tells of a collapse or a failure, which deserve colour."""
+    return any(word in note.lower() for word in ("collaps", "fail", "could not", "not finite"))
+
+
+def format_duration(seconds: float) -> str:
+    """The two largest units: 45s, 2m10s, 3h05m, 2d04h."""
+    whole = max(round(seconds), 0)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"

@@ -1,0 +1,119 @@
+"""A run's metrics on disk: one JSON line per record, and the same scalars for TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from tats_ray.view.progress import Event
+
+METRICS_FILE = "metrics.jsonl"
+TENSORBOARD_FOLDER = "tensorboard"
+_POSITION = ("step", "epoch", "time")
+
+
+class RunFiles:
+    """Owns `<run>/metrics.jsonl` and `<run>/tensorboard/`; the one writer of both.
+
+    A start rewinds them to its step, so that the steps that are done again after a failure or a
+    resumption are there once.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self._path = run / METRICS_FILE
+        self._folder = run / TENSORBOARD_FOLDER
+        run.mkdir(parents=True, exist_ok=True)
+        self._writer: SummaryWriter | None = None
+        self._end_line()
+
+    def on_event(self, event: Event) -> None:
+        if event["kind"] == "start":
+            self._rewind(int(event["step"]))
+        elif event["kind"] == "metrics":
+            self._record(event)
+
+    def _rewind(self, step: int) -> None:
+        """Drop what lies after `step`, and a line that was cut off."""
+        lines, kept = _lines(self._path), []
+        for line in lines:
+            record = _parse(line)
+            if record is not None and record["step"] <= step:
+                kept.append(line + "\n")
+        if self._path.exists():
+            # A whole file takes the place of a whole file: a crash here loses nothing.
+            draft = self._path.with_suffix(".draft")
+            draft.write_text("".join(kept), encoding="utf-8")
+            draft.replace(self._path)
+        self._close_writer()
+        has_events = self._folder.is_dir() and any(self._folder.iterdir())
+        self._writer = self._open_writer(purge_step=step + 1 if has_events else None)
+
+    def _record(self, event: Event) -> None:
+        metrics = {name: float(value) for name, value in event["metrics"].items()}
+        record = {name: event[name] for name in _POSITION}
+        # JSON has no NaN: Python would write one that other readers refuse.
+        record |= {name: v if math.isfinite(v) else None for name, v in metrics.items()}
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record, allow_nan=False) + "\n")
+        self._writer = self._writer or self._open_writer(purge_step=None)
+        for name, value in metrics.items():
+            self._writer.add_scalar(name, value, int(event["step"]), walltime=event["time"])
+
+    def _end_line(self) -> None:
+        """A process that was killed may have left half a line, which must stay a line alone."""
+        if not self._path.exists() or not self._path.stat().st_size:
+            return
+        with self._path.open("rb+") as file:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+
+    def _open_writer(self, *, purge_step: int | None) -> SummaryWriter:
+        return SummaryWriter(str(self._folder), purge_step=purge_step, flush_secs=10)
+
+    def _close_writer(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def close(self) -> None:
+        self._close_writer()
+
+    def __enter__(self) -> RunFiles:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def read_metrics(run: Path) -> list[dict[str, float]]:
+    """The records of a run, oldest first; NaN where a value was not finite.
+
+    Lines that were cut off when a process was killed are left out; so is a missing file.
+    """
+    records = (_parse(line) for line in _lines(run / METRICS_FILE))
+    return [
+        {name: math.nan if value is None else value for name, value in record.items()}
+        for record in records
+        if record is not None
+    ]
+
+
+def _lines(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    # A cut may fall inside a character.
+    return path.read_text(encoding="utf-8", errors="replace").splitlines()
+
+
+def _parse(line: str) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return record if isinstance(record, dict) and "step" in record else None

@@ -1,0 +1,213 @@
+"""What tests share: one torch thread, quiet hypothesis, and a whole run small enough to repeat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import gymnasium
+import pytest
+import torch
+from hypothesis import settings
+from torch import Tensor
+
+from tats_ray.algorithms.ppo import PPOConfig
+from tats_ray.config.schema import AlgorithmConfig, EnvConfig, LoopConfig, OptimConfig
+from tats_ray.core.grid import TokenGrid
+from tats_ray.core.seeds import stream
+from tats_ray.learning.checkpoint import Checkpoint
+from tats_ray.learning.loop import PretrainLoop, Stage
+from tats_ray.learning.mae_learner import MAELearner
+from tats_ray.learning.policy_learner import LocalPolicyClient, PolicyLearner, PolicyUpdate
+from tats_ray.models.mae import MaskedAutoencoder
+from tats_ray.models.policy import FixedPolicy, SamplerPolicy
+from tats_ray.models.samplers import tats_sampler
+
+settings.register_profile("project", deadline=None, derandomize=True, max_examples=40)
+settings.load_profile("project")
+
+GRID = TokenGrid(num_frames=4, image_size=16, tubelet=2, patch=4)  # 2 x 4 x 4 = 32 tokens
+WIDTH = 16
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> Iterator[None]:
+    """Sums in one order, so that equal means bit for bit; and cores left for others."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def small_mae(seed: int = 0) -> MaskedAutoencoder:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return MaskedAutoencoder(
+            GRID,
+            width=WIDTH,
+            depth=2,
+            num_heads=2,
+            decoder_width=8,
+            decoder_depth=1,
+            decoder_num_heads=2,
+            pos_embed="sincos_3d",
+        )
+
+
+def small_policy(seed: int = 0, *, is_flat: bool = False) -> SamplerPolicy:
+    """A TATS policy; `is_flat` keeps the zero-initialised actor, else it prefers some tokens."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        init = "zero" if is_flat else "xavier"
+        return SamplerPolicy(tats_sampler(WIDTH, GRID, num_heads=2, actor_init=init), WIDTH)
+
+
+def random_clips(*name: str | int, count: int = 2) -> Tensor:
+    """uint8 noise, the same for the same name."""
+    shape = (count, *GRID.clip_shape)
+    return torch.randint(256, shape, generator=stream(0, *name), dtype=torch.uint8)
+
+
+@dataclass(frozen=True)
+class SmallBatch:
+    pixels: Tensor
+    num_replaced: int = 0
+
+
+class CountingClient(LocalPolicyClient):
+    """The in-process client; `updates` holds (entries announced, rollouts in the memory)."""
+
+    def __init__(self, learner: PolicyLearner) -> None:
+        super().__init__(learner)
+        self.updates: list[tuple[int, int]] = []
+
+    def update(self, num_entries: int) -> PolicyUpdate:
+        self.updates.append((num_entries, len(self.memory)))
+        return super().update(num_entries)
+
+
+class SmallRun:
+    """Every part of a run in one process: real environment, learners and loop, on noise clips.
+
+    It is its own hooks; `after_batch` may be set to look, or to raise `Halt`.
+    """
+
+    grid = GRID
+
+    def __init__(
+        self,
+        *,
+        loop: LoopConfig,
+        algorithm: AlgorithmConfig | None = None,
+        optim: OptimConfig | None = None,
+        batches_per_epoch: int = 4,
+        num_visible: int = 8,
+        seed: int = 0,
+    ) -> None:
+        optim = optim or OptimConfig(batch_size=2, base_lr=0.1, warmup_epochs=0.5)
+        self.batches_per_epoch = batches_per_epoch
+        self.learner = MAELearner(
+            small_mae(seed),
+            optim,
+            steps_per_epoch=batches_per_epoch,
+            total_steps=batches_per_epoch * loop.epochs,
+            global_batch=optim.batch_size,
+        )
+        owned = small_policy(seed)
+        algorithm = algorithm or PPOConfig(lr=1e-2)
+        self.policy_learner = PolicyLearner(owned, algorithm.build(owned), seed=seed)
+        self.acting = small_policy(seed)
+        self.client = CountingClient(self.policy_learner)
+        env = gymnasium.make_vec(
+            EnvConfig().id,
+            num_envs=optim.batch_size,
+            scorer=self.learner,
+            grid=GRID,
+            width=WIDTH,
+            num_visible=num_visible,
+            arrays="torch",
+        )
+        self.loop = PretrainLoop(
+            loop,
+            seed=seed,
+            rank=0,
+            batches=self.batches,
+            learner=self.learner,
+            warmup=Stage(FixedPolicy(GRID), env, num_visible),
+            main=Stage(self.acting, env, num_visible),
+            client=self.client,
+            hooks=self,
+        )
+        self.metrics: list[dict[str, float]] = []
+        self.epochs_ended = 0
+        self.after_batch: Callable[[PretrainLoop], None] = lambda loop: None
+
+    def batches(self, epoch: int, first: int) -> Iterator[SmallBatch]:
+        for index in range(first, self.batches_per_epoch):
+            yield SmallBatch(random_clips("batch", epoch, index))
+
+    def on_batch(
+        self, loop: PretrainLoop, metrics: Mapping[str, float], batch: SmallBatch
+    ) -> None:
+        self.metrics.append(dict(metrics))
+        self.after_batch(loop)
+
+    def on_epoch(self, loop: PretrainLoop) -> None:
+        self.epochs_ended += 1
+
+    def checkpoint(self) -> Checkpoint:
+        return Checkpoint(
+            position=self.loop.at,
+            mae=self.learner.state_dict(),
+            policy=self.client.state_dict(),
+            config_yaml="name: small\n",
+        )
+
+    def restore(self, found: Checkpoint) -> None:
+        assert found.policy is not None
+        self.learner.load_state_dict(found.mae)
+        self.policy_learner.load_state_dict(found.policy)
+        self.acting.load_state_dict(found.policy["network"])
+        self.loop.at = found.position
+
+    def weights(self) -> dict[str, Tensor]:
+        """Copies of all weights of both networks."""
+        parts = {"mae": self.learner.mae, "policy": self.policy_learner.policy}
+        return {
+            f"{name}.{key}": value.clone()
+            for name, part in parts.items()
+            for key, value in part.state_dict().items()
+        }
+
+
+@pytest.fixture
+def grid() -> TokenGrid:
+    return GRID
+
+
+@pytest.fixture
+def mae() -> MaskedAutoencoder:
+    return small_mae()
+
+
+@pytest.fixture
+def policy() -> SamplerPolicy:
+    """A policy that prefers some tokens."""
+    return small_policy()
+
+
+@pytest.fixture
+def flat_policy() -> SamplerPolicy:
+    """A policy at its zero initialisation: exactly uniform."""
+    return small_policy(is_flat=True)
+
+
+@pytest.fixture
+def clips() -> Tensor:
+    """Two clips of noise."""
+    return random_clips("fixture")
+
+
+@pytest.fixture
+def small_run() -> type[SmallRun]:
+    return SmallRun
