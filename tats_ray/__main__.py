@@ -14,8 +14,6 @@ from tats_ray import __version__
 from tats_ray.core.errors import TatsError, UsageError
 
 
-
-
 @dataclass(frozen=True)
 class Pretrain:
     """Train a masked autoencoder and its token sampler.

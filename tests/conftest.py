@@ -146,9 +146,7 @@ class SmallRun:
         for index in range(first, self.batches_per_epoch):
             yield SmallBatch(random_clips("batch", epoch, index))
 
-    def on_batch(
-        self, loop: PretrainLoop, metrics: Mapping[str, float], batch: SmallBatch
-    ) -> None:
+    def on_batch(self, loop: PretrainLoop, metrics: Mapping[str, float], batch: SmallBatch) -> None:
         self.metrics.append(dict(metrics))
         self.after_batch(loop)
 

@@ -101,8 +101,8 @@ class SamplerConfig(ConfigBase):
     """Biases in the trajectory attention's projections [A5]."""
     project_values: bool = True
     """False is Motionformer's published slip: stage 2 mixes unprojected trajectories [A5]."""
-    pos_embed: Literal["learned", "sincos_1d"] = "learned"
-    """The sampler's own position code [A20]."""
+    pos_embed: Literal["learned", "sincos_1d", "sincos_3d"] = "learned"
+    """The sampler's own position code; learned starts at zero, the others are fixed [A20]."""
     actor_init: Literal["zero", "xavier"] = "zero"
     """zero starts exactly uniform [A1]."""
     temperature: float = 1.0

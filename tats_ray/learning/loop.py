@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -41,6 +41,7 @@ class Position:
     policy_version: int = 0
 
 
+@runtime_checkable
 class Batch(Protocol):
     """A batch of clips, as the loader yields it."""
 
@@ -51,6 +52,7 @@ class Batch(Protocol):
     def num_replaced(self) -> int: ...
 
 
+@runtime_checkable
 class Environment(Protocol):
     """The part of Gymnasium's vector API that the loop uses."""
 
@@ -94,6 +96,7 @@ class Halt(Exception):  # noqa: N818 - not an error
     """Raised by a hook to end the loop at a point where a checkpoint can be taken."""
 
 
+@runtime_checkable
 class Hooks(Protocol):
     """What happens around the recipe. Hooks of all ranks are called at the same points."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -71,6 +71,7 @@ class PolicyLearner:
         self.version = int(state["numbers"]["version"])
 
 
+@runtime_checkable
 class PolicyClient(Protocol):
     """How the loop reaches the policy learner, wherever that is."""
 

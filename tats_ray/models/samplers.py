@@ -18,7 +18,7 @@ from tats_ray.models.layers import init_linear, position_table, transformer_bloc
 from tats_ray.models.trajectory import TrajectoryBlock
 
 ActorInit = Literal["zero", "xavier"]
-SamplerPosEmbed = Literal["learned", "sincos_1d"]
+SamplerPosEmbed = Literal["learned", "sincos_1d", "sincos_3d"]
 
 
 class LearnedSampler(nn.Module):
@@ -28,7 +28,8 @@ class LearnedSampler(nn.Module):
         blocks: modules that map `B N D` to `B N D`.
         actor_init: `zero` starts at exactly the uniform distribution, so that the hand-over from
             random masks is smooth; `xavier` is AdaMAE's, far from uniform [A1].
-        pos_embed: `learned` starts at zero (AdaMAE's E_p); `sincos_1d` is fixed [A20].
+        pos_embed: `learned` starts at zero (AdaMAE's E_p); the fixed tables know from the first
+            step where a token is, which motion cannot be told without [A20].
     """
 
     def __init__(
@@ -41,10 +42,10 @@ class LearnedSampler(nn.Module):
         pos_embed: SamplerPosEmbed = "learned",
     ) -> None:
         super().__init__()
-        table = position_table("sincos_1d", grid, width)
         if pos_embed == "learned":
-            self.pos_embed = nn.Parameter(torch.zeros_like(table))
+            self.pos_embed = nn.Parameter(torch.zeros(1, grid.num_tokens, width))
         else:
+            table = position_table(pos_embed, grid, width)
             self.register_buffer("pos_embed", table, persistent=False)
         self.blocks = nn.ModuleList(blocks)
         self.actor = nn.Linear(width, 1)

@@ -131,9 +131,8 @@ def _usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-@contextmanager
-def _cluster(config: RunConfig) -> Iterator[None]:
-    """Join a cluster, or start a private one that ends with the run."""
+def cluster_settings() -> None:
+    """Settings of Ray's that must stand in the environment before it starts; yours win."""
     for name, value in {
         # Short reports between controller and workers; the default of 2 s blocks learners.
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
@@ -146,6 +145,12 @@ def _cluster(config: RunConfig) -> Iterator[None]:
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     }.items():
         os.environ.setdefault(name, value)
+
+
+@contextmanager
+def _cluster(config: RunConfig) -> Iterator[None]:
+    """Join a cluster, or start a private one that ends with the run."""
+    cluster_settings()
     if ray.is_initialized():
         yield
         return

@@ -27,9 +27,11 @@ def sparkline(
     means = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
     low, high = min(means), max(means)
     levels = _LEVELS if is_unicode else _PLAIN_LEVELS
-    span = max(high - low, min_span, 1e-12)
-    bottom = (low + high - span) / 2
-    return "".join(levels[round((mean - bottom) / span * 7)] for mean in means)
+    span = max(min_span, 1e-12)
+    if high - low < span:
+        # The middle falls on a level, not between two, where noise would flicker.
+        return "".join(levels[min(4 + round((m - (low + high) / 2) / span * 7), 7)] for m in means)
+    return "".join(levels[round((mean - low) / (high - low) * 7)] for mean in means)
 
 
 def bar(share: float, width: int, *, is_unicode: bool = True) -> str:

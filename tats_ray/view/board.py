@@ -60,9 +60,7 @@ class BoardView(View):
         self._progress = Progress(plan, clock=clock)
         # No thread of rich's own: the driver's ticks redraw it, and events only change numbers,
         # so a signal handler may send one at any time.
-        self._live = Live(
-            console=self._console, auto_refresh=False, get_renderable=self.render, screen=False
-        )
+        self._live = Live(console=self._console, auto_refresh=False, get_renderable=self.render)
         self._is_closed = False
         self._live.start(refresh=True)
 
@@ -107,7 +105,7 @@ def draw_board(progress: Progress, *, width: int, is_unicode: bool = True) -> Pa
     parts += _messages(progress)
     return Panel(
         Group(*parts),
-        title=Text.assemble(" TATS  ", (f"{progress.plan.name} ", "bold")),
+        title=Text.assemble((" TATS  ", "not dim"), (f"{progress.plan.name} ", "bold not dim")),
         title_align="left",
         subtitle=Text(f" {format_duration(progress.elapsed_s)} "),
         subtitle_align="right",
@@ -135,19 +133,20 @@ def _headline(progress: Progress, width: int) -> RenderableType:
 
 
 def _progress_bar(progress: Progress, width: int, is_unicode: bool) -> Text:
-    """Steps done, with the place where the sampler starts marked."""
+    """Steps done, in the colours of the phases, with the place marked where the sampler joins."""
     plan = progress.plan
     width -= 5  # the percentage
-    done = progress.step / max(plan.total_steps, 1)
-    rest = "\u2500" if is_unicode else "-"
-    text = Text(bar(done, width, is_unicode=is_unicode), style="cyan")
-    text.append(rest * (width - len(text)), style="dim")
-    if plan.sampler_learns and 0 < plan.mae_only_steps < plan.total_steps:
-        start = round(plan.mae_only_steps / plan.total_steps * width)
-        text.stylize("magenta", start, len(bar(done, width)))
-        if start >= len(bar(done, width)):
-            text = text[:start] + Text("\u253c" if is_unicode else "|") + text[start + 1 :]
-    return text + Text(f"{done:>5.0%}")
+    share = progress.step / max(plan.total_steps, 1)
+    # The rest is another character, too: colours may be off.
+    line, rest, mark = ("\u2501", "\u2500", "\u253c") if is_unicode else ("=", "-", "|")
+    done, joint = round(share * width), round(plan.mae_only_steps / plan.total_steps * width)
+    text = Text()
+    for place in range(width):
+        is_mark = plan.sampler_learns and place == joint > 0
+        phase = "magenta" if plan.sampler_learns and place >= joint else "cyan"
+        glyph, style = (line, phase) if place < done else (rest, "bright_black")
+        text.append(mark if is_mark else glyph, style=style)
+    return text.append(f"{share:>5.0%}")
 
 
 def _eta_line(progress: Progress) -> Text:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import io
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-Record = Mapping[str, Any]
+from tats_ray.view.records import Record, series
 
 PLATEAU = 511 / 512
 """Error of predicting nothing for tokens of 512 pixels [method section 4]."""
@@ -41,27 +40,11 @@ class Curve:
 
     title: str
     meaning: str
+    legend: tuple[str, ...]
+    """Names of the series, in the order of `Theme.series`; empty where there is one."""
     light: bytes
     """PNG."""
     dark: bytes
-
-
-def series(metrics: Sequence[Record], name: str) -> tuple[list[float], list[float]]:
-    """Steps and values of a metric, where it was measured and finite."""
-    points = [(r["step"], r[name]) for r in metrics if r.get(name) is not None]
-    points = [(step, value) for step, value in points if math.isfinite(value)]
-    return [step for step, _ in points], [value for _, value in points]
-
-
-def sampler_start(metrics: Sequence[Record]) -> int | None:
-    """The last record without the policy before the first with it; None if it took no part."""
-    previous = 0
-    for record in metrics:
-        if any(name.startswith("policy/") for name in record):
-            return previous
-        if "mae/loss" in record:
-            previous = int(record["step"])
-    return None
 
 
 def draw_curves(
@@ -75,105 +58,134 @@ def draw_curves(
     """
     painter = _Painter(metrics, plateau, sampler_step)
     return [
-        Curve(title, meaning, _png(paint, LIGHT), _png(paint, DARK))
-        for title, meaning, names, paint in painter.pictures()
-        if any(series(metrics, name)[0] for name in names)
+        Curve(*picture[:3], painter.png(picture, LIGHT), painter.png(picture, DARK))
+        for picture in painter.pictures()
+        if any(series(metrics, name)[0] for name in picture.names)
     ]
 
 
-_Paint = Callable[[Axes, Theme], None]
+class _Picture(NamedTuple):
+    """What a curve says, the metrics it needs one of, and who paints it."""
+
+    title: str
+    meaning: str
+    legend: tuple[str, ...]
+    names: tuple[str, ...]
+    paint: Callable[[Axes, Theme], None]
 
 
 class _Painter:
-    def __init__(
-        self, metrics: Sequence[Record], plateau: float, sampler_step: int | None
-    ) -> None:
+    def __init__(self, metrics: Sequence[Record], plateau: float, sampler_step: int | None) -> None:
         self._metrics = metrics
         self._plateau = plateau
         self._sampler_step = sampler_step
         self._last_step = max((record["step"] for record in metrics), default=1)
 
-    def pictures(self) -> Iterator[tuple[str, str, tuple[str, ...], _Paint]]:
-        """Title, meaning, the metrics shown, and the painter."""
-        yield (
-            "Reconstruction error",
-            "Mean squared error of hidden tokens; lower is better. Training is under the masks of "
-            "the moment, validation under one set of random masks that never changes.",
-            ("mae/loss", "eval/error"),
-            self._error,
-        )
-        yield (
-            "Motion among the visible tokens",
-            "How much likelier a visible token is to move than any token. At 1 the sampler does "
-            "not care about motion.",
-            ("eval/motion_ratio",),
-            self._motion,
-        )
-        yield (
-            "Entropy of the sampler",
-            "1 spreads the choice evenly over all tokens; under 0.5 the sampler has collapsed "
-            "onto a few.",
-            ("eval/entropy", "policy/entropy"),
-            self._entropy,
-        )
-        yield (
-            "Ranking of motion (AUC)",
-            "Chance that a moving token is preferred to a still one of the same clip.",
-            ("eval/motion_auc",),
-            self._auc,
-        )
-        yield (
-            "Where the time goes",
-            "Share of the wall time. Mostly data means that the decoder is the bottleneck.",
-            ("time/mae",),
-            self._time,
-        )
+    def pictures(self) -> list[_Picture]:
+        return [
+            _Picture(
+                "Reconstruction error",
+                "Mean squared error of hidden tokens; lower is better. Training is under the "
+                "masks of the moment, validation under one set of random masks that never "
+                "changes.",
+                ("training", "validation"),
+                ("mae/loss", "eval/error"),
+                self._error,
+            ),
+            _Picture(
+                "Motion among the visible tokens",
+                "How much likelier a visible token is to move than any token. At 1 the sampler "
+                "does not care about motion.",
+                (),
+                ("eval/motion_ratio",),
+                self._motion,
+            ),
+            _Picture(
+                "Entropy of the sampler",
+                "1 spreads the choice evenly over all tokens; under 0.5 the sampler has collapsed "
+                "onto a few.",
+                ("training clips", "validation clips"),
+                ("eval/entropy", "policy/entropy"),
+                self._entropy,
+            ),
+            _Picture(
+                "Ranking of motion (AUC)",
+                "Chance that a moving token is preferred to a still one of the same clip.",
+                (),
+                ("eval/motion_auc",),
+                self._auc,
+            ),
+            _Picture(
+                "Draws in common",
+                "Share of the visible tokens that two draws share. Near 1 the sampler has "
+                "collapsed: it shows the same places of every clip, every time.",
+                ("different clips", "same clip, two measurements"),
+                ("eval/clip_overlap",),
+                self._overlap,
+            ),
+            _Picture(
+                "Where the time goes",
+                "Share of the wall time. Mostly data means that the decoder is the bottleneck; "
+                "what is missing to 100 % is measuring and saving.",
+                ("MAE", "data", "policy"),
+                ("time/mae",),
+                self._time,
+            ),
+        ]
 
     def _error(self, axes: Axes, theme: Theme) -> None:
-        self._line(axes, "mae/loss", "training", theme.series[0])
-        self._line(axes, "eval/error", "validation", theme.series[1])
+        self._line(axes, "mae/loss", theme.series[0])
+        self._line(axes, "eval/error", theme.series[1])
         self._limit(axes, theme, self._plateau, f"predicting nothing: {self._plateau:.3f}")
-        axes.legend(loc="lower left")
+        self._at_least(axes, 0.9, 1.02)
 
     def _motion(self, axes: Axes, theme: Theme) -> None:
-        self._line(axes, "eval/motion_ratio", "motion", theme.series[0])
+        self._line(axes, "eval/motion_ratio", theme.series[0])
         self._limit(axes, theme, 1.0, "chance")
+        self._at_least(axes, 0.8, 1.4)
         axes.yaxis.set_major_formatter("{x:.1f}x")
 
     def _entropy(self, axes: Axes, theme: Theme) -> None:
-        self._line(axes, "policy/entropy", "training clips", theme.series[0])
-        self._line(axes, "eval/entropy", "validation clips", theme.series[1])
+        self._line(axes, "policy/entropy", theme.series[0])
+        self._line(axes, "eval/entropy", theme.series[1])
         self._limit(axes, theme, 0.5, "collapse below 0.5")
         axes.set_ylim(0.0, 1.05)
-        axes.legend(loc="lower left")
 
     def _auc(self, axes: Axes, theme: Theme) -> None:
-        self._line(axes, "eval/motion_auc", "AUC", theme.series[0])
+        self._line(axes, "eval/motion_auc", theme.series[0])
         self._limit(axes, theme, 0.5, "chance")
-        low, high = axes.get_ylim()
-        axes.set_ylim(min(low, 0.4), max(high, 1.0))
+        self._at_least(axes, 0.4, 1.0)
+
+    def _overlap(self, axes: Axes, theme: Theme) -> None:
+        self._line(axes, "eval/clip_overlap", theme.series[0])
+        self._line(axes, "eval/epoch_overlap", theme.series[1])
+        self._limit(axes, theme, 0.8, "collapse above 0.8")
+        axes.set_ylim(0.0, 1.05)
 
     def _time(self, axes: Axes, theme: Theme) -> None:
         records = [record for record in self._metrics if record.get("time/mae") is not None]
-        rooms = ("data", "mae", "policy")
+        rooms = ("mae", "data", "policy")
         shares = [[record.get(f"time/{room}") or 0.0 for record in records] for room in rooms]
         axes.stackplot(
             [record["step"] for record in records],
             shares,
-            labels=["data", "MAE", "policy"],
-            colors=[theme.series[1], theme.series[0], theme.series[2]],
+            colors=theme.series,
             edgecolor=theme.surface,
             linewidth=0.8,
         )
         axes.set_ylim(0.0, max(1.0, *map(sum, zip(*shares, strict=True))))
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        axes.legend(loc="lower left", ncols=3)
 
-    def _line(self, axes: Axes, name: str, label: str, colour: str) -> None:
+    def _line(self, axes: Axes, name: str, colour: str) -> None:
         steps, values = series(self._metrics, name)
         if steps:
             marker = "o" if len(steps) < 25 else None
-            axes.plot(steps, values, color=colour, label=label, lw=1.8, marker=marker, ms=3.2)
+            axes.plot(steps, values, color=colour, lw=1.8, marker=marker, ms=3.2)
+
+    def _at_least(self, axes: Axes, low: float, high: float) -> None:
+        """Show this range whatever the values, or noise around chance would fill the picture."""
+        bottom, top = axes.get_ylim()
+        axes.set_ylim(min(low, bottom), max(high, top))
 
     def _limit(self, axes: Axes, theme: Theme, value: float, text: str) -> None:
         """A level to compare with, written on the line's right end."""
@@ -190,42 +202,35 @@ class _Painter:
             color=theme.muted,
         )
 
-    def frame(self, axes: Axes, theme: Theme) -> None:
-        """What all curves share: steps below, and where the sampler starts."""
+    def png(self, picture: _Picture, theme: Theme) -> bytes:
+        figure = Figure(figsize=_SIZE, dpi=_DPI, facecolor=theme.surface, layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.add_subplot(facecolor=theme.surface)
+        picture.paint(axes, theme)
         axes.set_xlim(0, self._last_step)
-        axes.set_xlabel("MAE step", color=theme.muted)
-        if self._sampler_step and self._sampler_step < self._last_step:
-            axes.axvline(self._sampler_step, color=theme.muted, lw=1.0, ls=":", zorder=1)
-            axes.annotate(
-                "sampler starts",
-                (self._sampler_step, 1.0),
-                xycoords=("data", "axes fraction"),
-                xytext=(0, 3),
-                textcoords="offset points",
-                ha="center",
-                fontsize=8,
-                color=theme.muted,
-            )
+        axes.set_xlabel("MAE step", color=theme.muted, fontsize=8.5)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.tick_params(labelcolor=theme.muted, labelsize=8.5, length=0)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.spines["bottom"].set_color(theme.grid)
+        axes.grid(axis="y", color=theme.grid, lw=0.8)
+        axes.set_axisbelow(True)
+        self._mark_start(axes, theme)
+        out = io.BytesIO()
+        figure.savefig(out, format="png")
+        return out.getvalue()
 
-
-def _png(paint: _Paint, theme: Theme) -> bytes:
-    figure = Figure(figsize=_SIZE, dpi=_DPI, facecolor=theme.surface, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot(facecolor=theme.surface)
-    paint(axes, theme)
-    owner: _Painter = paint.__self__  # type: ignore[attr-defined]
-    owner.frame(axes, theme)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(theme.grid)
-    axes.grid(axis="y", color=theme.grid, lw=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(color=theme.grid, labelcolor=theme.muted, labelsize=8.5, length=0)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    legend = axes.get_legend()
-    if legend is not None:
-        legend.set_frame_on(False)
-        for text in legend.get_texts():
-            text.set(color=theme.ink, fontsize=8.5)
-    out = io.BytesIO()
-    figure.savefig(out, format="png")
-    return out.getvalue()
+    def _mark_start(self, axes: Axes, theme: Theme) -> None:
+        if not self._sampler_step or self._sampler_step >= self._last_step:
+            return
+        axes.axvline(self._sampler_step, color=theme.muted, lw=1.0, ls=":", zorder=1)
+        axes.annotate(
+            "sampler starts",
+            (self._sampler_step, 1.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(0, 3),
+            textcoords="offset points",
+            ha="left" if self._sampler_step < 0.15 * self._last_step else "center",
+            fontsize=8,
+            color=theme.muted,
+        )

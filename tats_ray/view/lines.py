@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TextIO
+from io import TextIOBase
 
 from tats_ray.view.progress import (
     DATA_BOUND_ADVICE,
@@ -22,7 +22,7 @@ MIN_GAP_S = 2.0
 class _Printer:
     """Writes whole lines, also when a signal handler prints in the middle of one."""
 
-    def __init__(self, stream: TextIO | None) -> None:
+    def __init__(self, stream: TextIOBase | None) -> None:
         self._stream = stream
         self._waiting: list[str] = []
         self._is_busy = False
@@ -46,7 +46,7 @@ class QuietView(View):
         stream: default is whatever `sys.stdout` is at the time.
     """
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(self, stream: TextIOBase | None = None) -> None:
         self._print = _Printer(stream)
 
     def on_event(self, event: Event) -> None:
@@ -61,7 +61,7 @@ class PlainView(View):
         stream: default is whatever `sys.stdout` is at the time.
     """
 
-    def __init__(self, plan: ViewPlan, stream: TextIO | None = None) -> None:
+    def __init__(self, plan: ViewPlan, stream: TextIOBase | None = None) -> None:
         self._progress = Progress(plan)
         self._print = _Printer(stream)
         self._last_time: float | None = None

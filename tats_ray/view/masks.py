@@ -32,7 +32,7 @@ _CELL, _GAP, _ROW_GAP = 1.1, 0.05, 0.09
 _LEFT, _RIGHT, _TOP, _BOTTOM = 1.95, 0.85, 0.62, 0.12
 _BAR_GAP, _BAR_WIDTH = 0.1, 0.1
 
-_LABEL_CHARACTERS = 22
+_LABEL_CHARACTERS = 20
 _Box = tuple[float, float, float, float]
 
 _INK, _MUTED = "#1a1a19", "#63625d"
@@ -186,11 +186,13 @@ class _Rows:
         bar.ax.tick_params(labelsize=7.5, length=2, color=_MUTED, labelcolor=_INK)
         bar.outline.set_visible(False)
 
-    def outline(self, marked: np.ndarray) -> None:
+    def outline(self, marked: Bool[np.ndarray, "t h w"]) -> None:
         """A thin line around the marked tokens of the present row."""
         for cell, inside in zip(self._cells, marked, strict=True):
             cell.add_collection(
-                LineCollection(_edges(inside), colors="white", linewidths=1.1, capstyle="round")
+                LineCollection(
+                    list(_edges(inside)), colors="white", linewidths=1.1, capstyle="round"
+                )
             )
 
     def _row(self, name: str, meaning: str) -> None:

@@ -22,9 +22,7 @@ def rollout(seed: int = 0, *, clips: int = 2, dtype: torch.dtype = torch.float32
 
     return Rollout(
         tokens=noise(clips, 6, 4).to(dtype),
-        visible_idx=torch.stack(
-            [torch.randperm(6, generator=generator)[:2] for _ in range(clips)]
-        ),
+        visible_idx=torch.stack([torch.randperm(6, generator=generator)[:2] for _ in range(clips)]),
         log_prob=noise(clips, 6).log_softmax(1),
         value=noise(clips),
         reward=noise(clips, 6),

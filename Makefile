@@ -1,0 +1,53 @@
+# The two commands that matter: `make demo` and `make test`. Each makes .venv where it is missing.
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	&& echo $$p && break; done)
+# One setting for tests: a private Ray needs no token, and reports nothing home.
+TEST_ENV := RAY_AUTH_MODE=disabled RAY_USAGE_STATS_ENABLED=0
+FLAGS ?=
+
+.PHONY: demo test check bench wheel-test lock clean help
+
+help:
+	@echo "make demo    train on synthetic videos and show what was learned (under 5 minutes)"
+	@echo "make test    run the tests"
+	@echo "make check   formatting, lint, strict types"
+	@echo "make bench   speed and memory, as ratios"
+
+$(VENV)/installed: requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer found; install one, or use make PYTHON=/path/to/python3.12"; exit 2; }
+	@echo "installing into $(VENV) (about 6 GB, a minute or two)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(VENV)/installed
+	@$(BIN)/tats demo $(FLAGS)
+
+test: $(VENV)/installed
+	@$(TEST_ENV) $(BIN)/python -m pytest $(FLAGS)
+
+check: $(VENV)/installed
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+bench: $(VENV)/installed
+	@$(BIN)/python benchmarks/sampler.py
+	@$(BIN)/python benchmarks/step.py
+
+wheel-test: $(VENV)/installed
+	@bash tests/wheel_test.sh $(BIN)/python
+
+# Exact versions of everything that is installed now; GPU libraries exist for x86-64 Linux only.
+lock: $(VENV)/installed
+	@$(BIN)/python -m pip freeze --all --exclude pip --exclude wheel --exclude-editable \
+	| sed -E 's/^((nvidia|cuda|triton)[^;]*)$$/\1 ; sys_platform == "linux" and platform_machine == "x86_64"/' \
+	> requirements.lock
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,50 @@
+"""Every metric in plain words."""
+
+from collections.abc import Mapping
+
+GLOSSARY: Mapping[str, str] = {
+    "mae/loss": "Reconstruction error of the training clips: mean squared error of hidden tokens, "
+    "each normalised to mean 0 and deviation 1. Predicting nothing gives about 0.998. It is not "
+    "comparable between samplers, which hide different tokens.",
+    "mae/lr": "Learning rate of the autoencoder.",
+    "mae/grad_norm": "Length of the autoencoder's gradient, before clipping.",
+    "env/reward": "Mean reward of a draw: what the reward function pays for the errors that a "
+    "choice of visible tokens leads to.",
+    "policy/loss": "What a sampler update makes small: weighted surrogate, value loss and entropy.",
+    "policy/surrogate": "PPO's clipped objective: how much better than expected the likelier "
+    "tokens did. Near 0 by construction; its sign says little.",
+    "policy/value_loss": "Squared error of the value network, which predicts a clip's reward.",
+    "policy/entropy_coef": "Weight of the entropy in the loss. With a target it adapts: up while "
+    "the entropy is too low, down while it is high.",
+    "policy/clip_fraction": "Share of probability ratios that hit PPO's limit. 0 to 0.2 is usual.",
+    "policy/entropy": "How evenly the sampler spreads its choice over a training clip, as a share "
+    "of the most that is possible, log N. 1 is uniform; under 0.5 is collapse.",
+    "policy/effective_tokens": "Number of tokens among which the sampler in effect chooses: the "
+    "exponential of its entropy. Must stay over the number of visible tokens.",
+    "policy/max_prob_x_n": "Probability of a clip's favourite token, in multiples of uniform.",
+    "policy/approx_kl": "How far one update moved the sampler, nats. Over 0.05 is a large step.",
+    "policy/explained_variance": "How much of the differences between rewards the value network "
+    "foresees: 1 is all, 0 is no better than their mean.",
+    "policy/reward": "Mean reward of the rollouts of an update.",
+    "policy/value": "What the value network expected of them.",
+    "eval/error": "Reconstruction error of the validation clips under one fixed set of uniformly "
+    "random masks: the number to compare runs by, whatever their sampler.",
+    "eval/own_error": "The same clips under the sampler's own masks. A sampler that hides the "
+    "hard parts raises it; one that shows them lowers it.",
+    "eval/entropy": "Entropy of the sampler on validation clips, as a share of log N.",
+    "eval/effective_tokens": "Tokens in play on a validation clip: the exponential of the entropy.",
+    "eval/clip_overlap": "Share of visible tokens that different clips have in common. Near the "
+    "share of visible tokens is healthy; near 1 the sampler ignores the clip.",
+    "eval/epoch_overlap": "Share of visible tokens that two measurements of a clip have in common. "
+    "Near 1 the sampler no longer explores.",
+    "eval/motion_ratio": "How much likelier a visible token is to move than any token, where true "
+    "motion is known. 1 is chance.",
+    "eval/motion_auc": "Chance that a moving token is preferred to a still one of the same clip. "
+    "0.5 is chance, 1 ranks all motion first.",
+    "time/data": "Share of the time spent waiting for clips.",
+    "time/mae": "Share of the time spent in the autoencoder.",
+    "time/policy": "Share of the time spent drawing, and waiting for the sampler's update.",
+    "data/clips_per_s": "Clips trained on per second, all learners together.",
+    "data/replaced": "Clips that could not be read and were replaced, since the last record.",
+}
+"""Metric -> what it is; the report shows those that a run recorded."""

@@ -1,0 +1,128 @@
+"""Is my run normal? A verdict per question, in words, from nothing but the metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from tats_ray.view.records import Record, sampler_start, series
+
+Light = Literal["good", "watch", "bad", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The answer to one question."""
+
+    question: str
+    light: Light
+    answer: str
+
+
+def examine(metrics: Sequence[Record]) -> list[Verdict]:
+    """The health of a run, most important question first."""
+    start = sampler_start(metrics)
+    return [
+        _error(metrics),
+        _motion(metrics, start),
+        _entropy(metrics, start),
+        _collapse(metrics, start),
+        _steps(metrics),
+        _clips(metrics),
+    ]
+
+
+def _error(metrics: Sequence[Record]) -> Verdict:
+    question = "Did the error fall?"
+    for name, what in (("eval/error", "validation error"), ("mae/loss", "training error")):
+        _, values = series(metrics, name)
+        if len(values) > 1:
+            fell = 1.0 - values[-1] / values[0]
+            course = f"{what} {values[0]:.3f} -> {values[-1]:.3f}, {fell:.0%} less"
+            if fell >= 0.2:
+                return Verdict(question, "good", course)
+            if fell >= 0.02:
+                more = "; it has left the plateau, more epochs would help"
+                return Verdict(question, "watch", course + more)
+            worse = f"{what} {values[0]:.3f} -> {values[-1]:.3f}: still on the plateau"
+            return Verdict(question, "bad", f"{worse}; train longer or raise optim.base_lr")
+    return Verdict(question, "unknown", "measured fewer than two times")
+
+
+def _motion(metrics: Sequence[Record], start: int | None) -> Verdict:
+    question = "Does the sampler look at motion?"
+    _, values = series(metrics, "eval/motion_ratio")
+    if not values:
+        return Verdict(question, "unknown", "needs validation videos whose motion is known")
+    answer = f"a visible token is {values[-1]:.2f} times as likely to move as any token"
+    if start is None:
+        return Verdict(question, "unknown", f"{answer}; no sampler was trained")
+    light: Light = "good" if values[-1] >= 1.2 else "watch" if values[-1] >= 0.95 else "bad"
+    return Verdict(question, light, answer)
+
+
+def _entropy(metrics: Sequence[Record], start: int | None) -> Verdict:
+    question = "Is the choice still varied?"
+    _, values = series(metrics, "eval/entropy")
+    if not values:
+        _, values = series(metrics, "policy/entropy")
+    if not values or start is None:
+        return Verdict(question, "unknown", "no sampler was trained")
+    light: Light = "good" if values[-1] >= 0.7 else "watch" if values[-1] >= 0.5 else "bad"
+    advice = "" if light == "good" else "; raise algorithm.entropy_coef or set entropy_target"
+    return Verdict(question, light, f"entropy is {values[-1]:.2f} of log N{advice}")
+
+
+def _collapse(metrics: Sequence[Record], start: int | None) -> Verdict:
+    """The signs that the learners warn of, over the whole time that the sampler took part."""
+    question = "Did the sampler stay clear of collapse?"
+    measured = [r for r in metrics if start is not None and r["step"] > start]
+    entropy = series(measured, "eval/entropy")[1]
+    overlaps = {
+        what: series(measured, name)[1]
+        for name, what in (
+            ("eval/clip_overlap", "different clips"),
+            ("eval/epoch_overlap", "two measurements"),
+        )
+    }
+    if not entropy:
+        return Verdict(question, "unknown", "nothing was measured while a sampler was trained")
+    signs = [f"entropy fell to {min(entropy):.2f} of log N"] if min(entropy) < 0.5 else []
+    signs += [
+        f"up to {max(values):.0%} of the tokens drawn for {what} were the same"
+        for what, values in overlaps.items()
+        if values and max(values) > 0.8
+    ]
+    if signs:
+        return Verdict(question, "bad", "; ".join(signs))
+    shared = overlaps["different clips"]
+    answer = f"entropy never fell under {min(entropy):.2f} of log N"
+    if shared:
+        answer += f"; draws of different clips shared at most {max(shared):.0%} of their tokens"
+    return Verdict(question, "good", answer)
+
+
+def _steps(metrics: Sequence[Record]) -> Verdict:
+    question = "Are the sampler's updates of a sane size?"
+    _, divergence = series(metrics, "policy/approx_kl")
+    _, clipped = series(metrics, "policy/clip_fraction")
+    if not divergence:
+        return Verdict(question, "unknown", "no sampler was trained")
+    recent = divergence[-10:]
+    mean = sum(recent) / len(recent)
+    answer = f"lately a KL divergence of {mean:.2g} nats an update"
+    if clipped:
+        answer += f", {clipped[-1]:.0%} of the ratios clipped"
+    light: Light = "good" if mean < 0.05 else "watch" if mean < 0.2 else "bad"
+    return Verdict(question, light, answer + ("" if light == "good" else "; lower algorithm.lr"))
+
+
+def _clips(metrics: Sequence[Record]) -> Verdict:
+    question = "Could all videos be read?"
+    _, replaced = series(metrics, "data/replaced")
+    if not replaced:
+        return Verdict(question, "unknown", "not measured")
+    if not sum(replaced):
+        return Verdict(question, "good", "no clip had to be replaced")
+    return Verdict(question, "watch", f"{sum(replaced):.0f} clips were replaced by others")

@@ -1,0 +1,28 @@
+"""Questions to the recorded metrics of a run, as `tracking.read_metrics` gives them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Record = Mapping[str, Any]
+"""`step`, `epoch`, `time`, and the metrics that were measured then."""
+
+
+def series(metrics: Sequence[Record], name: str) -> tuple[list[float], list[float]]:
+    """Steps and values of a metric, where it was measured and finite."""
+    points = [(r["step"], r[name]) for r in metrics if r.get(name) is not None]
+    points = [(step, value) for step, value in points if math.isfinite(value)]
+    return [step for step, _ in points], [value for _, value in points]
+
+
+def sampler_start(metrics: Sequence[Record]) -> int | None:
+    """The last record without the policy before the first with it; None if it took no part."""
+    previous = 0
+    for record in metrics:
+        if any(name.startswith("policy/") for name in record):
+            return previous
+        if "mae/loss" in record:
+            previous = int(record["step"])
+    return None

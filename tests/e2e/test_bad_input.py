@@ -1,0 +1,134 @@
+"""What a person gets for a wrong request: one line that names value, place and way out; code 2."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tats_ray.__main__ import main
+from tats_ray.data.synthetic import SyntheticSet, synthesize
+
+REPO = Path(__file__).parents[2]
+DEMO = str(REPO / "tune_configs" / "debug_cpu.yaml")
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> SyntheticSet:
+    folder = tmp_path_factory.mktemp("videos")
+    return synthesize(folder, num_train=4, num_val=2, num_frames=8, size=32, workers=1)
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """The one line that `tats words...` ends with; no Ray may have been started for it."""
+    import ray
+
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert not ray.is_initialized()
+    error = capsys.readouterr().err
+    assert error.startswith("tats: ")
+    assert error.count("\n") == 1
+    return error
+
+
+def pretrain(videos: SyntheticSet, tmp_path: Path, *flags: str) -> list[str]:
+    return [
+        "pretrain",
+        DEMO,
+        "--data.train_list",
+        str(videos.train_list),
+        "--data.val_list",
+        str(videos.val_list),
+        "--optim.batch_size",
+        "2",
+        "--checkpoint.folder",
+        str(tmp_path),
+        *flags,
+    ]
+
+
+def write_list(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "list.csv"
+    path.write_text(text)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--data.train_list", "/nowhere/train.csv"], r"/nowhere/train\.csv.*does not exist"),
+        (["--sampler.mask_ratio", "1.5"], r"sampler\.mask_ratio must be inside \(0, 1\), got 1\.5"),
+        (["--sampler.mask_ratio", "0.999"], r"0\.999 leaves none of the 256 tokens visible"),
+        (["--data.image_size", "60"], r"image_size 60 is not a multiple of the patch size 8"),
+        (["--data.num_frames", "7"], r"num_frames 7 is not a multiple of the tubelet size 2"),
+        (["--cluster.use_gpu", "true"], r"ask for 1 GPUs, this machine has 0"),
+        (["--cluster.num_workers", "999"], r"asks for 999 CPUs, this machine has \d+"),
+        (["--sampler.mask_ration", "0.9"], r"unknown field sampler\.mask_ration; did you mean"),
+        (["--mask_ration", "0.9"], r"unknown field mask_ration; did you mean"),
+        (["--algorithm.name", "poo"], r"'poo' is not known; did you mean ppo\?"),
+        (["--env.reward", "speed"], r"env\.reward 'speed' is not known; known: token_error"),
+        (["--loop.epochs", "many"], r"loop\.epochs: .*got 'many'"),
+        (["--loop.epochs"], r"flag --loop\.epochs has no value"),
+        (["--optim.batch_size", "64"], r"4 videos, fewer than one batch of 64"),
+        (["--data.num_classes", "3"], r"train\.csv.*line \d+.*class id"),
+        (["--algorithm.scored", "visible"], r"visible.*token_error.*negative_clip_error"),
+        (["--name", "a/b"], r"name 'a/b' is no folder name"),
+        (["--resume"], r"holds no run to resume"),
+    ],
+    ids=lambda value: value[0].lstrip("-") if isinstance(value, list) else "",
+)
+def test_a_wrong_request_is_refused_before_anything_starts(
+    flags: list[str],
+    says: str,
+    videos: SyntheticSet,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    error = refusal(capsys, *pretrain(videos, tmp_path, *flags))
+    assert re.search(says, error), error
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", r"list\.csv.*no videos|list\.csv.*empty"),
+        ("{train}\t0\nno label here\tx\n", r"list\.csv.*line 2"),
+        ("missing.mp4\t0\n", r"list\.csv.*line 1.*missing\.mp4"),
+    ],
+    ids=["empty", "bad line", "missing video"],
+)
+def test_a_bad_list_is_refused_with_its_line(
+    text: str,
+    says: str,
+    videos: SyntheticSet,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    first = videos.train_list.read_text().split("\t")[0]
+    path = write_list(tmp_path, text.format(train=videos.train_list.parent / first))
+    error = refusal(capsys, *pretrain(videos, tmp_path, "--data.train_list", path))
+    assert re.search(says, error), error
+
+
+def test_a_missing_config_names_what_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+    error = refusal(capsys, "pretrain", str(REPO / "tune_configs" / "nope.yaml"))
+    assert "nope.yaml does not exist" in error
+    assert "ucf101_tats.yaml" in error
+
+
+def test_a_folder_without_a_checkpoint_cannot_be_shown(
+    tmp_path: Path, videos: SyntheticSet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = refusal(capsys, "show-masks", str(tmp_path), "video.mp4")
+    assert "holds no checkpoint" in error
+
+
+def test_unknown_words_after_a_command_without_fields_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = refusal(capsys, "data", "synth", str(tmp_path / "v"), "--nope", "1")
+    assert "--nope" in error

@@ -1,0 +1,194 @@
+"""The whole system, in real Ray processes, against the recipe written out in one process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tats_ray.config.load import parse_config
+from tats_ray.config.schema import RunConfig
+from tats_ray.core.seeds import stream
+from tats_ray.core.types import Rollout
+from tats_ray.data.synthetic import SyntheticSet
+from tats_ray.learning import checkpoint as checkpoints
+from tats_ray.learning.build import Batches, read_lists
+from tats_ray.models.policy import FixedPolicy, SamplerPolicy
+from tats_ray.models.zoo import build_mae, build_policy, num_visible, token_grid
+from tats_ray.ops.optim import adamw
+from tats_ray.ops.schedules import warmup_cosine
+from tats_ray.recipes.plan import make_plan
+from tats_ray.runtime import launch
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster"), pytest.mark.timeout(240)]
+
+
+def small_config(videos: SyntheticSet, run: Path, **branches: dict[str, Any]) -> RunConfig:
+    raw: dict[str, dict[str, Any]] = {
+        "data": {
+            "train_list": str(videos.train_list),
+            "val_list": str(videos.val_list),
+            "num_frames": 4,
+            "image_size": 32,
+            "stride": 1,
+            "num_workers": 0,
+        },
+        "model": {"size": "tiny", "patch": 8, "depth": 1, "decoder_depth": 1},
+        "sampler": {"mask_ratio": 0.75},
+        "algorithm": {"name": "ppo", "lr": 1e-3, "policy_coef": 1.0, "update_steps": 2},
+        "loop": {"epochs": 3, "mae_only_epochs": 1, "mae_steps_per_update": 2},
+        "optim": {"batch_size": 3, "base_lr": 0.1, "warmup_epochs": 1},
+        "eval": {"every_epochs": 1},
+        "checkpoint": {"folder": str(run.parent), "every_epochs": 1, "keep_last": 9},
+        "cluster": {"threads": 1, "timeout_s": 60},
+        "log": {"every_steps": 2},
+    }
+    for branch, fields in branches.items():
+        raw[branch] = {**raw.get(branch, {}), **fields}
+    return parse_config({"name": run.name, **raw})
+
+
+def recipe(config: RunConfig) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Method section 7.7, all ranks in one process, without any of the loop's own code."""
+    world, loop, seed = config.cluster.num_workers, config.loop, config.seed
+    grid = token_grid(config.data, config.model)
+    mae = build_mae(config.model, grid, seed=seed)
+    policy = build_policy(config.sampler, config.model, grid, seed=seed)
+    assert isinstance(policy, SamplerPolicy)
+    algorithm = config.algorithm.build(policy)
+    ranks = [
+        Batches(config, read_lists(config.data).train, rank=rank, world_size=world)
+        for rank in range(world)
+    ]
+    count, scale = num_visible(config.sampler, grid), config.optim.batch_size * world / 256
+    per_epoch = ranks[0].steps_per_epoch
+    optimizer = adamw(mae, lr=1.0, betas=config.optim.betas, weight_decay=0.05)
+    step, version = 0, 0
+    for epoch in range(loop.epochs):
+        memory: list[Rollout] = []
+        for parts in zip(*(batches(epoch, 0) for batches in ranks), strict=True):
+            gradients, entry = [], []
+            for rank, batch in enumerate(parts):
+                tokens = mae.embed(batch.pixels)
+                drawer = policy if epoch >= loop.mae_only_epochs else FixedPolicy(grid)
+                selection = drawer.act(tokens, count, generator=stream(seed, "draw", step, rank))
+                seen = mae(batch.pixels, selection.visible_idx)
+                optimizer.zero_grad()
+                seen.loss.backward()
+                gradients.append([p.grad.clone() for p in mae.parameters()])
+                entry.append(
+                    Rollout(
+                        tokens=tokens,
+                        visible_idx=selection.visible_idx,
+                        log_prob=selection.log_prob,
+                        value=selection.value,
+                        reward=seen.error.detach(),
+                        policy_version=version,
+                        step=step,
+                        rank=rank,
+                    )
+                )
+            for parameter, *grads in zip(mae.parameters(), *gradients, strict=True):
+                parameter.grad = sum(grad / world for grad in grads)
+            for group in optimizer.param_groups:
+                group["lr"] = warmup_cosine(
+                    step,
+                    base=config.optim.base_lr * scale,
+                    minimum=config.optim.min_lr * scale,
+                    warmup_steps=round(config.optim.warmup_epochs * per_epoch),
+                    total_steps=per_epoch * loop.epochs,
+                )
+            optimizer.step()
+            step += 1
+            if epoch >= loop.mae_only_epochs:
+                memory.append(Rollout.concatenate(entry))
+            if len(memory) == loop.mae_steps_per_update or (memory and step % per_epoch == 0):
+                algorithm.update(memory, generator=stream(seed, "update", version))
+                version += 1
+                memory = []
+    return mae.state_dict(), policy.state_dict()
+
+
+def train(config: RunConfig, run: Path) -> tuple[launch.Outcome, list[launch.Event]]:
+    events: list[launch.Event] = []
+    outcome = launch.run(config, run, make_plan(config).placement, on_event=events.append)
+    return outcome, events
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_the_ray_run_equals_the_recipe_bit_for_bit(
+    num_workers: int, videos: SyntheticSet, run_folder: Path
+) -> None:
+    config = small_config(videos, run_folder, cluster={"threads": 1, "num_workers": num_workers})
+    outcome, events = train(config, run_folder)
+    assert outcome.is_finished
+    found = checkpoints.load(run_folder)
+    assert found.policy is not None
+    mae, policy = recipe(config)
+    for name, expected in mae.items():
+        assert torch.equal(found.mae["network"][name], expected), name
+    for name, expected in policy.items():
+        assert torch.equal(found.policy["network"][name], expected), name
+
+    steps = (18 // (3 * num_workers)) * 3
+    assert outcome.step == steps == found.position.step
+    assert [e["step"] for e in events if e["kind"] == "checkpoint"] == [
+        steps // 3 * (epoch + 1) for epoch in range(3)
+    ]
+    measured = [e["metrics"] for e in events if "eval/error" in e.get("metrics", {})]
+    assert len(measured) == 3
+    assert all(0.5 < m["eval/error"] < 2.0 for m in measured)
+
+
+def test_a_stopped_run_continues_to_the_same_weights(
+    videos: SyntheticSet, run_folder: Path, tmp_path: Path
+) -> None:
+    """From the checkpoint after the first epoch; `tests/e2e` stops one in the middle of an epoch."""
+    straight, resumed = run_folder, tmp_path / "resumed"
+    resumed.mkdir()
+    whole = small_config(videos, straight)
+    train(whole, straight)
+    folder = next(
+        p for p in sorted((straight / "checkpoints").iterdir()) if p.name == "step_00000006"
+    )
+    (resumed / "checkpoints").mkdir()
+    folder.rename(resumed / "checkpoints" / folder.name)
+    (resumed / "checkpoints" / "latest").write_text(folder.name + "\n")
+    outcome, events = train(small_config(videos, resumed), resumed)
+    assert outcome.is_finished
+    assert events[0] == {**events[0], "kind": "start", "step": 6, "is_resumed": True}
+    first, second = checkpoints.load(straight), checkpoints.load(resumed)
+    assert first.position == second.position
+    assert first.policy is not None
+    assert second.policy is not None
+    for part, other in ((first.mae, second.mae), (first.policy, second.policy)):
+        for name, expected in part["network"].items():
+            assert torch.equal(other["network"][name], expected), name
+
+
+def test_an_error_in_a_learner_ends_the_run_with_its_first_cause(
+    videos: SyntheticSet, run_folder: Path, tmp_path: Path
+) -> None:
+    """A list whose every video turns out to be text: known only once the learners decode."""
+    text = tmp_path / "broken.mp4"
+    text.write_text("not a video\n")
+    broken = tmp_path / "broken.csv"
+    broken.write_text("".join(f"{text}\t0\n" for _ in range(6)))
+    config = small_config(videos, run_folder, data={"train_list": str(broken)})
+    with pytest.raises(launch.RunFailedError, match=r"rank 0: .*broken\.mp4"):
+        train(config, run_folder)
+
+
+def test_a_random_sampler_trains_without_a_policy_learner(
+    videos: SyntheticSet, run_folder: Path
+) -> None:
+    config = small_config(
+        videos, run_folder, sampler={"name": "tube"}, loop={"epochs": 1, "mae_only_epochs": 0}
+    )
+    outcome, events = train(config, run_folder)
+    assert outcome.is_finished
+    assert checkpoints.load(run_folder).policy is None
+    assert not any(name.startswith("policy/") for e in events for name in e.get("metrics", {}))

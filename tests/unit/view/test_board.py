@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+from rich.console import Console
+from scripted import note, record, start
+
+from tats_ray.view.blocks import bar, sparkline
+from tats_ray.view.board import BoardView, draw_board, make_view
+from tats_ray.view.lines import PlainView, QuietView
+from tats_ray.view.progress import Progress, ViewPlan
+
+Script = Callable[..., list[dict[str, Any]]]
+
+
+def _progress(plan: ViewPlan, events: Iterable[dict[str, Any]]) -> Progress:
+    now = [100.0]
+    progress = Progress(plan, clock=lambda: now[0])
+    for event in events:
+        now[0] = max(now[0], event.get("time", 0.0))
+        progress.on_event(event)
+    return progress
+
+
+def _text(progress: Progress, width: int = 100, *, is_unicode: bool = True) -> str:
+    console = Console(record=True, width=width, file=io.StringIO())
+    console.print(draw_board(progress, width=width, is_unicode=is_unicode))
+    text = console.export_text()
+    assert all(len(line) <= width for line in text.splitlines())
+    return text
+
+
+def _row(text: str, name: str) -> str:
+    (row,) = [line for line in text.splitlines() if name in line]
+    return " ".join(row.split())
+
+
+def test_board_shows_the_figures_of_the_mae_only_phase(plan: ViewPlan, script: Script) -> None:
+    text = _text(_progress(plan, script(until=24)))
+    assert "MAE only (uniform masks)" in text
+    assert "epoch 4/10 step 24/60" in _row(text, "epoch 4")
+    assert "40%" in text
+    assert "about 19s left at this rate; slower from epoch 6 on" in text
+    assert "0.940 -> 0.760" in _row(text, "reconstruction")
+    assert "0.900 -> 0.800" in _row(text, "validation")
+    assert "1.02x chance" in _row(text, "visible motion")
+    assert "312 clips/s" in _row(text, "speed")
+    assert "80%" in _row(text, "time in MAE")
+    assert "waits for data" not in text
+
+
+def test_board_measures_the_rate_anew_when_the_sampler_joins(
+    plan: ViewPlan, script: Script
+) -> None:
+    text = _text(_progress(plan, script(until=42)))
+    assert "MAE + sampler" in text
+    assert "about 18s left " in text  # 18 steps at 1 step a second, not at the former 2
+    assert "at this rate" not in text
+
+
+def test_board_says_what_it_waits_for(plan: ViewPlan, script: Script) -> None:
+    text = _text(_progress(plan, script(data=0.6)))
+    assert "decoder-bound: raise data.num_workers or data.cache_mb" in text
+
+
+def test_board_shows_the_last_four_notes_and_the_last_checkpoint(plan: ViewPlan) -> None:
+    saved = [
+        {"kind": "checkpoint", "time": 0.0, "step": step, "path": f"runs/demo/s{step}"}
+        for step in (6, 12)
+    ]
+    text = _text(_progress(plan, [start(), *saved, *(note(f"note {n}!") for n in range(6))]))
+    assert [f"note {n}!" in text for n in range(6)] == [False, False, True, True, True, True]
+    assert "step 12, runs/demo/s12" in text
+    assert "runs/demo/s6" not in text
+
+
+def test_notes_of_a_collapse_are_yellow_and_others_are_not(plan: ViewPlan) -> None:
+    notes = [note("the policy looks collapsed: why"), note("[bold]all[/bold] is well")]
+    console = Console(record=True, width=100, file=io.StringIO(), force_terminal=True)
+    console.print(draw_board(_progress(plan, [start(), *notes]), width=100))
+    styled = console.export_text(styles=True)
+    collapsed, well = (line for line in styled.splitlines() if "note  " in line)
+    assert "\x1b[33m" in collapsed
+    assert "\x1b[33m" not in well
+    assert "[bold]all[/bold]" in well  # a note is text, never markup
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 108])
+@pytest.mark.parametrize("until", [0, 6, 60])
+def test_board_fits_any_width_at_any_time(
+    plan: ViewPlan, script: Script, width: int, until: int
+) -> None:
+    assert "reconstruction" in _text(_progress(plan, script(until=until)), width)
+
+
+def test_board_renders_before_anything_is_known(plan: ViewPlan) -> None:
+    text = _text(_progress(plan, []))
+    assert "starting" in text
+    assert _row(text, "validation").split()[2] == "-"
+
+
+def test_board_renders_with_missing_metrics(plan: ViewPlan) -> None:
+    events = [start(), record(6, 103.0, mae__loss=float("nan")), record(6, 103.0, eval__error=0.9)]
+    text = _text(_progress(plan, events))
+    assert "visible motion" not in text  # these videos do not know theirs
+    assert _row(text, "reconstruction").split()[2] == "-"
+
+
+def test_board_is_ascii_where_the_terminal_is(plan: ViewPlan, script: Script) -> None:
+    panel = draw_board(_progress(plan, script()), width=100, is_unicode=False)
+    inner = Console(record=True, width=100, file=io.StringIO())
+    inner.print(panel.renderable)
+    assert inner.export_text().isascii()
+
+
+def test_restart_forgets_the_steps_that_are_done_again(plan: ViewPlan, script: Script) -> None:
+    progress = _progress(plan, [*script(), start(30, 200.0, is_resumed=True)])
+    assert progress.step == 30
+    assert progress.latest("mae/loss") == pytest.approx(0.7)
+    assert "policy/entropy" not in {name for name, points in progress.history.items() if points}
+    assert "RESUMED" in _text(progress)
+
+
+def test_long_silence_is_said(plan: ViewPlan) -> None:
+    now = [100.0]
+    progress = Progress(plan, clock=lambda: now[0])
+    for event in (start(), record(6, 103.0, mae__loss=1.0)):
+        progress.on_event(event)
+    now[0] = 175.0
+    assert "no news from the learners for 1m15s" in _text(progress)
+
+
+def test_live_board_draws_ticks_and_closes_once(plan: ViewPlan, script: Script) -> None:
+    out = io.StringIO()
+    console = Console(width=100, file=out, force_terminal=True)
+    with BoardView(plan, console=console) as view:
+        for event in script():
+            view.on_event(event)
+            view.on_tick()
+        view.close("done: [runs/demo]")
+        view.close("twice")
+    view.on_tick()
+    assert "done: [runs/demo]" in out.getvalue()
+    assert "twice" not in out.getvalue()
+
+
+def test_auto_is_plain_where_output_is_not_a_terminal(
+    plan: ViewPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    assert isinstance(make_view("auto", plan=plan), PlainView)
+    assert isinstance(make_view("plain", plan=plan), PlainView)
+    assert isinstance(make_view("quiet", plan=plan), QuietView)
+    with make_view("board", plan=plan) as view:
+        assert isinstance(view, BoardView)
+
+
+def test_sparkline_runs_from_the_lowest_to_the_highest() -> None:
+    assert sparkline([3, 2, 1, 0], 8, is_unicode=False) == "@*-_"
+    assert len(sparkline(list(range(1000)), 20)) == 20
+    assert sparkline([], 20) == ""
+    flat = sparkline([0.500, 0.501, 0.500], 8, min_span=0.05, is_unicode=False)
+    assert len(set(flat)) == 1
+
+
+def test_bar_is_as_long_as_its_share() -> None:
+    assert [len(bar(share, 10, is_unicode=False)) for share in (-1, 0, 0.5, 1, 2)] == [
+        0,
+        0,
+        5,
+        10,
+        10,
+    ]
+    assert bar(0.5, 3) == "\u2588\u258c"
