@@ -16,7 +16,7 @@ from tats_ray.config.schema import AlgorithmConfig, EnvConfig, LoopConfig, Optim
 from tats_ray.core.grid import TokenGrid
 from tats_ray.core.seeds import stream
 from tats_ray.learning.checkpoint import Checkpoint
-from tats_ray.learning.loop import PretrainLoop, Stage
+from tats_ray.learning.loop import Batch, PretrainLoop, Stage
 from tats_ray.learning.mae_learner import MAELearner
 from tats_ray.learning.policy_learner import LocalPolicyClient, PolicyLearner, PolicyUpdate
 from tats_ray.models.mae import MaskedAutoencoder
@@ -58,8 +58,8 @@ def small_policy(seed: int = 0, *, is_flat: bool = False) -> SamplerPolicy:
     """A TATS policy; `is_flat` keeps the zero-initialised actor, else it prefers some tokens."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        init = "zero" if is_flat else "xavier"
-        return SamplerPolicy(tats_sampler(WIDTH, GRID, num_heads=2, actor_init=init), WIDTH)
+        sampler = tats_sampler(WIDTH, GRID, num_heads=2, actor_init="zero" if is_flat else "xavier")
+        return SamplerPolicy(sampler, WIDTH)
 
 
 def random_clips(*name: str | int, count: int = 2) -> Tensor:
@@ -146,7 +146,7 @@ class SmallRun:
         for index in range(first, self.batches_per_epoch):
             yield SmallBatch(random_clips("batch", epoch, index))
 
-    def on_batch(self, loop: PretrainLoop, metrics: Mapping[str, float], batch: SmallBatch) -> None:
+    def on_batch(self, loop: PretrainLoop, metrics: Mapping[str, float], batch: Batch) -> None:
         self.metrics.append(dict(metrics))
         self.after_batch(loop)
 

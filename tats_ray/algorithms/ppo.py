@@ -54,6 +54,8 @@ class PPOConfig(AlgorithmConfig):
     """Share of log N that the entropy is held at by adapting its weight; 0 keeps the weight."""
     entropy_rate: float = 1.0
     """Speed of that adaptation: change of the log-weight per unit of missing share and step."""
+    entropy_coef_min: float = 0.0
+    """Least weight while it adapts: one that has melted away takes too long to grow back."""
 
     def __post_init__(self) -> None:
         AlgorithmConfig.__post_init__(self)
@@ -121,14 +123,15 @@ class PPO(PolicyGradient):
         return now.log_prob - rollout.log_prob, rollout.reward, scored
 
     def _adapt_entropy(self, share: float) -> None:
-        """Raise the entropy weight while the entropy is under its target, lower it above.
+        """Raise the entropy weight while the entropy is under its target, and let it sink above.
 
         Deviation: the paper's weight is fixed. A baseline removes the self-limiting property of
         AdaMAE's loss, and a fixed weight only delays the collapse [method section 17].
         """
         if self.config.entropy_target:
             missing = self.config.entropy_target - share
-            self.entropy_coef *= math.exp(self.config.entropy_rate * missing)
+            grown = self.entropy_coef * math.exp(self.config.entropy_rate * missing)
+            self.entropy_coef = max(grown, self.config.entropy_coef_min)
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "numbers": {"entropy_coef": self.entropy_coef}}

@@ -10,7 +10,7 @@ from torch import Tensor
 from tats_ray.core.arrays import Bool, Float
 
 Reduction = Literal["mean", "sum"]
-AdvantageForm = Literal["raw", "standardized", "relative"]
+AdvantageForm = Literal["raw", "standardized", "within_clip", "relative"]
 
 
 def scored_sum(
@@ -33,10 +33,16 @@ def advantages(
 
     `raw` is reward minus the clip's value (the paper family, method section 7.6).
     `standardized` shifts and scales that to mean 0, deviation 1 over all scored tokens.
+    `within_clip` shifts and scales the reward so over each clip's own scored tokens, without the
+    value: what differs between clips cannot tell tokens apart, and would only add noise.
     `relative` is the reward over its clip's mean, without a baseline: AdaMAE's self-limiting form.
     """
+    count = scored.sum(1, keepdim=True)
+    mean = torch.where(scored, reward, 0.0).sum(1, keepdim=True) / count
+    if form == "within_clip":
+        centred = torch.where(scored, reward - mean, 0.0)
+        return centred / ((centred.square().sum(1, keepdim=True) / count).sqrt() + 1e-8)
     if form == "relative":
-        mean = torch.where(scored, reward, 0.0).sum(1, keepdim=True) / scored.sum(1, keepdim=True)
         return torch.where(scored, reward / mean.abs().clamp_min(1e-8), 0.0)
     advantage = reward - value[:, None]
     if form == "standardized":

@@ -28,6 +28,18 @@ class Plan:
     min_lr: float
 
     @property
+    def plateau(self) -> float:
+        """Error of predicting nothing: (n-1)/n for the n pixels of a patch, targets unbiased."""
+        pixels = self.config.model.tubelet * self.config.model.patch**2
+        return (pixels - 1) / pixels
+
+    @property
+    def warmup_masks(self) -> str:
+        """What the MAE-only epochs are masked with, in words."""
+        kind = self.config.loop.warmup_mask
+        return {"random": "uniform masks", "tube": "tube masks"}.get(kind, "untrained sampler")
+
+    @property
     def total_steps(self) -> int:
         return self.steps_per_epoch * self.config.loop.epochs
 
@@ -58,7 +70,7 @@ class Plan:
             (
                 "steps",
                 f"{loop.epochs} epochs x {self.steps_per_epoch} = {self.total_steps}; "
-                f"uniform masks for the first {min(loop.mae_only_epochs, loop.epochs)} epochs, "
+                f"{self.warmup_masks} for the first {loop.mae_only_epochs} epochs, "
                 f"then one policy update per {loop.mae_steps_per_update} MAE step"
                 f"{'s' * (loop.mae_steps_per_update > 1)}",
             ),
@@ -88,6 +100,7 @@ def make_plan(config: RunConfig) -> Plan:
         raise UsageError(
             f"env.reward {config.env.reward!r} is not known; known: {', '.join(REWARDS)}"
         )
+    _check_reward(config)
     grid = token_grid(config.data, config.model)
     visible = num_visible(config.sampler, grid)
     placement = plan_placement(config)
@@ -105,6 +118,16 @@ def make_plan(config: RunConfig) -> Plan:
         lr=config.optim.base_lr * global_batch / 256,
         min_lr=config.optim.min_lr * global_batch / 256,
     )
+
+
+def _check_reward(config: RunConfig) -> None:
+    """Visible tokens have no error of their own: they can only be judged by the whole clip's."""
+    scored = getattr(config.algorithm, "scored", "hidden")
+    if scored == "visible" and config.env.reward == "token_error":
+        raise UsageError(
+            "algorithm.scored visible earns nothing from env.reward token_error, which is 0 on "
+            "visible tokens; use --env.reward negative_clip_error"
+        )
 
 
 def _steps_per_epoch(train: list[VideoEntry], global_batch: int, config: RunConfig) -> int:

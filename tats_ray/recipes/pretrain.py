@@ -86,6 +86,8 @@ def _train(plan: Plan, folder: Path) -> launch.Outcome:
             mae_only_epochs=config.loop.mae_only_epochs,
             num_tokens=plan.num_tokens,
             num_visible=plan.num_visible,
+            mae_only_masks=plan.warmup_masks,
+            sampler_learns=plan.placement.learns_policy,
         ),
     )
 

@@ -27,6 +27,7 @@ def write_run_report(plan: Plan, folder: Path) -> Path:
         pictures=_pictures(plan, folder),
         config_yaml=dump_config(plan.config),
         next_commands=_next_commands(plan, folder),
+        plateau=plan.plateau,
     )
 
 
@@ -58,7 +59,7 @@ def _summary(plan: Plan, metrics: list[dict[str, Any]]) -> list[tuple[str, str, 
                 "Validation error",
                 f"{first:.3f} -> {last:.3f}",
                 f"under one fixed random mask; {1 - last / first:.0%} less than at the start "
-                "(predicting nothing gives 0.998)",
+                f"(predicting nothing gives {plan.plateau:.3f})",
             )
         )
     elif trained:

@@ -61,7 +61,7 @@ def write_config(path: Path, videos: SyntheticSet, folder: Path, epochs: int) ->
 
 
 def wait_for_lines(path: Path, count: int, process: subprocess.Popen[str]) -> None:
-    """Until a file has so many lines: stop on what was seen, not on a guess of how long it takes."""
+    """Until a file has so many lines: act on what was seen, not on a guess of how long."""
     deadline = time.monotonic() + 120
     while not path.is_file() or len(path.read_text().splitlines()) < count:
         assert process.poll() is None, process.communicate()[0]

@@ -146,7 +146,7 @@ def test_the_ray_run_equals_the_recipe_bit_for_bit(
 def test_a_stopped_run_continues_to_the_same_weights(
     videos: SyntheticSet, run_folder: Path, tmp_path: Path
 ) -> None:
-    """From the checkpoint after the first epoch; `tests/e2e` stops one in the middle of an epoch."""
+    """From the checkpoint after the first epoch; `tests/e2e` stops within an epoch."""
     straight, resumed = run_folder, tmp_path / "resumed"
     resumed.mkdir()
     whole = small_config(videos, straight)

@@ -98,6 +98,6 @@ def test_adamaes_loss_prefers_hard_tokens_in_proportion_to_their_error_and_stops
     # Fixed point: p in proportion to error times the chance to be hidden; .9 / .35 = 2.57, and a
     # little less since what is preferred is hidden less often [method section 6: 2.41].
     config = ReinforceConfig(policy_coef=1.0, lr=3e-2, weight_decay=0.0)
-    halfway, end = (preference(config, "token_error", steps) for steps in (400, 700))
+    halfway, end = (preference(config, "token_error", steps) for steps in (200, 400))
     assert 2.1 < end < 2.57
     assert abs(end - halfway) < 0.35

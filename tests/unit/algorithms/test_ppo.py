@@ -198,7 +198,7 @@ def test_standardized_advantage_makes_the_policy_term_blind_to_the_scale_of_rewa
         return logits.grad
 
     torch.testing.assert_close(gradient(10.0), 10 * gradient(1.0))
-    for form in ("standardized", "relative"):
+    for form in ("standardized", "within_clip", "relative"):
         torch.testing.assert_close(
             gradient(10.0, advantage=form), gradient(1.0, advantage=form), atol=1e-7, rtol=1e-6
         )
@@ -215,19 +215,23 @@ def test_standardized_advantage_makes_the_policy_term_blind_to_the_scale_of_rewa
     torch.testing.assert_close(gradient(1.0, advantage="relative"), adamae)
 
 
-@pytest.mark.parametrize(("target", "rises"), [(0.99, True), (0.2, False)])
-def test_entropy_weight_adapts_towards_its_target_by_the_missing_share(
-    policy: SamplerPolicy, target: float, rises: bool
+@pytest.mark.parametrize(
+    ("target", "start", "least"),
+    [(0.99, C3, False), (0.99, 3 * C3, False), (0.2, 3 * C3, False), (0.2, 1.1 * C3, True)],
+)
+def test_entropy_weight_follows_the_missing_share_and_never_sinks_under_its_first_value(
+    policy: SamplerPolicy, target: float, start: float, least: bool
 ) -> None:
     log_prob = noise(BATCH, TOKENS, seed=1).log_softmax(1)
     memory = rollout(log_prob)
     algorithm = make(policy, entropy_target=target, entropy_rate=0.5)
+    algorithm.entropy_coef = start
     _, metrics = algorithm.loss(memory, Evaluation(log_prob, memory.value))
     share = float(-(log_prob.exp() * log_prob).sum(1).mean()) / math.log(TOKENS)
-    expected = C3 * math.exp(0.5 * (target - share))
+    assert 0.2 < share < 0.99
+    expected = C3 if least else start * math.exp(0.5 * (target - share))
     assert algorithm.entropy_coef == pytest.approx(expected)
     assert metrics["entropy_coef"] == algorithm.entropy_coef
-    assert (algorithm.entropy_coef > C3) == rises
 
 
 def test_entropy_weight_stays_without_a_target(policy: SamplerPolicy) -> None:
@@ -241,9 +245,9 @@ def test_entropy_weight_stays_without_a_target(policy: SamplerPolicy) -> None:
 def test_state_holds_the_adapted_entropy_weight(policy: SamplerPolicy) -> None:
     log_prob = noise(BATCH, TOKENS, seed=1).log_softmax(1)
     memory = rollout(log_prob)
-    algorithm = make(policy, entropy_target=0.9)
+    algorithm = make(policy, entropy_target=0.99)
     algorithm.loss(memory, Evaluation(log_prob, memory.value))
-    other = make(policy, entropy_target=0.9)
+    other = make(policy, entropy_target=0.99)
     other.load_state_dict(algorithm.state_dict())
     assert other.entropy_coef == algorithm.entropy_coef != C3
 

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from tats_ray.core.grid import TokenGrid
-from tats_ray.models.layers import PatchEmbed, position_table, take_tokens
+from tats_ray.models.layers import PatchEmbed, PosEmbed, position_table, take_tokens
 from tats_ray.ops.patches import patchify
 
 PAPER = TokenGrid()
@@ -47,8 +47,8 @@ def test_three_dimensional_table_gives_each_axis_columns_of_its_own(width: int) 
 
 
 @pytest.mark.parametrize("kind", ["sincos_1d", "sincos_3d"])
-def test_no_two_tokens_share_a_position_code(kind: str) -> None:
-    table = position_table(kind, TokenGrid(num_frames=8, image_size=64, patch=8), 64)[0]  # type: ignore[arg-type]
+def test_no_two_tokens_share_a_position_code(kind: PosEmbed) -> None:
+    table = position_table(kind, TokenGrid(num_frames=8, image_size=64, patch=8), 64)[0]
     distances = torch.cdist(table, table) + torch.eye(len(table))
     assert float(distances.min()) > 0.01
 

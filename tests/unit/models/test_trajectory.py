@@ -99,6 +99,25 @@ def test_recomputing_in_the_backward_pass_changes_nothing(
         assert torch.equal(kept[name], recomputed[name]), name
 
 
+@pytest.mark.parametrize(("recompute", "passes"), [(True, 2), (False, 1)])
+def test_each_slot_is_computed_again_for_its_gradient_only_when_asked_to(
+    recompute: bool, passes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attention, calls = make(recompute=recompute), [0]
+    compute = attention._slot
+
+    def spy(*inputs: Any) -> Tensor:
+        calls[0] += 1
+        return compute(*inputs)
+
+    monkeypatch.setattr(attention, "_slot", spy)
+    attention(noise(1, 20, 12)).sum().backward()
+    assert calls[0] == passes * 4
+    with torch.no_grad():
+        attention(noise(1, 20, 12))
+    assert calls[0] == passes * 4 + 4
+
+
 def test_attention_weights_sum_to_one_within_every_slot_by_itself() -> None:
     # Values that are constant within a slot, whatever the token: pooling must give them back,
     # which it does only when each slot's weights sum to one. Stage 2 then mixes known vectors.

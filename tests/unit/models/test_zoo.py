@@ -142,9 +142,22 @@ def test_tats_without_trajectory_attention_is_adamaes_block_with_the_encoders_he
     assert ablation.state_dict().keys() == adamae.state_dict().keys()
 
 
+def test_default_heads_are_the_encoders_for_tats_and_eight_for_adamae() -> None:
+    heads = {}
+    for name in ("tats", "adamae"):
+        config = SamplerConfig(name=name)
+        policy = build_policy(config, ModelConfig(size="tiny"), SMALL, seed=0)
+        assert isinstance(policy, SamplerPolicy)
+        heads[name] = policy.sampler.blocks[0].attn.num_heads
+    assert heads == {"tats": 4, "adamae": 8}
+    paper = policy_of("base").sampler.blocks[0]
+    assert isinstance(paper, TrajectoryBlock)
+    assert paper.attn.num_heads == 12
+
+
 def test_number_of_blocks_of_a_sampler_is_the_one_asked_for() -> None:
     for name in ("tats", "adamae"):
-        config = SamplerConfig(name=name, num_blocks=3)  # type: ignore[arg-type]
+        config = SamplerConfig(name=name, num_blocks=3)
         policy = build_policy(config, ModelConfig(size="tiny"), SMALL, seed=0)
         assert isinstance(policy, SamplerPolicy)
         assert len(policy.sampler.blocks) == 3
@@ -152,7 +165,7 @@ def test_number_of_blocks_of_a_sampler_is_the_one_asked_for() -> None:
 
 def test_visible_count_of_a_sampler_is_rounded_to_columns_for_tubes_alone() -> None:
     counts = {
-        name: num_visible(SamplerConfig(name=name, mask_ratio=0.9), PAPER)  # type: ignore[arg-type]
+        name: num_visible(SamplerConfig(name=name, mask_ratio=0.9), PAPER)
         for name in ("tats", "adamae", "random", "tube")
     }
     assert counts == {"tats": 156, "adamae": 156, "random": 156, "tube": 160}

@@ -69,6 +69,23 @@ def test_standardized_advantage_of_equal_rewards_is_0() -> None:
     assert torch.isfinite(found).all()
 
 
+def test_advantage_within_clips_has_mean_0_and_deviation_1_over_each_clips_own_scored_tokens() -> (
+    None
+):
+    scored = noise(4, 9, seed=3) > -0.5
+    level = torch.tensor([[1.0], [10.0], [100.0], [-3.0]])  # between clips it must not count
+    value = noise(4, seed=2)
+    found = advantages(level * (7 + noise(4, 9)), value, scored, "within_clip")
+    for row, taken in zip(found.double(), scored, strict=True):
+        assert taken.sum() > 1
+        assert abs(float(row[taken].mean())) < 1e-5
+        assert float((row[taken] ** 2).mean()) == pytest.approx(1.0, abs=1e-4)
+        assert not row[~taken].any()
+    assert torch.equal(
+        found, advantages(level * (7 + noise(4, 9)), 9 * value, scored, "within_clip")
+    )
+
+
 def test_relative_advantage_has_mean_1_in_each_clip_and_no_baseline() -> None:
     reward = torch.tensor([[1.0, 9.0, 3.0], [9.0, 5.0, 9.0]])
     found = advantages(reward, torch.tensor([123.0, -123.0]), SCORED, "relative")

@@ -1,0 +1,121 @@
+"""The trajectory block against the same mathematics as written: time and memory, as ratios.
+
+    python benchmarks/sampler.py [--tokens 1568] [--width 768] [--rounds 5]
+
+Variants alternate in one process, one thread, process CPU time; medians with [min-max] of the
+per-round ratios. Memory is the peak of a fresh process per variant, forward and backward.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from tats_ray.models.trajectory import TrajectoryAttention, TrajectoryBlock
+
+
+class WrittenAttention(TrajectoryAttention):
+    """Trajectory attention as its equations are written: all scores, projected trajectories."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        heads, slots = self.num_heads, self.num_slots
+        q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=heads)
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+        weights = rearrange(scores, "b h n (t s) -> b h n t s", t=slots).softmax(-1)
+        pooled = torch.einsum("bhnts,bhtsd->bhntd", weights, v.unflatten(2, (slots, -1)))
+        path = rearrange(pooled, "b h n t d -> b n t (h d)")
+        own_slot = torch.arange(x.shape[1]) // (x.shape[1] // slots)
+        own = path[:, torch.arange(x.shape[1]), own_slot]
+        q2 = rearrange(self.proj_q(own), "b n (h d) -> b h n d", h=heads)
+        k2, v2 = rearrange(self.proj_kv(path), "b n t (two h d) -> two b h n t d", two=2, h=heads)
+        mix = (torch.einsum("bhnd,bhntd->bhnt", q2 * q2.shape[-1] ** -0.5, k2)).softmax(-1)
+        out = torch.einsum("bhnt,bhntd->bhnd", mix, v2)
+        return self.proj(rearrange(out, "b h n d -> b n (h d)"))
+
+
+def block(kind: str, width: int, heads: int, slots: int) -> nn.Module:
+    made = TrajectoryBlock(width, heads, slots)
+    if kind == "written":
+        written = WrittenAttention(width, heads, slots)
+        written.load_state_dict(made.attn.state_dict())
+        made.attn = written
+    return made
+
+
+def seconds(module: nn.Module, x: Tensor, *, backward: bool) -> float:
+    start = time.process_time()
+    with torch.set_grad_enabled(backward):
+        out = module(x)
+    if backward:
+        out.sum().backward()
+    return time.process_time() - start
+
+
+def peak_mb(kind: str, args: argparse.Namespace) -> float:
+    """Growth of the peak memory of a fresh process over one forward and backward pass."""
+    command = [sys.executable, __file__, "--peak-of", kind, "--tokens", str(args.tokens)]
+    command += ["--width", str(args.width)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    return float(done.stdout)
+
+
+def measure_peak(args: argparse.Namespace) -> None:
+    module = block(args.peak_of, args.width, args.width // 64, 8)
+    seconds(block(args.peak_of, 64, 1, 8), torch.randn(1, 16, 64), backward=True)  # warm up
+    x = torch.randn(1, args.tokens, args.width)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    seconds(module, x, backward=True)
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tokens", type=int, default=1568)
+    parser.add_argument("--width", type=int, default=768)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--peak-of", default="")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    if args.peak_of:
+        measure_peak(args)
+        return
+    x = torch.randn(1, args.tokens, args.width)
+    ours = block("ours", args.width, args.width // 64, 8)
+    written = block("written", args.width, args.width // 64, 8)
+    written.load_state_dict(ours.state_dict())
+    with torch.no_grad():
+        difference = (ours(x) - written(x)).abs().max().item()
+    figures: dict[str, object] = {
+        "torch": torch.__version__,
+        "load": os.getloadavg()[0],
+        "max_abs_difference": difference,
+    }
+    for backward in (False, True):
+        pairs = [
+            (seconds(ours, x, backward=backward), seconds(written, x, backward=backward))
+            for _ in range(args.rounds)
+        ]
+        ratios = [theirs / mine for mine, theirs in pairs]
+        spread = (statistics.median(ratios), min(ratios), max(ratios))
+        figures["forward_backward" if backward else "forward"] = {
+            "ours_ms": round(1e3 * statistics.median(mine for mine, _ in pairs)),
+            "written_ms": round(1e3 * statistics.median(theirs for _, theirs in pairs)),
+            "times_faster": [round(r, 2) for r in spread],
+        }
+    figures["peak_mb"] = {kind: round(peak_mb(kind, args)) for kind in ("ours", "written")}
+    print(json.dumps(figures, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""One training step with a learned sampler against one with random masks.
+
+    python benchmarks/step.py [--size small] [--mask-ratio 0.95] [--batch 2] [--rounds 3]
+
+Both alternate in one process, one thread, process CPU time. Prints what a step spends on acting,
+reconstructing and learning, and the overhead of the sampler with its range over the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+from tats_ray.algorithms.ppo import PPOConfig
+from tats_ray.config.schema import DataConfig, ModelConfig, OptimConfig, SamplerConfig
+from tats_ray.core.seeds import stream
+from tats_ray.core.types import Rollout
+from tats_ray.learning.mae_learner import MAELearner, autocast
+from tats_ray.models.policy import FixedPolicy, SamplerPolicy
+from tats_ray.models.zoo import build_mae, build_policy, num_visible, token_grid
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", default="small")
+    parser.add_argument("--mask-ratio", type=float, default=0.95)
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    model = ModelConfig(size=args.size, decoder_depth=4)
+    sampler = SamplerConfig(mask_ratio=args.mask_ratio)
+    grid = token_grid(DataConfig(), model)
+    count = num_visible(sampler, grid)
+    learner = MAELearner(
+        build_mae(model, grid, seed=0),
+        OptimConfig(warmup_epochs=0),
+        steps_per_epoch=1,
+        total_steps=10**6,
+        global_batch=args.batch,
+        precision=args.precision,
+    )
+    policy = build_policy(sampler, model, grid, seed=0)
+    assert isinstance(policy, SamplerPolicy)
+    algorithm = PPOConfig().build(policy)
+    generator = stream(0, "benchmark")
+    shape = (args.batch, *grid.clip_shape)
+    clips = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+
+    def step(drawer: Any) -> dict[str, float]:
+        times = [time.process_time()]
+        tokens = learner.embed(clips)
+        with autocast(learner.device, learner.precision):
+            selection = drawer.act(tokens, count, generator=generator)
+        times.append(time.process_time())
+        error = learner.score(clips, selection.visible_idx)
+        times.append(time.process_time())
+        if drawer is policy:
+            rollout = Rollout(
+                tokens=tokens,
+                visible_idx=selection.visible_idx,
+                log_prob=selection.log_prob,
+                value=selection.value,
+                reward=error,
+                policy_version=0,
+                step=0,
+                rank=0,
+            )
+            with autocast(learner.device, learner.precision):
+                algorithm.update([rollout], generator=generator)
+        times.append(time.process_time())
+        spent = [1e3 * (b - a) / args.batch for a, b in pairwise(times)]
+        return dict(zip(("act", "reconstruct", "learn"), spent, strict=True))
+
+    drawers = {"tats": policy, "random": FixedPolicy(grid)}
+    for drawer in drawers.values():
+        step(drawer)
+    rounds = [{name: step(drawer) for name, drawer in drawers.items()} for _ in range(args.rounds)]
+    overhead = [sum(r["tats"].values()) / sum(r["random"].values()) for r in rounds]
+    print(
+        json.dumps(
+            {
+                "torch": torch.__version__,
+                "load": os.getloadavg()[0],
+                "ms_per_clip": {
+                    name: {
+                        part: round(statistics.median(r[name][part] for r in rounds), 1)
+                        for part in rounds[0][name]
+                    }
+                    for name in drawers
+                },
+                "tats_over_random": [
+                    round(r, 2) for r in (statistics.median(overhead), min(overhead), max(overhead))
+                ],
+            },
+            indent=1,
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,232 @@
+"""Who may import whom: floors, one door per dependency, and a training path without extras."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+FLOORS = {
+    "core": 0,
+    "ops": 1,
+    "config": 1,
+    "models": 2,
+    "data": 2,
+    "view": 2,
+    "algorithms": 3,
+    "learning": 3,
+    "envs": 3,
+    "runtime": 4,
+    "recipes": 5,
+    "__main__": 6,
+}
+"""A module imports from lower floors and its own folder; rooms of one floor do not know each other.
+`tats_ray/__init__.py` imports nothing of ours."""
+
+DOORS = {
+    "ray": ("runtime/",),
+    "decord": ("data/decode.py",),
+    "av": ("data/decode.py", "data/encode.py"),
+    "timm": ("models/",),
+    "yaml": ("config/",),
+    "pydantic": ("config/",),
+    "tyro": ("__main__.py",),
+    "gymnasium": ("envs/", "runtime/"),
+    "rich": ("view/",),
+    "matplotlib": ("view/",),
+    "tensorboard": ("view/",),
+    "safetensors": ("learning/checkpoint.py",),
+    "jaxtyping": ("core/arrays.py",),
+    "beartype": (),
+}
+"""Where each dependency may enter."""
+
+
+def sources() -> dict[str, Path]:
+    """Import name -> file of every module, envs/ under the name it is imported by."""
+    found = {}
+    for top, folder in (("tats_ray", ROOT / "tats_ray"), ("tats_ray.envs", ROOT / "envs")):
+        for path in sorted(folder.rglob("*.py")):
+            parts = path.relative_to(folder).with_suffix("").parts
+            name = ".".join([top, *(part for part in parts if part != "__init__")])
+            found[name] = path
+    return found
+
+
+SOURCES = sources()
+
+
+def imports(name: str) -> Iterator[str]:
+    """Full names that a module imports, wherever in the file, type checking included."""
+    path = SOURCES[name]
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1]
+            base = ".".join([*(above if node.level else []), *filter(None, [node.module])])
+            for alias in node.names:
+                whole = f"{base}.{alias.name}"
+                is_module = whole in SOURCES or not base.startswith("tats_ray")
+                yield whole if is_module else base
+
+
+def room(name: str) -> str:
+    """Folder (or top-level module) of `tats_ray` that a module is in; empty for the package."""
+    return f"{name}.".split(".")[1]
+
+
+def test_walk_finds_the_library() -> None:
+    assert {room(name) for name in SOURCES} == {"", *FLOORS}
+    assert len(SOURCES) > 40
+    assert "tats_ray.core.grid" in set(imports("tats_ray.models.mae"))
+    assert {"torch", "torch.Tensor"} <= set(imports("tats_ray.models.mae"))
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_module_imports_only_lower_floors_and_its_own_folder(name: str) -> None:
+    own = room(name)
+    ours = {target for target in imports(name) if target.split(".")[0] in ("tats_ray", "envs")}
+    if not own:
+        assert ours == set()
+        return
+    breaches = {
+        target
+        for target in ours
+        if room(target) and room(target) != own and FLOORS[room(target)] >= FLOORS[own]
+    }
+    assert breaches == set()
+    assert not any(target.split(".")[0] == "envs" for target in ours)  # tats_ray.envs is its name
+
+
+@pytest.mark.parametrize("dependency", DOORS)
+def test_dependency_enters_only_through_its_door(dependency: str) -> None:
+    used_by = {
+        SOURCES[name].relative_to(ROOT).as_posix().removeprefix("tats_ray/")
+        for name in SOURCES
+        for target in imports(name)
+        # torch.utils.tensorboard is tensorboard by another name
+        if f"{target}.".startswith((f"{dependency}.", f"torch.utils.{dependency}."))
+    }
+    outside = {path for path in used_by if not path.startswith(DOORS[dependency])}
+    assert outside == set()
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    graph = {name: {t for t in imports(name) if t in SOURCES} - {name} for name in SOURCES}
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, " -> ".join([*path[path.index(name) :], name])
+        if name not in done:
+            for target in sorted(graph[name]):
+                visit(target, (*path, name))
+            done.add(name)
+
+    for name in SOURCES:
+        visit(name, ())
+
+
+BARE = """
+import importlib
+import pkgutil
+import sys
+
+for name in (
+    "ray decord av gymnasium pydantic tyro yaml rich matplotlib tensorboard jaxtyping beartype"
+).split():
+    sys.modules[name] = None
+
+import numpy as np
+import torch
+
+import tats_ray
+
+rooms = ["core", "ops", "models", "algorithms"]
+modules = [
+    f"tats_ray.{room}.{module.name}"
+    for room in rooms
+    for module in pkgutil.iter_modules(importlib.import_module(f"tats_ray.{room}").__path__)
+]
+modules += ["tats_ray.config.schema", "tats_ray.learning.evaluation"]
+modules += [f"tats_ray.learning.{name}" for name in ("loop", "mae_learner", "policy_learner")]
+for module in modules:
+    importlib.import_module(module)
+
+from tats_ray.algorithms.ppo import PPOConfig
+from tats_ray.config.schema import LoopConfig, ModelConfig, OptimConfig, SamplerConfig
+from tats_ray.core.grid import TokenGrid
+from tats_ray.learning.loop import PretrainLoop, Stage
+from tats_ray.learning.mae_learner import MAELearner
+from tats_ray.learning.policy_learner import LocalPolicyClient, PolicyLearner
+from tats_ray.models.policy import FixedPolicy
+from tats_ray.models.zoo import build_mae, build_policy
+from tats_ray.ops.rewards import clip_return, token_error
+
+torch.set_num_threads(1)
+grid = TokenGrid(num_frames=4, image_size=16, patch=8)
+model = ModelConfig(size="tiny", patch=8)
+learner = MAELearner(
+    build_mae(model, grid, seed=0),
+    OptimConfig(batch_size=2, warmup_epochs=0),
+    steps_per_epoch=2,
+    total_steps=2,
+    global_batch=2,
+)
+
+
+class Env:
+    # What the loop uses of an environment, without Gymnasium.
+    def reset(self, *, options):
+        self.clips = options["clips"]
+        return learner.embed(self.clips), {}
+
+    def step(self, actions):
+        error = learner.score(self.clips, actions)
+        reward = token_error(error, actions)
+        ended = np.ones(2, dtype=bool)
+        return None, clip_return(reward, actions), ended, ~ended, {"token_reward": reward}
+
+
+class Batch:
+    pixels = torch.randint(256, (2, *grid.clip_shape), dtype=torch.uint8)
+    num_replaced = 0
+
+
+class Hooks:
+    def on_batch(self, loop, metrics, batch):
+        print(loop.at.step, metrics["mae/loss"] > 0, metrics["policy/loss"] != 0)
+
+    def on_epoch(self, loop):
+        pass
+
+
+acting, owned = (build_policy(SamplerConfig(), model, grid, seed=0) for _ in range(2))
+PretrainLoop(
+    LoopConfig(epochs=1, mae_only_epochs=0),
+    seed=0,
+    rank=0,
+    batches=lambda epoch, first: iter([Batch(), Batch()][first:]),
+    learner=learner,
+    warmup=Stage(FixedPolicy(grid), Env(), 4),
+    main=Stage(acting, Env(), 4),
+    client=LocalPolicyClient(PolicyLearner(owned, PPOConfig().build(owned), seed=0)),
+    hooks=Hooks(),
+).run()
+"""
+
+
+def test_training_needs_neither_cluster_nor_video_nor_configuration_libraries() -> None:
+    """What a GPU image without these packages can run: two whole steps, policy update included."""
+    done = subprocess.run(
+        [sys.executable, "-c", BARE], capture_output=True, text=True, cwd=ROOT, timeout=120
+    )
+    # Before them, a library of timm's may say on stdout what it misses.
+    assert done.stdout.splitlines()[-2:] == ["1 True True", "2 True True"], done.stderr

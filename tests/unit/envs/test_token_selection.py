@@ -1,0 +1,208 @@
+"""The environment's contract: one-step episodes, exact rewards, and nothing repaired silently."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import tats_ray.envs
+import torch
+from gymnasium import spaces
+from tats_ray.envs import TOKEN_SELECTION, TokenSelectionVectorEnv
+from torch import Tensor
+
+from tats_ray.core.errors import UsageError
+from tats_ray.core.grid import TokenGrid
+from tats_ray.models.mae import MaskedAutoencoder
+from tats_ray.ops.rewards import REWARDS, clip_return
+
+NUM_ENVS, NUM_VISIBLE = 2, 8
+
+
+class Frozen:
+    """A scorer that does not learn."""
+
+    def __init__(self, mae: MaskedAutoencoder) -> None:
+        self.mae = mae
+
+    def embed(self, clips: Tensor) -> Tensor:
+        return self.mae.embed(clips)
+
+    @torch.no_grad()
+    def score(self, clips: Tensor, visible_idx: Tensor) -> Tensor:
+        error: Tensor = self.mae(clips, visible_idx).error
+        return error
+
+
+@pytest.fixture
+def make(mae: MaskedAutoencoder, grid: TokenGrid) -> Any:
+    def build(**changes: Any) -> TokenSelectionVectorEnv:
+        settings = {"scorer": Frozen(mae), "grid": grid, "width": 16, "num_visible": NUM_VISIBLE}
+        return TokenSelectionVectorEnv(NUM_ENVS, **{**settings, **changes})
+
+    return build
+
+
+def actions(seed: int = 0) -> Tensor:
+    noise = torch.rand(NUM_ENVS, 32, generator=torch.Generator().manual_seed(seed))
+    return noise.argsort(1)[:, :NUM_VISIBLE]
+
+
+def test_reset_shows_the_tokens_and_step_ends_every_episode(
+    make: Any, mae: MaskedAutoencoder, clips: Tensor
+) -> None:
+    env = make(arrays="torch")
+    observation, info = env.reset(options={"clips": clips})
+    assert info == {}
+    assert torch.equal(observation, mae.embed(clips))
+    after, reward, terminated, truncated, info = env.step(actions())
+    assert torch.equal(after, observation)
+    assert terminated.tolist() == [True, True]
+    assert truncated.tolist() == [False, False]
+    assert reward.shape == (NUM_ENVS,)
+    assert set(info) == {"token_reward", "token_error"}
+
+
+@pytest.mark.parametrize("name", list(REWARDS))
+def test_rewards_are_those_of_the_named_function_on_the_scorers_error(
+    make: Any, mae: MaskedAutoencoder, clips: Tensor, name: str
+) -> None:
+    env = make(arrays="torch", reward=name)
+    env.reset(options={"clips": clips})
+    _, reward, _, _, info = env.step(actions())
+    with torch.no_grad():
+        error = mae(clips, actions()).error
+    assert torch.equal(info["token_error"], error)
+    assert torch.equal(info["token_reward"], REWARDS[name](error, actions()))
+    assert torch.equal(reward, clip_return(REWARDS[name](error, actions()), actions()))
+    sign = -1 if name.startswith("negative") else 1
+    torch.testing.assert_close(reward, sign * error.sum(1) / 24)
+
+
+def test_numpy_and_torch_environments_agree_and_fit_the_declared_spaces(
+    make: Any, clips: Tensor
+) -> None:
+    env, twin = make(arrays="numpy"), make(arrays="torch")
+    seen, _ = env.reset(options={"clips": clips.numpy()})
+    expected, _ = twin.reset(options={"clips": clips})
+    assert isinstance(seen, np.ndarray)
+    assert env.observation_space.contains(seen)
+    assert isinstance(env.single_action_space, spaces.MultiDiscrete)
+    assert env.action_space.contains(actions().numpy())
+    found, twins = env.step(actions().numpy()), twin.step(actions())
+    assert np.array_equal(seen, expected.numpy())
+    assert np.array_equal(found[1], twins[1].numpy())
+    for name in ("token_reward", "token_error"):
+        assert np.array_equal(found[4][name], twins[4][name].numpy())
+    assert all(np.array_equal(found[i], twins[i]) for i in (2, 3))
+
+
+def test_order_of_the_chosen_tokens_does_not_change_the_reward(make: Any, clips: Tensor) -> None:
+    env = make()
+    env.reset(options={"clips": clips})
+    _, first, *_ = env.step(actions())
+    env.reset(options={"clips": clips})
+    _, second, *_ = env.step(actions().flip(1).int())  # nor does the integer's size
+    assert np.array_equal(first, second)
+
+
+def test_step_needs_a_reset_before_each_episode(make: Any, clips: Tensor) -> None:
+    env = make()
+    with pytest.raises(UsageError, match="call reset first"):
+        env.step(actions())
+    env.reset(options={"clips": clips})
+    env.step(actions())
+    with pytest.raises(UsageError, match="after the episode's end; call reset first"):
+        env.step(actions())
+
+
+BAD_ACTIONS = {
+    "too few": (actions()[:, :-1], r"shape \(2, 7\), expected \(2, 8\)"),
+    "too many": (torch.arange(9).expand(2, -1), r"shape \(2, 9\), expected \(2, 8\)"),
+    "for one clip": (actions()[:1], r"shape \(1, 8\), expected \(2, 8\)"),
+    "flat": (actions()[0], r"shape \(8,\), expected \(2, 8\)"),
+    "repeated": (torch.tensor([[0, 1, 2, 3, 4, 5, 6, 3], [*range(8)]]), "names a token twice"),
+    "too high": (torch.tensor([[*range(7), 32], [*range(8)]]), r"indices in \[0, 32\)"),
+    "negative": (torch.tensor([[*range(8)], [-1, *range(7)]]), r"indices in \[0, 32\)"),
+    "not whole": (actions().float(), "whole token indices"),
+}
+
+
+@pytest.mark.parametrize("kind", list(BAD_ACTIONS))
+def test_action_that_is_not_k_distinct_tokens_is_refused_and_the_episode_goes_on(
+    make: Any, clips: Tensor, kind: str
+) -> None:
+    action, message = BAD_ACTIONS[kind]
+    env = make()
+    env.reset(options={"clips": clips})
+    with pytest.raises(UsageError, match=message):
+        env.step(action)
+    env.step(actions())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (None, "reset needs options="),
+        ({}, "reset needs options="),
+        ({"clips": torch.zeros(2, 3, 4, 16, 16)}, "clips are torch.float32"),
+        ({"clips": torch.zeros(3, 3, 4, 16, 16).byte()}, r"\(3, 3, 4, 16, 16\), expected .*\(2, 3"),
+        ({"clips": torch.zeros(2, 4, 3, 16, 16).byte()}, r"\(2, 4, 3, 16, 16\), expected"),
+        ({"clips": np.zeros((2, 3, 4, 16, 16))}, "clips are torch.float64"),
+    ],
+)
+def test_clips_of_another_number_shape_or_type_are_refused(
+    make: Any, options: Any, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        make().reset(options=options)
+
+
+def test_unknown_reward_is_refused_with_the_known_ones(make: Any) -> None:
+    with pytest.raises(UsageError, match=r"'token_eror' is not known; known: token_error, clip_er"):
+        make(reward="token_eror")
+
+
+def test_registered_id_builds_the_environment_through_gymnasium(
+    mae: MaskedAutoencoder, grid: TokenGrid, clips: Tensor
+) -> None:
+    env = gymnasium.make_vec(
+        f"tats_ray.envs:{TOKEN_SELECTION}",
+        num_envs=NUM_ENVS,
+        scorer=Frozen(mae),
+        grid=grid,
+        width=16,
+        num_visible=NUM_VISIBLE,
+    )
+    assert isinstance(env.unwrapped, TokenSelectionVectorEnv)
+    assert env.num_envs == NUM_ENVS
+    observation, _ = env.reset(seed=3, options={"clips": clips})
+    assert env.observation_space.contains(observation)
+    _, reward, *_ = env.step(actions().numpy())
+    assert all(math.isfinite(value) for value in reward)
+    env.close()
+
+
+def test_default_id_of_the_configuration_registers_itself() -> None:
+    script = (
+        "import gymnasium\n"
+        "from tats_ray.config.schema import EnvConfig\n"
+        "try:\n"
+        "    gymnasium.make_vec(EnvConfig().id, num_envs=1)\n"
+        "except TypeError as error:\n"  # found, and asks for its scorer
+        "    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert "scorer" in done.stdout, done.stderr
+
+
+def test_folder_envs_of_a_checkout_is_the_same_module_as_tats_ray_envs() -> None:
+    import envs
+
+    assert envs is tats_ray.envs
+    assert envs.TokenSelectionVectorEnv is TokenSelectionVectorEnv

@@ -1,0 +1,211 @@
+"""The recipe: who trains when. Real environment, learners and algorithm, on clips of noise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from tats_ray.algorithms.ppo import PPO, PPOConfig
+from tats_ray.config.schema import LoopConfig
+from tats_ray.core.seeds import stream
+from tats_ray.core.types import Rollout
+from tats_ray.learning.loop import Halt, PretrainLoop, Stopwatch
+
+
+def optimizer_steps(run: Any) -> int:
+    """Steps that the policy's optimiser has taken, by its own count."""
+    algorithm = run.policy_learner.algorithm
+    assert isinstance(algorithm, PPO)
+    counts = {int(slots["step"]) for slots in algorithm.optimizer.state.values()}
+    assert len(counts) <= 1
+    return counts.pop() if counts else 0
+
+
+def test_policy_neither_draws_nor_learns_during_the_first_m_o_epochs(small_run: Any) -> None:
+    run = small_run(loop=LoopConfig(epochs=3, mae_only_epochs=2), batches_per_epoch=3)
+    start = run.weights()
+    drawn_at: list[int] = []
+    act = run.acting.act
+
+    def spy(*args: Any, **kwargs: Any) -> Any:
+        drawn_at.append(run.loop.at.step)
+        return act(*args, **kwargs)
+
+    run.acting.act = spy
+    moved: list[set[str]] = []
+
+    def look(loop: PretrainLoop) -> None:
+        now = run.weights()
+        parts = {name.split(".")[0] for name in now if not torch.equal(now[name], start[name])}
+        moved.append(parts)
+
+    run.after_batch = look
+    run.loop.run()
+    # The first MAE step has rate 0; policy and acting copy stay until the first update.
+    assert moved == [set()] + [{"mae"}] * 5 + [{"mae", "policy"}] * 3
+    assert drawn_at == [6, 7, 8]
+    assert run.client.updates == [(1, 1)] * 3
+    assert ["policy/loss" in metrics for metrics in run.metrics] == [False] * 6 + [True] * 3
+    assert run.loop.at.policy_version == 3
+
+
+def test_every_k_batches_the_memory_is_learned_from_and_emptied_and_the_epochs_rest_is_flushed(
+    small_run: Any,
+) -> None:
+    run = small_run(
+        loop=LoopConfig(epochs=2, mae_only_epochs=0, mae_steps_per_update=3),
+        algorithm=PPOConfig(lr=1e-3, update_steps=2),
+        batches_per_epoch=8,
+    )
+    memory: list[int] = []
+    steps: list[int] = []
+
+    def look(loop: PretrainLoop) -> None:
+        memory.append(len(run.client.memory))
+        steps.append(optimizer_steps(run))
+        assert loop.num_pending == len(run.client.memory)
+
+    run.after_batch = look
+    run.loop.run()
+    assert run.client.updates == [(3, 3), (3, 3), (2, 2)] * 2
+    assert memory == [1, 2, 0, 1, 2, 0, 1, 2] * 2
+    assert steps == [0, 0, 2, 2, 2, 4, 4, 4, 6, 6, 8, 8, 8, 10, 10, 10]
+    assert optimizer_steps(run) == 12
+    assert run.client.memory == []
+    assert (run.loop.at.policy_version, run.epochs_ended) == (6, 2)
+    # The autoencoder steps on every batch all the while.
+    assert run.learner.step == 16
+
+
+def test_autoencoder_steps_once_per_k_batches_when_asked_to_and_only_after_m_o(
+    small_run: Any,
+) -> None:
+    run = small_run(
+        loop=LoopConfig(
+            epochs=2, mae_only_epochs=1, mae_steps_per_update=3, mae_step_every_batch=False
+        ),
+        batches_per_epoch=5,
+    )
+    steps: list[int] = []
+    run.after_batch = lambda loop: steps.append(run.learner.step)
+    run.loop.run()
+    assert steps == [1, 2, 3, 4, 5, 5, 5, 6, 6, 6]
+    assert run.learner.step == 7  # the rest of the epoch is not lost
+    assert run.learner.pending == 0
+
+
+def test_rollouts_say_what_the_policy_saw_drew_and_earned_under_which_version(
+    small_run: Any, mae: Any, policy: Any
+) -> None:
+    run = small_run(loop=LoopConfig(epochs=1, mae_only_epochs=0, mae_steps_per_update=2), seed=0)
+    pushed: list[Rollout] = []
+    push = run.client.push
+
+    def spy(rollout: Rollout) -> None:
+        pushed.append(rollout)
+        push(rollout)
+
+    run.client.push = spy
+    run.loop.run()
+    assert [(r.step, r.policy_version, r.rank) for r in pushed] == [
+        (0, 0, 0),
+        (1, 0, 0),
+        (2, 1, 0),
+        (3, 1, 0),
+    ]
+    first = pushed[0]
+    pixels = next(run.batches(0, 0)).pixels
+    # What was seen are embeddings before this batch's update of the autoencoder.
+    tokens = mae.embed(pixels)
+    assert torch.equal(first.tokens, tokens)
+    expected = policy.act(tokens, 8, generator=stream(0, "draw", 0, 0))
+    assert torch.equal(first.visible_idx, expected.visible_idx)
+    assert torch.equal(first.log_prob, expected.log_prob)
+    assert torch.equal(first.value, expected.value)
+    with torch.no_grad():
+        assert torch.equal(first.reward, mae(pixels, first.visible_idx).error)
+
+
+def test_acting_copy_has_the_learners_weights_after_every_update(small_run: Any) -> None:
+    run = small_run(loop=LoopConfig(epochs=1, mae_only_epochs=0, mae_steps_per_update=2))
+    differs: list[bool] = []
+
+    def look(loop: PretrainLoop) -> None:
+        acting, owned = run.acting.state_dict(), run.policy_learner.policy.state_dict()
+        assert all(torch.equal(acting[name], owned[name]) for name in owned)
+        differs.append(loop.at.policy_version > 0)
+
+    run.after_batch = look
+    run.loop.run()
+    assert differs == [False, True, True, True]
+
+
+def test_metrics_of_a_batch_are_the_learners_and_the_environments(small_run: Any) -> None:
+    run = small_run(loop=LoopConfig(epochs=1, mae_only_epochs=1))
+    rates, losses = [], []
+
+    def look(loop: PretrainLoop) -> None:
+        losses.append(run.learner.loss)
+        rates.append(run.learner.lr)  # of the next step
+
+    run.after_batch = look
+    run.loop.run()
+    assert [m["mae/loss"] for m in run.metrics] == losses
+    assert [m["mae/lr"] for m in run.metrics] == [0.0, *rates[:-1]]
+    # The reward of each clip is its mean error, and the loss is the mean over clips.
+    assert [m["env/reward"] for m in run.metrics] == pytest.approx(losses, rel=1e-5)
+    assert set(run.metrics[0]) == {"mae/loss", "mae/lr", "mae/grad_norm", "env/reward"}
+
+
+def test_run_repeats_bit_for_bit_and_another_seed_does_not(small_run: Any) -> None:
+    def final(seed: int) -> dict[str, torch.Tensor]:
+        run = small_run(loop=LoopConfig(epochs=2, mae_only_epochs=1), seed=seed)
+        torch.manual_seed(seed + 17)  # torch's own stream must not matter
+        run.loop.run()
+        weights: dict[str, torch.Tensor] = run.weights()
+        return weights
+
+    first, again, other = final(0), final(0), final(1)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["mae.mask_token"], other["mae.mask_token"])
+
+
+def test_position_counts_batches_and_epochs_and_a_hook_can_halt_between_them(
+    small_run: Any,
+) -> None:
+    run = small_run(loop=LoopConfig(epochs=2, mae_only_epochs=2))
+    seen: list[tuple[int, int, int]] = []
+
+    def look(loop: PretrainLoop) -> None:
+        seen.append((loop.at.epoch, loop.at.batch, loop.at.step))
+        if loop.at.step == 6:
+            raise Halt("enough")
+
+    run.after_batch = look
+    with pytest.raises(Halt, match="enough"):
+        run.loop.run()
+    assert seen == [(0, 1, 1), (0, 2, 2), (0, 3, 3), (0, 4, 4), (1, 1, 5), (1, 2, 6)]
+
+
+def test_sampler_that_does_not_learn_needs_no_client(small_run: Any) -> None:
+    run = small_run(loop=LoopConfig(epochs=1, mae_only_epochs=0))
+    run.loop.client = None
+    run.loop.main = run.loop.warmup
+    run.loop.run()
+    assert run.loop.num_pending == 0
+    assert run.learner.step == 4
+
+
+def test_stopwatch_shares_add_up_to_at_most_one_and_start_anew_after_a_reading() -> None:
+    stopwatch = Stopwatch()
+    for room in ("mae", "policy", "mae"):
+        with stopwatch(room):
+            sum(range(20_000))
+    seconds, shares = stopwatch.read()
+    assert set(shares) == {"mae", "policy"}
+    assert 0 < sum(shares.values()) <= 1
+    assert shares["mae"] > shares["policy"]
+    assert seconds > 0
+    assert stopwatch.read()[1] == {}
