@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -51,24 +51,21 @@ class ShowMasks:
     """Other than the checkpoint's own."""
 
 
+# One flat command: to tyro a union of one class is no subcommand, and "synth" would be the folder.
 @dataclass(frozen=True)
-class Synth:
-    """Write synthetic videos whose motion is known, with lists and labels."""
+class Data:
+    """Work on video data: `synth` writes videos whose motion is known, with lists and labels."""
 
+    action: tyro.conf.Positional[Literal["synth"]]
+    """What to do."""
     out: tyro.conf.Positional[Path]
+    """Folder to write; new, or holding this very data set."""
     num_train: int = 200
     num_val: int = 48
     num_frames: int = 32
     size: int = 96
     """Pixels along each side."""
     seed: int = 0
-
-
-@dataclass(frozen=True)
-class Data:
-    """Work on video data."""
-
-    action: Annotated[Synth, tyro.conf.subcommand("synth")]
 
 
 @dataclass(frozen=True)
@@ -83,6 +80,18 @@ Command = (
     | Annotated[Data, tyro.conf.subcommand("data")]
     | Annotated[Fields, tyro.conf.subcommand("fields")]
 )
+
+
+def parse(words: Sequence[str]) -> tuple[object, list[str]]:
+    """A command, and the words that are left: fields of the configuration."""
+    return tyro.cli(
+        Command,
+        prog="tats",
+        description="Trajectory-guided adaptive token selection for masked video modelling.",
+        args=words,
+        return_unknown_args=True,
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
+    )
 
 
 def run(command: object, flags: Sequence[str]) -> None:
@@ -114,14 +123,13 @@ def run(command: object, flags: Sequence[str]) -> None:
     elif isinstance(command, Data):
         from tats_ray.data.synthetic import synthesize
 
-        synth = command.action
         made = synthesize(
-            synth.out,
-            num_train=synth.num_train,
-            num_val=synth.num_val,
-            num_frames=synth.num_frames,
-            size=synth.size,
-            seed=synth.seed,
+            command.out,
+            num_train=command.num_train,
+            num_val=command.num_val,
+            num_frames=command.num_frames,
+            size=command.size,
+            seed=command.seed,
         )
         print(f"{made.train_list}\n{made.val_list}")
     elif isinstance(command, Fields):
@@ -137,14 +145,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if words == ["--version"]:
         print(f"tats {__version__}")
         return
-    command, flags = tyro.cli(
-        Command,
-        prog="tats",
-        description="Trajectory-guided adaptive token selection for masked video modelling.",
-        args=words,
-        return_unknown_args=True,
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
-    )
+    command, flags = parse(words)
     try:
         run(command, flags)
     except TatsError as error:

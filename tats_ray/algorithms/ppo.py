@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -36,7 +34,7 @@ class PPOConfig(AlgorithmConfig):
     value_coef: float = 1e-4
     """c2: weight of the squared value error [R][S]."""
     entropy_coef: float = 1e-4
-    """c3: weight of the entropy over all tokens [R][S]; the start value if it adapts."""
+    """c3: weight of the entropy over all tokens [R][S]."""
     clip_eps: float = 0.2
     """Clip range of the ratio; PPO's own default, the paper's is not known [A11]."""
     update_steps: int = 1
@@ -47,26 +45,18 @@ class PPOConfig(AlgorithmConfig):
     """Whose log-probability enters the ratio: hidden tokens, visible tokens, or the draw as a
     whole (Plackett-Luce, one ratio per clip) [A2][A18]."""
     advantage: AdvantageForm = "raw"
-    """raw is reward minus value [A7]; standardized over the batch; relative to the clip's mean."""
+    """raw is reward minus value [A7]; standardized over the batch; relative to the clip's mean,
+    which limits itself where the others need the entropy term against collapse."""
     reduction: Reduction = "mean"
     """Over the scored tokens of a clip [A4]."""
-    entropy_target: float = 0.0
-    """Share of log N that the entropy is held at by adapting its weight; 0 keeps the weight."""
-    entropy_rate: float = 1.0
-    """Speed of that adaptation: change of the log-weight per unit of missing share and step."""
-    entropy_coef_min: float = 0.0
-    """Least weight while it adapts: one that has melted away takes too long to grow back."""
+    sharpness: float = 1.0
+    """Power of relative advantages: how strongly a harder token is preferred."""
 
     def __post_init__(self) -> None:
         AlgorithmConfig.__post_init__(self)
         require(0 < self.clip_eps < 1, "algorithm.clip_eps", self.clip_eps, "inside (0, 1)")
         require(self.update_steps >= 1, "algorithm.update_steps", self.update_steps, "at least 1")
-        require(
-            0 <= self.entropy_target < 1,
-            "algorithm.entropy_target",
-            self.entropy_target,
-            "inside [0, 1)",
-        )
+        require(self.sharpness > 0, "algorithm.sharpness", self.sharpness, "positive")
 
     def build(self, policy: SamplerPolicy) -> PPO:
         return PPO(self, policy)
@@ -83,29 +73,25 @@ class PPO(PolicyGradient):
             takes_all_entries=config.minibatch == "all",
         )
         self.config = config
-        self.entropy_coef = config.entropy_coef
 
     def loss(self, rollout: Rollout, now: Evaluation) -> tuple[Float[Tensor, ""], Metrics]:
         config = self.config
         returns = clip_return(rollout.reward, rollout.visible_idx)
         log_ratio, reward, scored = self._scored(rollout, now, returns)
-        advantage = advantages(reward, rollout.value, scored, config.advantage)
+        advantage = advantages(reward, rollout.value, scored, config.advantage, config.sharpness)
         gain = scored_sum(
             clipped_surrogate(log_ratio, advantage, config.clip_eps), scored, config.reduction
         )
         value_loss = (now.value - returns).square().mean()
         spread = entropy(now.log_prob).mean()
-        loss = (
-            -config.policy_coef * gain + config.value_coef * value_loss - self.entropy_coef * spread
-        )
-        self._adapt_entropy(spread.item() / math.log(now.log_prob.shape[1]))
+        loss = config.value_coef * value_loss - config.policy_coef * gain
+        loss = loss - config.entropy_coef * spread
         with torch.no_grad():
             far = (log_ratio.exp() - 1).abs() > config.clip_eps
             clipped = (far & scored).sum() / scored.sum()
         return loss, {
             "surrogate": gain.item(),
             "value_loss": value_loss.item(),
-            "entropy_coef": self.entropy_coef,
             "clip_fraction": clipped.item(),
         }
 
@@ -121,21 +107,3 @@ class PPO(PolicyGradient):
         visible = is_visible(rollout.visible_idx, rollout.log_prob.shape[1])
         scored = visible if self.config.scored == "visible" else ~visible
         return now.log_prob - rollout.log_prob, rollout.reward, scored
-
-    def _adapt_entropy(self, share: float) -> None:
-        """Raise the entropy weight while the entropy is under its target, and let it sink above.
-
-        Deviation: the paper's weight is fixed. A baseline removes the self-limiting property of
-        AdaMAE's loss, and a fixed weight only delays the collapse [method section 17].
-        """
-        if self.config.entropy_target:
-            missing = self.config.entropy_target - share
-            grown = self.entropy_coef * math.exp(self.config.entropy_rate * missing)
-            self.entropy_coef = max(grown, self.config.entropy_coef_min)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "numbers": {"entropy_coef": self.entropy_coef}}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        super().load_state_dict(state)
-        self.entropy_coef = float(state["numbers"]["entropy_coef"])

@@ -10,7 +10,7 @@ from torch import Tensor
 from tats_ray.core.arrays import Bool, Float
 
 Reduction = Literal["mean", "sum"]
-AdvantageForm = Literal["raw", "standardized", "within_clip", "relative"]
+AdvantageForm = Literal["raw", "standardized", "relative"]
 
 
 def scored_sum(
@@ -28,22 +28,21 @@ def advantages(
     value: Float[Tensor, " B"],
     scored: Bool[Tensor, "B N"],
     form: AdvantageForm,
+    sharpness: float = 1.0,
 ) -> Float[Tensor, "B N"]:
     """How much better than expected each scored token did; 0 elsewhere.
 
     `raw` is reward minus the clip's value (the paper family, method section 7.6).
     `standardized` shifts and scales that to mean 0, deviation 1 over all scored tokens.
-    `within_clip` shifts and scales the reward so over each clip's own scored tokens, without the
-    value: what differs between clips cannot tell tokens apart, and would only add noise.
-    `relative` is the reward over its clip's mean, without a baseline: AdaMAE's self-limiting form.
+    `relative` is the reward over its clip's mean, to the power of `sharpness`, without a baseline.
+    Being positive, it limits itself: the gain is a cross-entropy towards the distribution in
+    proportion to it, so no preference runs away. AdaMAE's loss has this form with sharpness 1.
+    With a baseline, tokens of negative advantage are pushed towards probability zero for ever.
     """
-    count = scored.sum(1, keepdim=True)
-    mean = torch.where(scored, reward, 0.0).sum(1, keepdim=True) / count
-    if form == "within_clip":
-        centred = torch.where(scored, reward - mean, 0.0)
-        return centred / ((centred.square().sum(1, keepdim=True) / count).sqrt() + 1e-8)
     if form == "relative":
-        return torch.where(scored, reward / mean.abs().clamp_min(1e-8), 0.0)
+        mean = torch.where(scored, reward, 0.0).sum(1, keepdim=True) / scored.sum(1, keepdim=True)
+        ratio = reward / mean.abs().clamp_min(1e-8)
+        return torch.where(scored, ratio.sign() * ratio.abs() ** sharpness, 0.0)
     advantage = reward - value[:, None]
     if form == "standardized":
         taken = advantage[scored]

@@ -124,7 +124,8 @@ def run(
                 _pass_on(peers.log, on_event)
                 on_tick()
         _pass_on(peers.log, on_event)
-        return fit.outcome()
+        # What a learner called fatal is the cause; other ranks only saw it hang up.
+        return fit.outcome(ray.get(peers.log.fatal.remote(), timeout=60))
 
 
 def _usable_cores() -> int:
@@ -252,7 +253,9 @@ class _Fit:
         finally:
             self.done.set()
 
-    def outcome(self) -> Outcome:
+    def outcome(self, fatal: str | None) -> Outcome:
+        if fatal is not None:
+            raise RunFailedError(fatal)
         if self._error is not None:
             raise RunFailedError(_first_cause(self._error)) from self._error
         told = self._result.return_value

@@ -125,7 +125,10 @@ class _Rank:
         except Halt as halt:
             return {"status": "stopped", "message": str(halt), "step": loop.at.step}
         except NonFiniteError as error:
-            raise NonFiniteError(self._name_clips(loop, error)) from error
+            if isinstance(error, ray.exceptions.RayTaskError):
+                raise  # the policy learner's: no batch of this rank is to blame
+            self.save(loop)
+            raise NonFiniteError(f"{error}; {self._clips_of(loop)}") from error
         return {"status": "finished", "message": "", "step": loop.at.step}
 
     def _restore(self) -> Position:
@@ -234,14 +237,12 @@ class _Rank:
         self.tell("checkpoint", step=loop.at.step, path=str(folder))
         return folder
 
-    def _name_clips(self, loop: PretrainLoop, error: NonFiniteError) -> str:
-        """Save what there is, and say where it went wrong. Weights are those before the step."""
-        sampler_batches = self.batches.keys(loop.at.epoch, loop.at.batch)
-        paths = [self.lists.train[index].path for _, index in sampler_batches]
-        if not loop.num_pending:
-            self.save(loop)
-        shown = ", ".join(paths[:4]) + (f" and {len(paths) - 4} more" if len(paths) > 4 else "")
-        return f"{error}; clips of rank {self.rank}: {shown}; lower optim.base_lr or check them"
+    def _clips_of(self, loop: PretrainLoop) -> str:
+        """The present batch in words."""
+        keys = self.batches.keys(loop.at.epoch, loop.at.batch)
+        paths = [self.lists.train[index].path for _, index in keys]
+        more = f" and {len(paths) - 4} more" if len(paths) > 4 else ""
+        return f"the clips of rank {self.rank} were from {', '.join(paths[:4])}{more}"
 
 
 class _Hooks:

@@ -14,8 +14,6 @@ GLOSSARY: Mapping[str, str] = {
     "policy/surrogate": "PPO's clipped objective: how much better than expected the likelier "
     "tokens did. Near 0 by construction; its sign says little.",
     "policy/value_loss": "Squared error of the value network, which predicts a clip's reward.",
-    "policy/entropy_coef": "Weight of the entropy in the loss. With a target it adapts: up while "
-    "the entropy is too low, down while it is high.",
     "policy/clip_fraction": "Share of probability ratios that hit PPO's limit. 0 to 0.2 is usual.",
     "policy/entropy": "How evenly the sampler spreads its choice over a training clip, as a share "
     "of the most that is possible, log N. 1 is uniform; under 0.5 is collapse.",

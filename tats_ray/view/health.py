@@ -70,7 +70,11 @@ def _entropy(metrics: Sequence[Record], start: int | None) -> Verdict:
     if not values or start is None:
         return Verdict(question, "unknown", "no sampler was trained")
     light: Light = "good" if values[-1] >= 0.7 else "watch" if values[-1] >= 0.5 else "bad"
-    advice = "" if light == "good" else "; raise algorithm.entropy_coef or set entropy_target"
+    advice = (
+        ""
+        if light == "good"
+        else "; use algorithm.advantage relative or raise algorithm.entropy_coef"
+    )
     return Verdict(question, light, f"entropy is {values[-1]:.2f} of log N{advice}")
 
 

@@ -26,7 +26,7 @@ data: {{train_list: {train}, val_list: {val}, num_frames: 4, image_size: 32, str
        num_workers: 0, cache_mb: 50}}
 model: {{size: tiny, patch: 8, depth: 1, decoder_depth: 1, pos_embed: sincos_3d}}
 sampler: {{mask_ratio: 0.75}}
-algorithm: {{name: ppo, lr: 1e-3, entropy_target: 0.9}}
+algorithm: {{name: ppo, lr: 1e-3, advantage: relative}}
 loop: {{epochs: {epochs}, mae_only_epochs: 1}}
 optim: {{batch_size: 4, base_lr: 0.1, warmup_epochs: 1}}
 eval: {{every_epochs: 50}}

@@ -242,7 +242,7 @@ PPO = st.fixed_dictionaries(
         "update_steps": st.integers(1, 9),
         "minibatch": st.sampled_from(["entry", "all"]),
         "scored": st.sampled_from(["hidden", "visible", "joint"]),
-        "advantage": st.sampled_from(["raw", "standardized", "within_clip", "relative"]),
+        "advantage": st.sampled_from(["raw", "standardized", "relative"]),
         "reduction": st.sampled_from(["mean", "sum"]),
     },
 )

@@ -89,7 +89,7 @@ BAD_VALUES: dict[str, list[Any]] = {
     "algorithm.lr": [0.0, -1e-3],
     "algorithm.clip_eps": [0.0, 1.0],
     "algorithm.update_steps": [0],
-    "algorithm.entropy_target": [-0.1, 1.0],
+    "algorithm.sharpness": [0.0, -1.0],
     "loop.epochs": [0],
     "loop.mae_only_epochs": [-1],
     "loop.mae_steps_per_update": [0],

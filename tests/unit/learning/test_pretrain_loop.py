@@ -12,6 +12,7 @@ from tats_ray.config.schema import LoopConfig
 from tats_ray.core.seeds import stream
 from tats_ray.core.types import Rollout
 from tats_ray.learning.loop import Halt, PretrainLoop, Stopwatch
+from tats_ray.models.policy import FixedPolicy
 
 
 def optimizer_steps(run: Any) -> int:
@@ -126,6 +127,29 @@ def test_rollouts_say_what_the_policy_saw_drew_and_earned_under_which_version(
     assert torch.equal(first.value, expected.value)
     with torch.no_grad():
         assert torch.equal(first.reward, mae(pixels, first.visible_idx).error)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_draw_of_every_step_and_rank_has_a_random_stream_of_its_own(
+    small_run: Any, rank: int
+) -> None:
+    run = small_run(loop=LoopConfig(epochs=2, mae_only_epochs=2))
+    run.loop.rank = rank
+    env, drawn = run.loop.warmup.env, []
+    step = env.step
+
+    def spy(visible_idx: torch.Tensor) -> Any:
+        drawn.append(visible_idx)
+        return step(visible_idx)
+
+    env.step = spy
+    run.loop.run()
+    uniform = FixedPolicy(run.grid)
+    for number, visible_idx in enumerate(drawn):
+        generator = stream(0, "draw", number, rank)
+        expected = uniform.act(torch.zeros(2, 32, 1), 8, generator=generator)
+        assert torch.equal(visible_idx, expected.visible_idx)
+    assert len({tuple(visible_idx.flatten().tolist()) for visible_idx in drawn}) == 8
 
 
 def test_acting_copy_has_the_learners_weights_after_every_update(small_run: Any) -> None:

@@ -69,27 +69,31 @@ def test_standardized_advantage_of_equal_rewards_is_0() -> None:
     assert torch.isfinite(found).all()
 
 
-def test_advantage_within_clips_has_mean_0_and_deviation_1_over_each_clips_own_scored_tokens() -> (
-    None
-):
-    scored = noise(4, 9, seed=3) > -0.5
-    level = torch.tensor([[1.0], [10.0], [100.0], [-3.0]])  # between clips it must not count
-    value = noise(4, seed=2)
-    found = advantages(level * (7 + noise(4, 9)), value, scored, "within_clip")
-    for row, taken in zip(found.double(), scored, strict=True):
-        assert taken.sum() > 1
-        assert abs(float(row[taken].mean())) < 1e-5
-        assert float((row[taken] ** 2).mean()) == pytest.approx(1.0, abs=1e-4)
-        assert not row[~taken].any()
-    assert torch.equal(
-        found, advantages(level * (7 + noise(4, 9)), 9 * value, scored, "within_clip")
-    )
-
-
 def test_relative_advantage_has_mean_1_in_each_clip_and_no_baseline() -> None:
     reward = torch.tensor([[1.0, 9.0, 3.0], [9.0, 5.0, 9.0]])
     found = advantages(reward, torch.tensor([123.0, -123.0]), SCORED, "relative")
     assert torch.equal(found, torch.tensor([[0.5, 0.0, 1.5], [0.0, 1.0, 0.0]]))
+
+
+def test_relative_advantage_is_raised_to_its_sharpness() -> None:
+    reward = torch.tensor([[1.0, 9.0, 3.0], [9.0, 5.0, 9.0]])
+    found = advantages(reward, torch.zeros(2), SCORED, "relative", sharpness=3.0)
+    torch.testing.assert_close(found, torch.tensor([[0.125, 0.0, 3.375], [0.0, 1.0, 0.0]]))
+
+
+def test_relative_advantage_limits_itself_where_a_baseline_runs_away() -> None:
+    """Its gain is a cross-entropy: at pi in proportion to the advantage the gradient is zero."""
+    reward = torch.rand(1, 6, generator=torch.Generator().manual_seed(0)) + 0.1
+    scored = torch.ones(1, 6, dtype=torch.bool)
+
+    def slope(advantage: torch.Tensor) -> torch.Tensor:
+        logits = advantages(reward, torch.zeros(1), scored, "relative").log().requires_grad_()
+        (advantage * logits.log_softmax(1)).sum().backward()
+        assert logits.grad is not None
+        return logits.grad.abs().max()
+
+    assert slope(advantages(reward, torch.zeros(1), scored, "relative")) < 1e-6
+    assert slope(advantages(reward, reward.mean(1), scored, "raw")) > 0.1
 
 
 def test_relative_advantage_of_negative_rewards_stays_negative() -> None:

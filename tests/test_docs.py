@@ -1,0 +1,293 @@
+"""The documentation is true: commands parse, tables match the code, links and files exist.
+
+Tables between `<!-- generated: NAME -->` and `<!-- end -->` come from the code. To write them anew:
+`UPDATE_DOCS=1 python -m pytest tests/test_docs.py`.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import os
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from tats_ray.__main__ import Pretrain, parse
+from tats_ray.algorithms.reinforce import ReinforceConfig
+from tats_ray.config.load import (
+    OFFICIAL_FLAGS,
+    field_docs,
+    load_config,
+    parse_config,
+    parse_flags,
+)
+from tats_ray.config.schema import LoopConfig
+from tats_ray.core.grid import TokenGrid
+from tats_ray.core.seeds import stream
+from tats_ray.core.types import Rollout
+from tats_ray.learning.evaluation import Evaluator, ValidationSet
+from tats_ray.models.policy import SamplerPolicy
+from tats_ray.view.glossary import GLOSSARY
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+PAGES += sorted((ROOT / "docs").glob("*.md"))
+DEMO = ROOT / "tune_configs" / "debug_cpu.yaml"
+PAPER = ROOT / "tune_configs" / "ucf101_tats.yaml"
+
+# Every flag of pretrain.sh in the official README, the launcher's included.
+OFFICIAL = tuple(
+    """
+    nproc_per_node master_port data_path mask_type mask_ratio model decoder_depth batch_size
+    num_frames sampling_rate opt opt_betas warmup_epochs save_ckpt_freq epochs log_dir output_dir
+    traj_attention num_traj_attn_blocks num_epochs_train_mae_only policy_loss_coefficient
+    value_loss_coefficient entropy_coefficient update_steps_mae update_steps_ppo softmax_temp
+    """.split()  # noqa: SIM905
+)
+
+OTHERS = ("time/fps",)
+"""Metrics of other projects that look like ours."""
+
+_BLOCK = re.compile(r"<!-- generated: (\w+) -->\n(.*?)<!-- end -->", re.DOTALL)
+_FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+def shown(value: Any) -> str:
+    """A value as it would be typed; empty text as two quotes."""
+    if isinstance(value, (tuple, list)):
+        return " ".join(str(part) for part in value)
+    return str(value) if value != "" else '""'
+
+
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def flags_table() -> str:
+    rows = [(f"`--{flag}`", f"`{field}`") for flag, field in OFFICIAL_FLAGS.items()]
+    return table(("Official flag", "Field"), rows)
+
+
+def fields_table() -> str:
+    rows = [
+        (f"`{name}`", f"`{shown(default)}`", meaning) for name, meaning, default in field_docs()
+    ]
+    return table(("Field", "Default", "Meaning"), rows)
+
+
+def metrics_table() -> str:
+    rows = [(f"`{name}`", meaning) for name, meaning in GLOSSARY.items()]
+    return table(("Metric", "Meaning"), rows)
+
+
+def demo_table() -> str:
+    """Where the demo's method differs from the paper's; places and machines are left out."""
+    paper, demo = (dict(leaves(asdict(load_config(path)))) for path in (PAPER, DEMO))
+    branches = ("data.num_frames", "data.image_size", "model", "sampler", "algorithm", "loop")
+    rows = [
+        (f"`{name}`", f"`{shown(paper[name])}`", f"`{shown(demo[name])}`")
+        for name in paper
+        if name.startswith((*branches, "optim")) and paper[name] != demo[name]
+    ]
+    return table(("Field", "UCF101 preset", "Demo"), rows)
+
+
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+TABLES = {
+    "flags": flags_table,
+    "fields": fields_table,
+    "metrics": metrics_table,
+    "demo": demo_table,
+}
+
+
+def fences(page: Path, language: str) -> list[str]:
+    return [body for found, body in _FENCE.findall(page.read_text()) if found == language]
+
+
+def commands() -> list[tuple[str, str]]:
+    """(page, command) of every line of shell that the pages show."""
+    found = []
+    for page in PAGES:
+        for body in fences(page, "sh"):
+            for line in body.replace("\\\n", " ").splitlines():
+                if line.strip():
+                    found.append((page.name, line.split("  #")[0].strip()))
+    return found
+
+
+def test_generated_tables_are_what_the_code_says() -> None:
+    seen = set()
+    for page in PAGES:
+        text = page.read_text()
+        seen |= {name for name, _ in _BLOCK.findall(text)}
+        fresh = _BLOCK.sub(
+            lambda m: f"<!-- generated: {m[1]} -->\n{TABLES[m[1]]()}<!-- end -->", text
+        )
+        if os.environ.get("UPDATE_DOCS"):
+            page.write_text(fresh)
+        assert page.read_text() == fresh, f"{page.name} is old; run with UPDATE_DOCS=1"
+    assert seen == set(TABLES)
+
+
+def test_every_official_flag_is_a_field_or_is_explained() -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text()
+    known = {name for name, _, _ in field_docs()}
+    for flag in OFFICIAL:
+        assert f"`--{flag}`" in page, flag
+        assert flag in ("opt", "master_port") or OFFICIAL_FLAGS[flag] in known
+    assert set(OFFICIAL_FLAGS) <= set(OFFICIAL)
+
+
+TATS_COMMANDS = [pair for pair in commands() if pair[1].startswith("tats ")]
+
+
+@pytest.mark.parametrize(("page", "command"), TATS_COMMANDS)
+def test_documented_command_is_understood(page: str, command: str) -> None:
+    parsed, left = parse(shlex.split(command)[1:])
+    if not isinstance(parsed, Pretrain):
+        assert left == []
+        return
+    config = ROOT / parsed.config
+    if not config.is_file():  # the configuration that a run leaves behind is the preset's, resolved
+        assert parsed.config.parts[0] == "runs"
+        config = PAPER
+    load_config(config, left)
+
+
+def test_documented_make_targets_exist() -> None:
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    used = [command.split()[1] for _, command in commands() if command.startswith("make ")]
+    assert {"demo", "test", "check"} <= set(used) <= set(targets)
+    assert len(TATS_COMMANDS) > 10
+
+
+def anchors(page: Path) -> set[str]:
+    """What may follow a # in a link to a page: its headings, as GitHub spells them."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_named_files_exist(page: Path) -> None:
+    text = page.read_text()
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(#[^)]*)?\)", text):
+        there = page.parent / target if target else page
+        # The picture of the demo is made by the demo.
+        assert there.exists() or target == "docs/demo_masks.png", target
+        if anchor:
+            assert anchor[1:] in anchors(there)
+    for name in re.findall(r"\b(?:tune_configs|tests|tats_ray)/[\w/]+\.(?:yaml|py)\b", text):
+        assert (ROOT / name).is_file(), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_named_fields_and_metrics_exist(page: Path) -> None:
+    names = {name for name, _, _ in field_docs()}
+    branches = {name.split(".")[0] for name in names if "." in name} - {"data"}
+    for word in re.findall(r"`(\w+\.\w+)(?::[^`]*)?`", page.read_text()):
+        if word.split(".")[0] in branches and not word.endswith((".py", ".yaml", ".protocols")):
+            assert word in names, word
+    rooms = "|".join({name.split("/")[0] for name in GLOSSARY})
+    for metric in re.findall(rf"`((?:{rooms})/\w+)`", page.read_text()):
+        assert metric in GLOSSARY or metric in OTHERS, metric
+
+
+def test_glossary_holds_the_metrics_of_a_run_and_no_others(small_run: Any) -> None:
+    logged: set[str] = set()
+    for algorithm in (None, ReinforceConfig(lr=1e-2)):
+        run = small_run(loop=LoopConfig(epochs=1, mae_only_epochs=0), algorithm=algorithm)
+        run.loop.run()
+        logged = logged.union(*run.metrics)
+    rooms = ("mae/", "env/", "policy/")
+    assert logged == {name for name in GLOSSARY if name.startswith(rooms)}
+    clips = torch.zeros(2, *run.grid.clip_shape, dtype=torch.uint8)
+    moving = torch.arange(run.grid.num_tokens).expand(2, -1) < 4
+    evaluator = Evaluator(ValidationSet(clips, moving), 8, batch_size=2)
+    for _ in range(2):
+        measures = evaluator.measure(run.learner.mae, run.acting)
+    in_glossary = {name for name in GLOSSARY if name.startswith("eval/")}
+    assert {f"eval/{name}" for name in measures} == in_glossary
+
+
+def test_answers_to_the_open_questions_name_fields_with_their_defaults() -> None:
+    text = (ROOT / "docs" / "fidelity.md").read_text()
+    defaults = {name: shown(default) for name, _, default in field_docs()}
+    stated = re.findall(r"`(\w+\.\w+)` = `([^`]*)`", text)
+    assert len(stated) > 15
+    for name, value in stated:
+        assert defaults[name] == value, name
+    for number in range(1, 25):
+        row = next(line for line in text.splitlines() if line.startswith(f"| A{number} |"))
+        assert "` = `" in row or "fixed: " in row or "not built yet" in row, row
+
+
+def test_every_deviation_in_the_code_is_listed() -> None:
+    text = (ROOT / "docs" / "fidelity.md").read_text()
+    for path in [*(ROOT / "tats_ray").rglob("*.py"), *(ROOT / "envs").glob("*.py")]:
+        if "Deviation:" in path.read_text():
+            assert f"(../{path.relative_to(ROOT)})" in text, path
+
+
+def test_plug_in_of_the_architecture_page_trains(
+    flat_policy: SamplerPolicy, grid: TokenGrid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = ROOT / "docs" / "architecture.md"
+    source = next(body for body in fences(page, "python") if "class" in body)
+    assert len(source.splitlines()) <= 40
+    ast.parse(source)
+    (tmp_path / "my_algorithm.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    importlib.invalidate_caches()
+    config = parse_config(yaml.safe_load(fences(page, "yaml")[0]))
+    assert config.algorithm.lr == 1e-3
+    learner = config.algorithm.build(flat_policy)
+    generator = stream(0, "docs")
+    tokens = torch.randn(2, grid.num_tokens, 16, generator=generator)
+    hard = torch.arange(grid.num_tokens) % 4 == 0
+    for step in range(60):
+        drawn = flat_policy.act(tokens, 8, generator=generator)
+        reward = torch.where(hard, 1.0, 0.4).expand(2, -1).scatter(1, drawn.visible_idx, 0.0)
+        memory = Rollout(
+            tokens=tokens,
+            visible_idx=drawn.visible_idx,
+            log_prob=drawn.log_prob,
+            value=drawn.value,
+            reward=reward,
+            policy_version=step,
+            step=step,
+            rank=0,
+        )
+        metrics = learner.update([memory], generator=generator)
+    assert {f"policy/{name}" for name in metrics} <= set(GLOSSARY)
+    # Uniform would give the hard quarter of the tokens a quarter of the probability.
+    assert flat_policy.evaluate(tokens).log_prob.exp()[:, hard].sum(1).mean() > 0.3
+
+
+def test_yaml_of_the_readme_is_a_valid_algorithm() -> None:
+    for body in fences(ROOT / "README.md", "yaml"):
+        parse_config(yaml.safe_load(body))
+
+
+def test_official_command_gives_the_preset_itself() -> None:
+    """The README's flags say what the preset of UCF101 says."""
+    command = next(c for _, c in TATS_COMMANDS if "--policy_loss_coefficient" in c)
+    _, left = parse(shlex.split(command)[1:])
+    assert len(parse_flags(left)) > 20
+    assert load_config(PAPER, left) == load_config(PAPER)

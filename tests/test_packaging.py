@@ -1,0 +1,119 @@
+"""What is shipped: one package, small and typed; bounds that were tried; a lock that is full."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from configparser import ConfigParser
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tats_ray import __version__
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # the locked install is 3.11; elsewhere pytest brings this one
+    import tomli as tomllib
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+LOCK = {
+    canonicalize_name(pin.name): pin
+    for pin in map(Requirement, (ROOT / "requirements.lock").read_text().splitlines())
+}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from a copy: setuptools leaves its work in the folder it builds."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    for name in ("tats_ray", "envs"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    command = "pip wheel --quiet --disable-pip-version-check --no-index --no-deps"
+    subprocess.run(
+        [sys.executable, "-m", *command.split(), "--no-build-isolation", "-w", folder, source],
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def test_wheel_holds_one_package_with_environments_and_types(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    own = [name for name in names if ".dist-info/" not in name]
+    assert {name.split("/")[0] for name in own} == {"tats_ray"}
+    assert {"tats_ray/py.typed", "tats_ray/envs/token_selection.py"} <= set(own)
+    modules = {p.relative_to(ROOT).as_posix() for p in (ROOT / "tats_ray").rglob("*.py")}
+    modules |= {f"tats_ray/{p.relative_to(ROOT).as_posix()}" for p in (ROOT / "envs").glob("*.py")}
+    assert {name for name in own if name.endswith(".py")} == modules
+    assert wheel.stat().st_size < 1_000_000
+
+
+def test_wheel_installs_the_command_and_says_its_version(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    name = next(n for n in archive.namelist() if n.endswith("entry_points.txt"))
+    entries = ConfigParser()
+    entries.read_string(archive.read(name).decode())
+    assert entries["console_scripts"]["tats"] == "tats_ray.__main__:main"
+    assert wheel.name.startswith(f"tats_ray-{__version__}-py3-none-any")
+    assert f"version: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"## {__version__} " in (ROOT / "CHANGELOG.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "oldest", ["torch==2.11.0", "torchvision==0.26.0", "ray==2.60.0", "decord==0.6.0"]
+)
+def test_lower_bounds_let_what_gpu_images_carry_through(oldest: str) -> None:
+    name, _, version = oldest.partition("==")
+    wanted = next(r for r in map(Requirement, PROJECT["dependencies"]) if r.name == name)
+    assert wanted.specifier.contains(version)
+
+
+@pytest.mark.parametrize(
+    "line", [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
+)
+def test_lock_pins_every_dependency_inside_its_bounds(line: str) -> None:
+    wanted = Requirement(line)
+    (pin,) = LOCK[canonicalize_name(wanted.name)].specifier
+    assert pin.operator == "=="
+    assert wanted.specifier.contains(pin.version)
+
+
+def test_lock_holds_exact_versions_only() -> None:
+    for name, pin in LOCK.items():
+        assert re.fullmatch(r"==[\w.+!]+", str(pin.specifier)), name
+
+
+def test_readme_opens_with_the_two_commands() -> None:
+    first_screen = "".join((ROOT / "README.md").read_text().splitlines(keepends=True)[:20])
+    assert "make demo" in first_screen
+    assert "make test" in first_screen
+
+
+def test_no_file_names_a_path_of_somebodys_machine() -> None:
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    private = re.compile(rb"(?<![\w.])/" + rb"(?:work|root|home)/\w")
+    for name in listed.stdout.splitlines():
+        path = ROOT / name
+        if path.is_file() and path.suffix != ".png":
+            found = private.search(path.read_bytes())
+            assert found is None, f"{name}: {found}"
