@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 TEST_ENV := RAY_AUTH_MODE=disabled RAY_USAGE_STATS_ENABLED=0
 FLAGS ?=
 
-.PHONY: demo test check bench wheel-test lock clean help
+.PHONY: demo test check bench lock clean help
 
 help:
 	@echo "make demo    train on synthetic videos and show what was learned (under 5 minutes)"
@@ -39,9 +39,6 @@ check: $(VENV)/installed
 bench: $(VENV)/installed
 	@$(BIN)/python benchmarks/sampler.py
 	@$(BIN)/python benchmarks/step.py
-
-wheel-test: $(VENV)/installed
-	@bash tests/wheel_test.sh $(BIN)/python
 
 # Exact versions of everything that is installed now; GPU libraries exist for x86-64 Linux only.
 lock: $(VENV)/installed

@@ -124,7 +124,9 @@ def load_config(path: str | Path, flags: Sequence[str] = ()) -> RunConfig:
     """
     raw = read_yaml(path)
     raw.setdefault("name", Path(path).stem)
-    for dotted, value in parse_flags(flags):
+    pairs = parse_flags(flags)
+    _swap_algorithm(raw, dict(pairs).get("algorithm.name"))
+    for dotted, value in pairs:
         _set(raw, dotted, value)
     return parse_config(raw, source=str(path))
 
@@ -183,6 +185,15 @@ def field_docs() -> list[tuple[str, str, Any]]:
 
     walk(parse_config({}), "")
     return rows
+
+
+def _swap_algorithm(raw: dict[str, Any], name: str | None) -> None:
+    """Leave out the file's fields that another algorithm, named by a flag, does not have."""
+    fields_of_file = raw.get("algorithm")
+    if name is None or not isinstance(fields_of_file, dict):
+        return
+    known = {f.name for f in fields(algorithm_class(name))}
+    raw["algorithm"] = {key: value for key, value in fields_of_file.items() if key in known}
 
 
 def _set(raw: dict[str, Any], dotted: str, value: str) -> None:

@@ -72,7 +72,7 @@ def _rows(path: str | Path) -> list[tuple[int, str, int | None]]:
         text = Path(path).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UsageError(
-            f"{path}: cannot read the list ({error.strerror}); `tats data index` writes one"
+            f"{path}: the list cannot be read: {error.strerror}; {_EXPECTED} a line"
         ) from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: is not a text file in UTF-8; {_EXPECTED} a line") from error

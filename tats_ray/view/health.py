@@ -70,11 +70,7 @@ def _entropy(metrics: Sequence[Record], start: int | None) -> Verdict:
     if not values or start is None:
         return Verdict(question, "unknown", "no sampler was trained")
     light: Light = "good" if values[-1] >= 0.7 else "watch" if values[-1] >= 0.5 else "bad"
-    advice = (
-        ""
-        if light == "good"
-        else "; use algorithm.advantage relative or raise algorithm.entropy_coef"
-    )
+    advice = "" if light == "good" else "; try algorithm.advantage relative, or more entropy_coef"
     return Verdict(question, light, f"entropy is {values[-1]:.2f} of log N{advice}")
 
 

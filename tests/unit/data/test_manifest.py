@@ -92,7 +92,9 @@ def test_empty_list_is_refused(folder: Path, text: str) -> None:
 
 
 def test_missing_list_is_refused_with_a_way_out(tmp_path: Path) -> None:
-    assert "tats data index" in _error(tmp_path / "nowhere.csv")
+    error = _error(tmp_path / "nowhere.csv")
+    assert "nowhere.csv: the list cannot be read: No such file" in error
+    assert "expected `path<TAB>label`" in error
 
 
 def test_list_that_is_not_text_is_refused(tmp_path: Path) -> None:
