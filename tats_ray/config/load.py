@@ -55,6 +55,9 @@ OFFICIAL_FLAGS: Mapping[str, str] = {
 }
 """Flags of the official training script, accepted as other names of our fields."""
 
+_FIXED_FLAGS: Mapping[str, str] = {"opt": "adamw"}
+"""Official flags whose one value is always so here."""
+
 _OFFICIAL_VALUES: Mapping[tuple[str, str], str] = {
     ("mask_type", "learnable"): "tats",
     ("model", "adaptive_pretrain_videomae_base_patch16_224"): "base",
@@ -160,6 +163,10 @@ def parse_flags(flags: Sequence[str]) -> list[tuple[str, str]]:
             while words and not words[0].startswith("--"):
                 value += f" {words.pop(0)}"
         name = name.replace("-", "_")
+        if name in _FIXED_FLAGS:
+            if value.lower() != _FIXED_FLAGS[name]:
+                raise UsageError(f"--{name} {value} is not offered; it is {_FIXED_FLAGS[name]}")
+            continue
         value = _OFFICIAL_VALUES.get((name, value), value)
         pairs.append((OFFICIAL_FLAGS.get(name, name), value))
     return pairs

@@ -9,8 +9,8 @@ many key frames, but it is exact only where `VideoInfo.is_decord_exact` says so.
 68 real files of many kinds: progressive 8-bit 4:2:0 H.264 in mp4, mov and mkv came out
 bit-identical to PyAV after any jump; the rest showed frames of a neighbour (HEVC, MPEG-PS, edit
 lists), other colours (10 bit, interlaced, odd sizes) or nothing (AV1, GIF, 1 px). MPEG-4 in avi
-(UCF101, HMDB51) goes to PyAV too: decord loses count on some DivX files, and on the others PyAV is twice
-as fast.
+(UCF101, HMDB51) goes to PyAV too: decord loses count on some DivX files, and on the others PyAV is
+twice as fast.
 """
 
 from __future__ import annotations

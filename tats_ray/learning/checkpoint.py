@@ -54,7 +54,8 @@ def save(run: Path, checkpoint: Checkpoint, *, keep_last: int) -> Path:
     root.mkdir(parents=True, exist_ok=True)
     final = root / f"step_{checkpoint.position.step:08d}"
     partial = root / f".{final.name}.{os.getpid()}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
+    for left_over in root.glob(".step_*.partial"):  # by a process that was killed while writing
+        shutil.rmtree(left_over)
     partial.mkdir()
     state: dict[str, Any] = {"format": FORMAT, "position": asdict(checkpoint.position)}
     for name, part in (("mae", checkpoint.mae), ("policy", checkpoint.policy)):

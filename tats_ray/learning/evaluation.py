@@ -91,8 +91,9 @@ class Evaluator:
         measures = {
             "entropy": float(spread.mean()) / math.log(num_tokens),
             "effective_tokens": float(spread.exp().mean()),
-            "clip_overlap": overlap(drawn, drawn.roll(1, 0)),
         }
+        if len(drawn) > 1:
+            measures["clip_overlap"] = overlap(drawn, drawn.roll(1, 0))
         if self._last_drawn is not None:
             measures["epoch_overlap"] = overlap(drawn, self._last_drawn)
         self._last_drawn = drawn

@@ -143,6 +143,8 @@ class PretrainLoop:
         self.at = Position()
         self.num_pending = 0
         """Batches whose rollouts wait for the next policy update."""
+        self.flushed: Mapping[str, float] = {}
+        """Metrics of the policy update that ended the last epoch, where one was left to do."""
         self.stopwatch = Stopwatch()
 
     @property
@@ -176,8 +178,7 @@ class PretrainLoop:
             self.hooks.on_batch(self, metrics, batch)
         # The end of an epoch flushes what is left, so a checkpoint needs no buffer.
         self.learner.finish_step()
-        if self.num_pending:
-            self._update_policy()
+        self.flushed = self._update_policy() if self.num_pending else {}
         self.at.epoch += 1
         self.at.batch = 0
 

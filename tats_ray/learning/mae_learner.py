@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import ceil
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from tats_ray.config.schema import OptimConfig
+from tats_ray.config.schema import LoopConfig, OptimConfig
 from tats_ray.core.arrays import Float, Int, UInt8
 from tats_ray.core.errors import NonFiniteError
 from tats_ray.core.types import Reconstruction
@@ -24,6 +25,15 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     return torch.autocast(
         device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False
     )
+
+
+def optimizer_steps(loop: LoopConfig, batches_per_epoch: int) -> int:
+    """MAE optimiser steps of a whole run: one per batch, or fewer with [A9]'s other reading."""
+    if loop.mae_step_every_batch:
+        return loop.epochs * batches_per_epoch
+    alone = min(loop.mae_only_epochs, loop.epochs)
+    joint = loop.epochs - alone
+    return alone * batches_per_epoch + joint * ceil(batches_per_epoch / loop.mae_steps_per_update)
 
 
 class MAELearner:

@@ -123,9 +123,9 @@ def make_plan(config: RunConfig) -> Plan:
 def _check_reward(config: RunConfig) -> None:
     """Visible tokens have no error of their own: they can only be judged by the whole clip's."""
     scored = getattr(config.algorithm, "scored", "hidden")
-    if scored == "visible" and config.env.reward == "token_error":
+    if scored in ("visible", "joint") and config.env.reward == "token_error":
         raise UsageError(
-            "algorithm.scored visible earns nothing from env.reward token_error, which is 0 on "
+            f"algorithm.scored {scored} cannot be paid with env.reward token_error, which is 0 on "
             "visible tokens; use --env.reward negative_clip_error"
         )
 

@@ -142,8 +142,6 @@ def cluster_settings() -> None:
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_CHDIR_TO_TRIAL_DIR": "0",
-        # Learners take turns: threads that spin while they wait steal the other's cores.
-        "OMP_WAIT_POLICY": "PASSIVE",
         # Ray no longer hides GPUs from actors that reserve none; every actor names its device.
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     }.items():

@@ -25,7 +25,7 @@ from tats_ray.learning import checkpoint as checkpoints
 from tats_ray.learning.build import Batches, evaluator, read_lists
 from tats_ray.learning.evaluation import collapse_signs
 from tats_ray.learning.loop import Batch, Halt, Position, PretrainLoop, Stage
-from tats_ray.learning.mae_learner import MAELearner
+from tats_ray.learning.mae_learner import MAELearner, optimizer_steps
 from tats_ray.models.policy import FixedPolicy, SamplerPolicy
 from tats_ray.models.zoo import build_mae, build_policy, num_visible, token_grid
 from tats_ray.runtime.policy_learner import RayPolicyClient
@@ -99,7 +99,7 @@ class _Rank:
             mae,
             config.optim,
             steps_per_epoch=steps,
-            total_steps=steps * config.loop.epochs,
+            total_steps=optimizer_steps(config.loop, steps),
             global_batch=config.optim.batch_size * self.world_size,
             precision=config.loop.precision,
             wrapped=wrapped,
@@ -260,9 +260,7 @@ class _Hooks:
         self._wants_stop = False
 
     def on_batch(self, loop: PretrainLoop, metrics: Mapping[str, float], batch: Batch) -> None:
-        for name, value in metrics.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
-            self._counts[name] = self._counts.get(name, 0) + 1
+        self._gather(metrics)
         self._replaced += batch.num_replaced
         self._shown += len(batch.pixels)
         if loop.at.step % self.config.log.every_steps == 0:
@@ -272,8 +270,9 @@ class _Hooks:
             raise Halt(f"stopped after step {loop.at.step}")
 
     def on_epoch(self, loop: PretrainLoop) -> None:
+        self._gather(loop.flushed)
         last = loop.at.epoch == self.config.loop.epochs
-        if last and self._counts:
+        if last and self._shown:
             self._record(loop)
         is_due = last or self._is_due(loop, self.config.eval.every_epochs)
         if self.evaluator is not None and is_due:
@@ -284,6 +283,11 @@ class _Hooks:
                     self.rank.tell("note", text=f"the policy looks collapsed: {sign}")
         if last or self._is_due(loop, self.config.checkpoint.every_epochs):
             self.rank.save(loop)
+
+    def _gather(self, metrics: Mapping[str, float]) -> None:
+        for name, value in metrics.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+            self._counts[name] = self._counts.get(name, 0) + 1
 
     @staticmethod
     def _is_due(loop: PretrainLoop, every_epochs: int) -> bool:

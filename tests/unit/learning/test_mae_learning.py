@@ -12,9 +12,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from tats_ray.config.schema import OptimConfig
+from tats_ray.config.schema import LoopConfig, OptimConfig
 from tats_ray.core.errors import NonFiniteError
-from tats_ray.learning.mae_learner import MAELearner
+from tats_ray.learning.mae_learner import MAELearner, optimizer_steps
 from tats_ray.models.mae import MaskedAutoencoder
 from tats_ray.ops.optim import adamw
 
@@ -229,3 +229,27 @@ def test_wrapped_network_is_the_one_that_is_called(mae: MaskedAutoencoder, clips
 
     make(mae, wrapped=Wrapper()).score(clips, VISIBLE)
     assert Wrapper.calls == 1
+
+
+@pytest.mark.parametrize(
+    ("loop", "expected"),
+    [
+        (LoopConfig(epochs=5, mae_only_epochs=2, mae_steps_per_update=3), 35),
+        (
+            LoopConfig(
+                epochs=5, mae_only_epochs=2, mae_steps_per_update=3, mae_step_every_batch=False
+            ),
+            2 * 7 + 3 * 3,
+        ),
+        (
+            LoopConfig(
+                epochs=2, mae_only_epochs=9, mae_steps_per_update=3, mae_step_every_batch=False
+            ),
+            2 * 7,
+        ),
+    ],
+)
+def test_optimizer_steps_of_a_run_are_those_that_the_loop_takes(
+    loop: LoopConfig, expected: int
+) -> None:
+    assert optimizer_steps(loop, 7) == expected
