@@ -18,6 +18,9 @@ from tats_ray.models.layers import init_linear, position_table, transformer_bloc
 from tats_ray.models.trajectory import TrajectoryBlock
 
 ActorInit = Literal["zero", "xavier"]
+_KEPT_VALUES = 2**20
+"""Values per clip up to which trajectories are kept for the backward pass, not recomputed."""
+
 SamplerPosEmbed = Literal["learned", "sincos_1d", "sincos_3d"]
 
 
@@ -81,9 +84,15 @@ def tats_sampler(
     pos_embed: SamplerPosEmbed = "learned",
 ) -> LearnedSampler:
     """The paper's sampler: trajectory attention blocks [method sections 7.1, 7.2]."""
+    trajectory_values = grid.num_tokens * grid.time * width
     blocks: list[nn.Module] = [
         TrajectoryBlock(
-            width, num_heads, grid.time, qkv_bias=qkv_bias, project_values=project_values
+            width,
+            num_heads,
+            grid.time,
+            qkv_bias=qkv_bias,
+            project_values=project_values,
+            recompute=trajectory_values > _KEPT_VALUES,
         )
         for _ in range(num_blocks)
     ]
