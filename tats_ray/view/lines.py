@@ -106,8 +106,8 @@ class PlainView(View):
 def start_line(plan: ViewPlan, event: Event) -> str:
     where = f"of {plan.total_steps} steps, {plan.total_epochs} epochs"
     if event["is_resumed"]:
-        return f"start  {plan.name}: RESUMED after step {event['step']} {where}"
-    return f"start  {plan.name}: fresh start {where}"
+        return f"start  {plan.name}: RESUMED from step {event['step']} {where}"
+    return f"start  {plan.name}: FRESH START {where}"
 
 
 def note_line(text: str) -> str:

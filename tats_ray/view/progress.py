@@ -184,7 +184,9 @@ class Progress:
 
     @property
     def is_data_bound(self) -> bool:
-        return (self.latest("time/data") or 0.0) > DATA_BOUND_SHARE
+        """Whether the last two records say so: the first one pays for opening files and caches."""
+        shares = self.history.get("time/data", [])[-2:]
+        return len(shares) == 2 and min(point.value for point in shares) > DATA_BOUND_SHARE
 
 
 def is_warning(note: str) -> bool:

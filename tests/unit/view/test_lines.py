@@ -27,7 +27,7 @@ def _lines(plan: ViewPlan, events: Iterable[dict[str, Any]], last: str = "") -> 
 def test_lines_of_a_run_say_where_it_stands(plan: ViewPlan, script: Script) -> None:
     lines = _lines(plan, script(until=42))
     assert lines[:4] == [
-        "start  demo: fresh start of 60 steps, 10 epochs",
+        "start  demo: FRESH START of 60 steps, 10 epochs",
         "step   6/60  epoch  1/10  MAE only       error 0.940  reward 0.84  312 clips/s  "
         "data  8% mae 80% policy 12%  eta 27s at this rate",
         "step  12/60  epoch  2/10  MAE only       error 0.880  reward 0.78  312 clips/s  "
@@ -70,7 +70,7 @@ def test_notes_checkpoints_and_last_words_have_lines_of_their_own(plan: ViewPlan
         {"kind": "checkpoint", "time": 0.0, "step": 36, "path": "runs/demo/step_36"},
     ]
     assert _lines(plan, events, "stopped after step 36") == [
-        "start  demo: RESUMED after step 30 of 60 steps, 10 epochs",
+        "start  demo: RESUMED from step 30 of 60 steps, 10 epochs",
         "NOTE   the policy looks collapsed: entropy is 0.31 of log N",
         "note   stopping: a checkpoint is saved at the next log step",
         "saved  step 36  runs/demo/step_36",
