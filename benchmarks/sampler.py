@@ -11,11 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import torch
 from einops import rearrange
@@ -69,13 +69,19 @@ def peak_mb(kind: str, args: argparse.Namespace) -> float:
     return float(done.stdout)
 
 
+def resident_peak_mb() -> float:
+    """Largest resident size so far; unlike ru_maxrss, a child does not inherit its parent's."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
 def measure_peak(args: argparse.Namespace) -> None:
     module = block(args.peak_of, args.width, args.width // 64, 8)
     seconds(block(args.peak_of, 64, 1, 8), torch.randn(1, 16, 64), backward=True)  # warm up
     x = torch.randn(1, args.tokens, args.width)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = resident_peak_mb()
     seconds(module, x, backward=True)
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    print(resident_peak_mb() - before)
 
 
 def main() -> None:

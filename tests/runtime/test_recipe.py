@@ -23,7 +23,14 @@ from tats_ray.ops.schedules import warmup_cosine
 from tats_ray.recipes.plan import make_plan
 from tats_ray.runtime import launch
 
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster"), pytest.mark.timeout(240)]
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.usefixtures("cluster"),
+    pytest.mark.timeout(240),
+    # Ray Train warns of its own deprecations in the driver.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
 
 
 def small_config(videos: SyntheticSet, run: Path, **branches: dict[str, Any]) -> RunConfig:
@@ -106,7 +113,11 @@ def recipe(config: RunConfig) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
             if epoch >= loop.mae_only_epochs:
                 memory.append(Rollout.concatenate(entry))
             if len(memory) == loop.mae_steps_per_update or (memory and step % per_epoch == 0):
+                # The policy learner has the threads of all MAE learners, which wait meanwhile, and
+                # the order of sums, hence the last bit, depends on the number of threads.
+                torch.set_num_threads(world)
                 algorithm.update(memory, generator=stream(seed, "update", version))
+                torch.set_num_threads(1)
                 version += 1
                 memory = []
     return mae.state_dict(), policy.state_dict()
