@@ -39,6 +39,8 @@ class DataConfig(ConfigBase):
     """Height and width of a clip, pixels [S]."""
     stride: int = 2
     """Video frames from one clip frame to the next; 4 for Kinetics-400, else 2 [S]."""
+    min_frames: int = 2
+    """Videos of fewer frames count as unreadable; ones shorter than a clip repeat their last."""
     augment: Literal["multi_scale_crop", "random_resized_crop", "center"] = "multi_scale_crop"
     """Training crop; random_resized_crop is area [0.5, 1] and a flip [S text versus table, A14]."""
     decoder: Literal["auto", "decord", "pyav"] = "auto"
@@ -52,6 +54,7 @@ class DataConfig(ConfigBase):
 
     def __post_init__(self) -> None:
         require(self.stride >= 1, "data.stride", self.stride, "at least 1")
+        require(self.min_frames >= 1, "data.min_frames", self.min_frames, "at least 1")
         require(self.num_workers >= 0, "data.num_workers", self.num_workers, "0 or more")
         require(self.cache_mb >= 0, "data.cache_mb", self.cache_mb, "0 or more")
         require(

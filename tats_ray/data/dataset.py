@@ -101,6 +101,7 @@ class ClipDataset(Dataset[Clip]):
         num_frames: int = 16,
         image_size: int = 224,
         stride: int = 2,
+        min_frames: int = 1,
         seed: int = 0,
         augment: Augment = "multi_scale_crop",
         backend: Backend = "auto",
@@ -115,6 +116,7 @@ class ClipDataset(Dataset[Clip]):
         self.num_frames = num_frames
         self.image_size = image_size
         self.stride = stride
+        self.min_frames = min_frames
         self.seed = seed
         self.augment: Augment = augment
         self._videos = _VideoCache(backend, int(cache_mb * 1e6))
@@ -170,6 +172,9 @@ class ClipDataset(Dataset[Clip]):
         """Picks the frames of a clip; pure, as `read_frames` wants it: its stream starts anew."""
 
         def choose(total: int) -> list[int]:
+            if total < self.min_frames:
+                reason = f"has {total} frames, fewer than data.min_frames {self.min_frames}"
+                raise VideoError(self.entries[index].path, reason)
             generator = None
             if self.augment != "center":
                 generator = stream(self.seed, "clip", epoch, index, "frames")

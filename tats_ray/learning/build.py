@@ -46,6 +46,7 @@ def clip_dataset(data: DataConfig, entries: list[VideoEntry], *, seed: int) -> C
         num_frames=data.num_frames,
         image_size=data.image_size,
         stride=data.stride,
+        min_frames=data.min_frames,
         seed=seed,
         augment=data.augment,
         backend=data.decoder,
@@ -100,6 +101,7 @@ def validation_set(config: RunConfig, grid: TokenGrid, entries: list[VideoEntry]
         num_frames=data.num_frames,
         image_size=data.image_size,
         stride=data.stride,
+        min_frames=data.min_frames,
         augment="center",
         backend=data.decoder,
     )

@@ -68,6 +68,7 @@ def draw_panel(
         num_frames=data.num_frames,
         image_size=data.image_size,
         stride=data.stride,
+        min_frames=data.min_frames,
         augment="center",
         backend=data.decoder,
     )

@@ -203,3 +203,16 @@ def test_a_random_sampler_trains_without_a_policy_learner(
     assert outcome.is_finished
     assert checkpoints.load(run_folder).policy is None
     assert not any(name.startswith("policy/") for e in events for name in e.get("metrics", {}))
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_saved_and_with_its_clips_named(
+    videos: SyntheticSet, run_folder: Path
+) -> None:
+    config = small_config(videos, run_folder, optim={"base_lr": 1e30, "warmup_epochs": 0})
+    with pytest.raises(
+        launch.RunFailedError, match=r"loss is (nan|inf) .*clips of rank 0 .*/train/"
+    ):
+        train(config, run_folder)
+    saved = checkpoints.load(run_folder)
+    assert saved.position.epoch == 0
+    assert saved.position.step == saved.mae["numbers"]["step"] >= 1

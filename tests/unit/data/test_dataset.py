@@ -212,3 +212,12 @@ def test_impossible_data_set_is_refused(
 def test_index_outside_the_list_is_an_index_error(numbered_videos: list[VideoEntry]) -> None:
     with pytest.raises(IndexError):
         _dataset(numbered_videos)[0, 6]
+
+
+def test_video_of_too_few_frames_is_refused_by_name_and_number(tmp_path: Path) -> None:
+    video = tmp_path / "three.mp4"
+    write_video(video, np.zeros((3, 32, 32, 3), np.uint8))
+    entries = [VideoEntry(str(video), None)]
+    assert _dataset(entries, min_frames=3)[0, 0].pixels.shape == (3, 8, 48, 48)
+    with pytest.raises(VideoError, match=r"three\.mp4: has 3 frames, fewer than .* 4"):
+        _dataset(entries, min_frames=4)[0, 0]
