@@ -39,8 +39,10 @@ def read_lists(data: DataConfig) -> Lists:
     return Lists(read(data.train_list), read(data.val_list) if data.val_list else [])
 
 
-def clip_dataset(data: DataConfig, entries: list[VideoEntry], *, seed: int) -> ClipDataset:
-    """Training clips of a list."""
+def clip_dataset(
+    data: DataConfig, entries: list[VideoEntry], *, seed: int = 0, is_centered: bool = False
+) -> ClipDataset:
+    """Training clips of a list; centred ones, to measure and to look at, have no randomness."""
     return ClipDataset(
         entries=entries,
         num_frames=data.num_frames,
@@ -48,9 +50,9 @@ def clip_dataset(data: DataConfig, entries: list[VideoEntry], *, seed: int) -> C
         stride=data.stride,
         min_frames=data.min_frames,
         seed=seed,
-        augment=data.augment,
+        augment="center" if is_centered else data.augment,
         backend=data.decoder,
-        cache_mb=data.cache_mb,
+        cache_mb=0 if is_centered else data.cache_mb,
     )
 
 
@@ -95,16 +97,7 @@ def validation_set(config: RunConfig, grid: TokenGrid, entries: list[VideoEntry]
 
     Where a true motion mask lies beside every one of them, tokens that move are marked.
     """
-    data = config.data
-    dataset = ClipDataset(
-        entries=entries[: config.eval.num_clips],
-        num_frames=data.num_frames,
-        image_size=data.image_size,
-        stride=data.stride,
-        min_frames=data.min_frames,
-        augment="center",
-        backend=data.decoder,
-    )
+    dataset = clip_dataset(config.data, entries[: config.eval.num_clips], is_centered=True)
     batch = collate([dataset[0, index] for index in range(len(dataset))])
     motion = [dataset.motion(index) for index in batch.index.tolist()]
     known = [mask for mask in motion if mask is not None]

@@ -9,9 +9,9 @@ import torch
 
 from tats_ray.core.errors import UsageError
 from tats_ray.core.seeds import stream
-from tats_ray.data.dataset import ClipDataset
 from tats_ray.data.manifest import VideoEntry
 from tats_ray.data.motion import token_motion
+from tats_ray.learning.build import clip_dataset
 from tats_ray.learning.evaluation import MOVING_SHARE
 from tats_ray.models.policy import FixedPolicy
 from tats_ray.models.zoo import num_visible
@@ -62,16 +62,8 @@ def draw_panel(
     mask_ratio: float | None = None,
 ) -> None:
     """The picture itself, from networks that are already here."""
-    data = main.config.data
-    dataset = ClipDataset(
-        entries=[VideoEntry(str(video), None)],
-        num_frames=data.num_frames,
-        image_size=data.image_size,
-        stride=data.stride,
-        min_frames=data.min_frames,
-        augment="center",
-        backend=data.decoder,
-    )
+    entries = [VideoEntry(str(video), None)]
+    dataset = clip_dataset(main.config.data, entries, is_centered=True)
     clips = dataset[0, 0].pixels.unsqueeze(0)
     count = num_visible(main.config.sampler, main.grid)
     if mask_ratio is not None:
