@@ -9,11 +9,13 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 TEST_ENV := RAY_AUTH_MODE=disabled RAY_USAGE_STATS_ENABLED=0
 FLAGS ?=
 
-.PHONY: demo test check bench lock clean help
+.PHONY: demo test test-rllib test-hf457 check bench lock clean help
 
 help:
 	@echo "make demo    train on synthetic videos and show what was learned (under 5 minutes)"
 	@echo "make test    run the tests"
+	@echo "make test-rllib   run the RLlib example in an environment of its own"
+	@echo "make test-hf457   run the tests of the export with transformers 4.57"
 	@echo "make check   formatting, lint, strict types"
 	@echo "make bench   speed and memory, as ratios"
 
@@ -36,9 +38,32 @@ check: $(VENV)/installed
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 
+# RLlib pins an older Gymnasium: an environment of its own, over the packages of the first.
+$(VENV)-rllib/installed: $(VENV)/installed
+	@$(BIN)/python -m venv $(VENV)-rllib
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	> "$$($(VENV)-rllib/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/base.pth"
+	@$(VENV)-rllib/bin/python -m pip install --quiet --disable-pip-version-check "ray[rllib]==2.60.0"
+	@touch $@
+
+test-rllib: $(VENV)-rllib/installed
+	@$(TEST_ENV) PYTHONPATH=. $(VENV)-rllib/bin/python examples/rllib_ppo.py $(FLAGS)
+
+# transformers 4.57 loads what is exported as 5.18 and newer do; an environment over the first.
+$(VENV)-hf457/installed: $(VENV)/installed
+	@$(BIN)/python -m venv $(VENV)-hf457
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	> "$$($(VENV)-hf457/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/base.pth"
+	@$(VENV)-hf457/bin/python -m pip install --quiet --disable-pip-version-check "transformers==4.57.6"
+	@touch $@
+
+test-hf457: $(VENV)-hf457/installed
+	@$(TEST_ENV) PYTHONPATH=. $(VENV)-hf457/bin/python -m pytest tests/test_huggingface.py $(FLAGS)
+
 bench: $(VENV)/installed
 	@$(BIN)/python benchmarks/sampler.py
 	@$(BIN)/python benchmarks/step.py
+	@$(BIN)/python benchmarks/env.py
 
 # Exact versions of everything that is installed now; GPU libraries exist for x86-64 Linux only.
 lock: $(VENV)/installed
@@ -47,4 +72,4 @@ lock: $(VENV)/installed
 	> requirements.lock
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-rllib $(VENV)-hf457 build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -6,129 +6,218 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
+from tats_ray.envs.episode import ClipDraws, Episode
+from tats_ray.envs.memory import Remembered, random_error
+from tats_ray.envs.observations import clip_features, observation_space, round_features
+from tats_ray.envs.task import TaskOptions, build_task
 from torch import Tensor
 
 from tats_ray.core.errors import UsageError
-from tats_ray.core.grid import TokenGrid
-from tats_ray.core.protocols import Scorer
-from tats_ray.ops.rewards import REWARDS, clip_return
+from tats_ray.core.protocols import ProbingScorer
+from tats_ray.ops.rewards import clip_return
+from tats_ray.view.overlay import draw_overlay
 
 ArrayKind = Literal["torch", "numpy"]
+_RESET_OPTIONS = ("clips", "token_motion", "clip_idx", "reset_mask")
 
 
 class TokenSelectionVectorEnv(VectorEnv[Any, Any, Any]):
     """Choose which tokens of each clip stay visible; earn by what is reconstructed from them.
 
-    * State: the clip's token embeddings, `B N D`.
-    * Action: `num_visible` distinct token indices per clip, `B K`, any order.
+    * State: what `observation` says: scalars per token, embeddings, or pixels.
+    * Action: `num_visible` distinct token indices per clip, or a score per token, of which the
+      highest are taken.
     * Step: the masked autoencoder reconstructs the hidden tokens. With a scorer that learns, this
       is its training step, and the reward drifts as it does.
-    * Reward: `reward(error)` averaged over hidden tokens, one number per clip; per token in
+    * Reward: the reward function, averaged over hidden tokens: one number per clip; per token in
       `info["token_reward"]`, raw errors in `info["token_error"]`, both `B N`.
-    * Episode: one step; `terminated` is always True. Call `reset` before the next step: there is
-      no automatic reset, because the next clips come from the caller.
+    * Episode: one step; `terminated` is always True. With clips of its own, the environment shows
+      the next ones at once (same-step autoreset); with clips from the caller there is no automatic
+      reset.
+
+    See docs/environments.md, and `TaskOptions` for all options.
 
     Args:
         num_envs: clips per batch.
-        scorer: the autoencoder, learning or frozen.
-        grid: lattice of tokens.
-        width: width of a token embedding, D.
-        num_visible: tokens to choose, K.
-        reward: name in `tats_ray.ops.rewards.REWARDS`.
         arrays: `torch` hands tensors through on their device; `numpy` is Gymnasium's own kind.
+        autoreset: False leaves every reset to the caller.
 
     Version History:
-        v0: one-step episodes; rewards token_error, clip_error, negative_clip_error.
+        v0: one-step episodes.
     """
 
-    metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012
 
     def __init__(
         self,
-        num_envs: int,
+        num_envs: int = 1,
         *,
-        scorer: Scorer,
-        grid: TokenGrid,
-        width: int,
-        num_visible: int,
-        reward: str = "token_error",
         arrays: ArrayKind = "numpy",
+        render_mode: str | None = None,
+        autoreset: bool = True,
+        num_rounds: int | None = None,
+        **options: Any,
     ) -> None:
-        if reward not in REWARDS:
-            raise UsageError(f"env.reward {reward!r} is not known; known: {', '.join(REWARDS)}")
-        self.num_envs = num_envs
-        self.scorer = scorer
-        self.grid = grid
-        self.num_visible = num_visible
-        self.reward = REWARDS[reward]
+        task = build_task(TaskOptions(**options), num_rounds)
+        if render_mode not in (None, "rgb_array"):
+            raise UsageError(f"render_mode {render_mode!r} is not known; known: rgb_array")
+        self.task, self.scorer, self.grid = task, task.scorer, task.grid
+        self.num_envs, self.num_visible = num_envs, task.num_visible
+        self.num_rounds = num_rounds
         self.arrays: ArrayKind = arrays
-        self.single_observation_space = spaces.Box(
-            -np.inf, np.inf, (grid.num_tokens, width), np.float32
+        self.render_mode = render_mode
+        is_automatic = autoreset and task.source is not None
+        mode = AutoresetMode.SAME_STEP if is_automatic else AutoresetMode.DISABLED
+        self.metadata = {**self.metadata, "autoreset_mode": mode}
+        self.autoreset_mode = mode  # where torchrl looks for it
+        self.single_observation_space = observation_space(
+            task.observation, task.grid, task.width, has_rounds=num_rounds is not None
         )
-        self.single_action_space = spaces.MultiDiscrete([grid.num_tokens] * num_visible)
+        self.single_action_space = task.action.space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self._clips: Tensor | None = None
-        self._tokens: Tensor | None = None
+        self._features = Remembered(lambda clips, _: clip_features(clips, task.grid))
+        if isinstance(self.scorer, ProbingScorer):
+            self._random_error = Remembered(
+                random_error(self.scorer, task.grid, task.num_visible),
+                is_lasting=getattr(self.scorer, "is_frozen", False),
+            )
+        self.draws = ClipDraws(task.source, task.grid, num_envs)
+        self._episode: Episode | None = None
+        self._static: Tensor
+        self._picture: Episode | None = None
 
     def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode on `options["clips"]`, uint8 `B C F H W`.
+        """Begin an episode in every row.
+
+        Args:
+            seed: of the first row; the others count on from it.
+            options: `clips`, uint8 `B C F H W`, with `token_motion`, `B N`, where it is known; or
+                `clip_idx`, `B`, to choose from the environment's own; else they are drawn.
 
         Raises:
-            UsageError: without clips, or with clips of another number or shape.
+            UsageError: without clips, with clips of another number or shape, or unknown options.
         """
-        super().reset(seed=seed)
-        clips = (options or {}).get("clips")
-        expected = (self.num_envs, *self.grid.clip_shape)
-        if clips is None:
-            raise UsageError('reset needs options={"clips": uint8 tensor of shape (B C F H W)}')
-        clips = torch.as_tensor(clips)
-        if tuple(clips.shape) != expected or clips.dtype != torch.uint8:
-            raise UsageError(
-                f"clips are {clips.dtype} {tuple(clips.shape)}, expected torch.uint8 {expected}"
-            )
-        self._clips = clips
-        self._tokens = self.scorer.embed(clips)
-        return self._hand_out(self._tokens), {}
+        options = options or {}
+        _check_options(options)
+        if seed is not None:
+            super().reset(seed=self.draws.seed(seed)[0])
+        elif not self.draws.row_random:
+            self.draws.seed(self.np_random.integers(2**31, size=self.num_envs).tolist())
+        if options.get("clips") is None:
+            return self._begin(self.draws.draw(options.get("clip_idx")))
+        return self._begin(self.draws.take(options["clips"], options.get("token_motion")))
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """Reconstruct each clip from the chosen tokens.
+        """Reconstruct each clip from the tokens chosen so far.
 
         Raises:
-            UsageError: for a step without a reset, and for anything but `num_visible` distinct
-                tokens in range; never repaired silently.
+            UsageError: for a step without a reset, and for an action that does not name the right
+                number of distinct tokens; never repaired silently.
         """
-        if self._clips is None or self._tokens is None:
+        at = self._episode
+        if at is None:
             raise UsageError("step was called after the episode's end; call reset first")
-        visible_idx = self._checked(torch.as_tensor(actions))
-        error = self.scorer.score(self._clips, visible_idx)
-        visible_idx = visible_idx.to(error.device)
-        reward = self.reward(error, visible_idx)
-        observation = self._hand_out(self._tokens)
-        self._clips = self._tokens = None
-        info = {"token_reward": self._hand_out(reward), "token_error": self._hand_out(error)}
-        ended = np.ones(self.num_envs, dtype=bool)
-        returns = self._hand_out(clip_return(reward, visible_idx))
-        return observation, returns, ended, np.zeros_like(ended), info
+        at.show(self.task.action.read(actions, at.shown))
+        at.error = self.scorer.score(at.clips, at.visible_idx)
+        visible_idx = at.visible_idx = at.visible_idx.to(at.error.device)
+        reward = self.task.reward(at.error, visible_idx, **self._reward_needs(at))
+        gain = at.gain(clip_return(reward, visible_idx))
+        info = {"token_reward": reward, "token_error": at.error}
+        if at.motion is not None:
+            info["token_motion"] = at.motion
+            info["motion_share"] = at.motion.to(visible_idx.device).gather(1, visible_idx).mean(1)
+        is_over = visible_idx.shape[1] >= self.num_visible
+        observation, handed = self._observe(at), self._hand_out_all(info)
+        if is_over:
+            observation, handed = self._end(observation, handed)
+        ended = np.full(self.num_envs, is_over)
+        return observation, self._hand_out(gain), ended, np.zeros_like(ended), handed
 
-    def _checked(self, visible_idx: Tensor) -> Tensor:
-        shape, tokens = tuple(visible_idx.shape), self.grid.num_tokens
-        if len(shape) != 2 or shape[0] != self.num_envs or shape[1] != self.num_visible:
+    def render(self) -> Any:
+        """The last mask of each row over its frames, one row of time slots: visible is bright."""
+        if self.render_mode is None:
+            raise UsageError('nothing is drawn without render_mode="rgb_array"')
+        if self._picture is None:
+            raise UsageError("render was called before the first reset; call reset first")
+        clips, shown = self._picture.clips.cpu(), self._picture.shown.cpu()
+        rows = zip(clips, shown, strict=True)
+        return tuple(draw_overlay(clip, row, self.grid) for clip, row in rows)
+
+    def _begin(self, episode: Episode) -> tuple[Any, dict[str, Any]]:
+        if "motion" in self.task.reward.needs and episode.motion is None:
             raise UsageError(
-                f"action has shape {shape}, expected ({self.num_envs}, {self.num_visible}): "
-                "so many token indices per clip"
+                f"reward {self.task.reward_name!r} needs true motion, which is not known of these "
+                "clips; use synthetic ones, or another reward"
             )
-        if visible_idx.is_floating_point() or visible_idx.min() < 0 or visible_idx.max() >= tokens:
-            raise UsageError(f"action must hold whole token indices in [0, {tokens})")
-        ordered = visible_idx.sort(dim=1).values
-        if (ordered[:, 1:] == ordered[:, :-1]).any():
-            raise UsageError("action names a token twice; each clip needs distinct tokens")
-        return visible_idx.long()
+        self._episode = self._picture = episode
+        self._static = self._look(episode)
+        info = {} if episode.motion is None else {"token_motion": episode.motion}
+        return self._observe(episode), self._hand_out_all(info)
+
+    def _look(self, episode: Episode) -> Tensor:
+        """The part of an observation that stays as it is through an episode."""
+        if self.task.observation == "clip":
+            return episode.clips
+        if self.task.observation == "tokens":
+            return self.scorer.embed(episode.clips)
+        return self._features(episode.clips, episode.numbers)
+
+    def _observe(self, episode: Episode) -> Any:
+        seen = self._static
+        if self.num_rounds is not None:
+            news = round_features(episode.shown, episode.error)
+            seen = torch.cat([seen, news.to(seen)], dim=-1)
+        if self.task.observation == "features":
+            seen = seen.flatten(1)
+        return self._hand_out(seen)
+
+    def _reward_needs(self, episode: Episode) -> dict[str, Tensor]:
+        needs = {}
+        if "random_error" in self.task.reward.needs:
+            needs["random_error"] = self._random_error(episode.clips, episode.numbers)
+        if "motion" in self.task.reward.needs:
+            assert episode.motion is not None  # or the episode would not have begun
+            needs["motion"] = episode.motion
+        return {name: value.to(episode.error.device) for name, value in needs.items()}
+
+    def _end(self, observation: Any, info: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """After the last step: the next episode, where it begins by itself."""
+        if self.autoreset_mode is AutoresetMode.DISABLED:
+            self._episode = None
+            return observation, info
+        picture = self._picture
+        following, start = self._begin(self.draws.draw())
+        self._picture = picture
+        everyone = np.ones(self.num_envs, dtype=bool)
+        final = {"final_obs": observation, "final_info": info}
+        marks = {f"_{name}": everyone for name in final}
+        return following, {**info, **start, **final, **marks}
 
     def _hand_out(self, tensor: Tensor) -> Any:
-        return tensor if self.arrays == "torch" else tensor.float().cpu().numpy()
+        if self.arrays == "torch":
+            return tensor
+        tensor = tensor if tensor.dtype == torch.uint8 else tensor.float()
+        # Users keep what they are given, so nothing is handed out twice.
+        return tensor.detach().cpu().numpy().copy()
+
+    def _hand_out_all(self, info: dict[str, Tensor]) -> dict[str, Any]:
+        """Gymnasium's vector form has beside each array which rows it holds for."""
+        handed = {name: self._hand_out(value) for name, value in info.items()}
+        if self.arrays == "torch":
+            return handed
+        everyone = np.ones(self.num_envs, dtype=bool)
+        return {**handed, **{f"_{name}": everyone for name in handed}}
+
+
+def _check_options(options: dict[str, Any]) -> None:
+    unknown = sorted(options.keys() - set(_RESET_OPTIONS))
+    if unknown:
+        known = ", ".join(_RESET_OPTIONS)
+        raise UsageError(f"reset option {unknown[0]!r} is not known; known: {known}")
+    if not np.all(options.get("reset_mask", True)):
+        raise UsageError("all episodes end together, so all must be reset together")

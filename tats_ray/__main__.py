@@ -69,6 +69,194 @@ class Data:
 
 
 @dataclass(frozen=True)
+class New:
+    """Start something of your own: `algorithm` writes a short file that works, and its test."""
+
+    what: tyro.conf.Positional[Literal["algorithm"]]
+    """What to start."""
+    name: tyro.conf.Positional[str]
+    """Of the module, like my_algorithm."""
+    folder: Path = Path()
+    """Where the two files go; default: here."""
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Say whether runs of other settings differ by more than their seeds do."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Run folders; those that differ in their seed alone form a group."""
+    metric: str = "eval/error"
+    """What to compare, as docs/metrics.md names it."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """One page about an environment: state, action, reward and its sign, sizes, speed."""
+
+    id: str = "TATS/TokenSelection-v0"
+    """Gymnasium id; `module:Namespace/Name-vN` for one of another package."""
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Train every algorithm against the tiny frozen autoencoder, and measure all of them alike."""
+
+    clips: int = 256
+    """Fixed clips that everything is measured on."""
+    steps: int = 100
+    """Updates of each learner."""
+    seeds: int = 3
+    """Times that each learner is trained."""
+
+
+@dataclass(frozen=True)
+class Env:
+    """Look at the environments: `card` describes one, `baseline` measures the algorithms."""
+
+    action: (
+        Annotated[Card, tyro.conf.subcommand("card")]
+        | Annotated[Baseline, tyro.conf.subcommand("baseline")]
+    )
+
+
+@dataclass(frozen=True)
+class Inspect:
+    """Say what a checkpoint is and what it holds; runs nothing that is in it."""
+
+    checkpoint: tyro.conf.Positional[Path]
+    """Run folder, checkpoint, transformers folder, or weight file (.pth, .safetensors)."""
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Write a checkpoint in another form: a run folder, or a file with the official names."""
+
+    checkpoint: tyro.conf.Positional[Path]
+    """Anything that `inspect` knows."""
+    out: tyro.conf.Positional[Path]
+    """Run folder to write; or a .pth or .safetensors file, which gets the official names."""
+    config: Path | None = None
+    """Settings of a run that starts from these weights; default: those of the file's own model."""
+    allow_partial: bool = False
+    """Take a checkpoint that lacks more than 5 % of the autoencoder, as an encoder alone does."""
+    num_frames: int = 0
+    """Frames of a clip, where the file does not say; default 16."""
+    image_size: int = 0
+    """Pixels of a clip along each side, likewise; default 224."""
+
+
+@dataclass(frozen=True)
+class Ckpt:
+    """Work on checkpoints: `inspect` says what a file is, `convert` changes its form."""
+
+    action: (
+        Annotated[Inspect, tyro.conf.subcommand("inspect")]
+        | Annotated[Convert, tyro.conf.subcommand("convert")]
+    )
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a checkpoint for another library: `hf` is a folder that transformers loads."""
+
+    form: tyro.conf.Positional[Literal["hf"]]
+    """For whom."""
+    checkpoint: tyro.conf.Positional[Path]
+    """Anything that `tats ckpt inspect` knows."""
+    out: tyro.conf.Positional[Path]
+    """Folder to write; new."""
+    num_frames: int = 0
+    """Frames of a clip, where the file does not say; default 16."""
+    image_size: int = 0
+    """Pixels of a clip along each side, likewise; default 224."""
+
+
+@dataclass(frozen=True)
+class Extract:
+    """Write what a frozen encoder says about the videos of a list to a safetensors file."""
+
+    checkpoint: tyro.conf.Positional[Path]
+    """Anything that `tats ckpt inspect` knows."""
+    list: tyro.conf.Positional[Path]
+    """List of videos, with labels or without."""
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("features.safetensors")
+    """File to write."""
+    pool: Literal["mean", "tokens"] = "mean"
+    """One vector per view, or one per token."""
+    views: str = "1x1"
+    """CLIPSxCROPS of every video: along the time, and along the longer side."""
+    sampling: Literal["dense", "segments"] = "dense"
+    """segments takes a frame from each equal part of the video."""
+    num_frames: int = 0
+    """Frames of a clip, where the checkpoint does not say; default 16."""
+    image_size: int = 0
+    """Pixels of a clip along each side, likewise; default 224."""
+    stride: int = 0
+    """Video frames from one clip frame to the next; default: as it was trained, or 2."""
+    workers: int = 0
+    """Processes that decode; they change nothing but the speed."""
+    device: str = "auto"
+    """cpu, cuda, or auto: the GPU where there is one."""
+    max_gb: float = 16.0
+    """Largest size of the features."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Measure what the features of a frozen encoder are worth for telling classes apart."""
+
+    kind: tyro.conf.Positional[Literal["linear", "attentive", "knn"]]
+    """linear reads mean-pooled tokens, attentive all of them with one query; knn learns nothing."""
+    checkpoint: tyro.conf.Positional[Path]
+    """Anything that `tats ckpt inspect` knows."""
+    data: tyro.conf.Positional[Path | None] = None
+    """Folder with train.csv and val.csv; or name both with --train and --val."""
+    train: Path | None = None
+    """List of labelled videos to learn from."""
+    val: Path | None = None
+    """List of labelled videos to measure on."""
+    preset: Literal["sgd", "ft-like"] = "sgd"
+    """Of linear: batch norm and SGD, or layer norm and AdamW as in fine-tuning."""
+    train_views: str = "1x1"
+    """CLIPSxCROPS of every training video; each epoch draws one of them."""
+    val_views: str = "2x3"
+    """CLIPSxCROPS of every validation video, averaged; 5x3 for Kinetics-400."""
+    sampling: Literal["dense", "segments"] = "dense"
+    """segments takes a frame from each equal part of the video."""
+    epochs: int = 0
+    """Passes over the features; 0 is the preset's."""
+    batch_size: int = 0
+    """Videos per training step; 0 is the preset's 256."""
+    lrs: tuple[float, ...] = ()
+    """Learning rates to try, for a batch of 256; default: the preset's."""
+    weight_decays: tuple[float, ...] = ()
+    """Weight decays to try with each of them; default: the preset's."""
+    k: int = 20
+    """Neighbours of knn."""
+    temperature: float = 0.07
+    """Of the neighbours' weights."""
+    seed: int = 0
+    """Of the heads, their batches, and the held-out part of the training list."""
+    untrained: bool = False
+    """Probe freshly drawn weights in the checkpoint's shape: the baseline to beat."""
+    num_frames: int = 0
+    """Frames of a clip, where the checkpoint does not say; default 16."""
+    image_size: int = 0
+    """Pixels of a clip along each side, likewise; default 224."""
+    stride: int = 0
+    """Video frames from one clip frame to the next; default: as it was trained, or 2."""
+    workers: int = 0
+    """Processes that decode; they change nothing but the speed."""
+    device: str = "auto"
+    """cpu, cuda, or auto: the GPU where there is one."""
+    out: Path | None = None
+    """Folder for results and cached features; default: the run's."""
+    max_gb: float = 16.0
+    """Largest size of the features of one list; they are held in memory."""
+
+
+@dataclass(frozen=True)
 class Fields:
     """List every field of the configuration, with its default and its meaning."""
 
@@ -78,6 +266,13 @@ Command = (
     | Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[ShowMasks, tyro.conf.subcommand("show-masks")]
     | Annotated[Data, tyro.conf.subcommand("data")]
+    | Annotated[Env, tyro.conf.subcommand("env")]
+    | Annotated[New, tyro.conf.subcommand("new")]
+    | Annotated[Compare, tyro.conf.subcommand("compare")]
+    | Annotated[Ckpt, tyro.conf.subcommand("ckpt")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
+    | Annotated[Extract, tyro.conf.subcommand("extract")]
+    | Annotated[Probe, tyro.conf.subcommand("probe")]
     | Annotated[Fields, tyro.conf.subcommand("fields")]
 )
 
@@ -132,11 +327,124 @@ def run(command: object, flags: Sequence[str]) -> None:
             seed=command.seed,
         )
         print(f"{made.train_list}\n{made.val_list}")
+    elif isinstance(command, Env):
+        _run_env(command.action)
+    elif isinstance(command, New):
+        from tats_ray.recipes.new_algorithm import new_algorithm
+
+        files = new_algorithm(command.name, command.folder)
+        print(f"{files.source}\n{files.test}\n{files.train_command}")
+    elif isinstance(command, Compare):
+        from tats_ray.recipes.compare import compare
+
+        compare(command.runs, command.metric)
+    elif isinstance(command, Ckpt):
+        _run_ckpt(command.action)
+    elif isinstance(command, Export):
+        from tats_ray.recipes.export_hf import export_hf
+
+        sizes = {"num_frames": command.num_frames, "image_size": command.image_size}
+        print(export_hf(command.checkpoint, command.out, **sizes))
+    elif isinstance(command, Extract):
+        _run_extract(command)
+    elif isinstance(command, Probe):
+        _run_probe(command)
     elif isinstance(command, Fields):
         from tats_ray.config.load import field_docs
 
         for name, meaning, default in field_docs():
             print(f"{name} = {default!r}\n    {meaning}")
+
+
+def _run_env(action: Card | Baseline) -> None:
+    if isinstance(action, Card):
+        from tats_ray.recipes.env_card import env_card
+
+        env_card(action.id)
+        return
+    from tats_ray.recipes.env_baseline import env_baseline
+
+    env_baseline(num_clips=action.clips, num_steps=action.steps, num_seeds=action.seeds)
+
+
+def _run_ckpt(action: Inspect | Convert) -> None:
+    if isinstance(action, Inspect):
+        from tats_ray.recipes.inspect_checkpoint import inspect
+
+        for what, how_much in inspect(action.checkpoint):
+            print(f"{what:>14}  {how_much}")
+        return
+    from tats_ray.recipes.convert import convert
+
+    for line in convert(
+        action.checkpoint,
+        action.out,
+        config=action.config,
+        allow_partial=action.allow_partial,
+        num_frames=action.num_frames,
+        image_size=action.image_size,
+    ):
+        print(line)
+
+
+def _run_extract(command: Extract) -> None:
+    from tats_ray.data.views import ViewPlan
+    from tats_ray.recipes.extract import extract
+
+    out = extract(
+        command.checkpoint,
+        command.list,
+        command.out,
+        plan=ViewPlan.parse(command.views, command.sampling),
+        pool=command.pool,
+        num_workers=command.workers,
+        device=command.device,
+        max_gb=command.max_gb,
+        num_frames=command.num_frames,
+        image_size=command.image_size,
+        stride=command.stride,
+    )
+    print(out)
+
+
+def _run_probe(command: Probe) -> None:
+    from tats_ray.data.views import ViewPlan
+    from tats_ray.learning.probe_recipes import recipe
+    from tats_ray.recipes.labelled import find_lists
+    from tats_ray.recipes.probe import ProbeRequest, probe
+
+    train_list, val_list = find_lists(command.data, command.train, command.val)
+    heads = None
+    if command.kind != "knn":
+        heads = recipe(
+            command.kind,
+            preset=command.preset,
+            epochs=command.epochs,
+            batch_size=command.batch_size,
+            lrs=command.lrs,
+            weight_decays=command.weight_decays,
+        )
+    probe(
+        ProbeRequest(
+            checkpoint=command.checkpoint,
+            train_list=train_list,
+            val_list=val_list,
+            recipe=heads,
+            train_views=ViewPlan.parse(command.train_views, command.sampling),
+            val_views=ViewPlan.parse(command.val_views, command.sampling),
+            k=command.k,
+            temperature=command.temperature,
+            seed=command.seed,
+            is_untrained=command.untrained,
+            num_frames=command.num_frames,
+            image_size=command.image_size,
+            stride=command.stride,
+            num_workers=command.workers,
+            device=command.device,
+            out=command.out,
+            max_gb=command.max_gb,
+        )
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -72,16 +72,17 @@ def random_clips(*name: str | int, count: int = 2) -> Tensor:
 class SmallBatch:
     pixels: Tensor
     num_replaced: int = 0
+    motion: Tensor | None = None
 
 
 class CountingClient(LocalPolicyClient):
     """The in-process client; `updates` holds (entries announced, rollouts in the memory)."""
 
-    def __init__(self, learner: PolicyLearner) -> None:
-        super().__init__(learner)
+    def __init__(self, learner: PolicyLearner, *, max_staleness: int = 0) -> None:
+        super().__init__(learner, max_staleness=max_staleness)
         self.updates: list[tuple[int, int]] = []
 
-    def update(self, num_entries: int) -> PolicyUpdate:
+    def update(self, num_entries: int) -> PolicyUpdate | None:
         self.updates.append((num_entries, len(self.memory)))
         return super().update(num_entries)
 
@@ -106,6 +107,8 @@ class SmallRun:
     ) -> None:
         optim = optim or OptimConfig(batch_size=2, base_lr=0.1, warmup_epochs=0.5)
         self.batches_per_epoch = batches_per_epoch
+        algorithm = algorithm or PPOConfig(lr=1e-2)
+        self.clips_per_step = optim.batch_size // algorithm.masks_per_clip
         self.learner = MAELearner(
             small_mae(seed),
             optim,
@@ -114,10 +117,9 @@ class SmallRun:
             global_batch=optim.batch_size,
         )
         owned = small_policy(seed)
-        algorithm = algorithm or PPOConfig(lr=1e-2)
         self.policy_learner = PolicyLearner(owned, algorithm.build(owned), seed=seed)
         self.acting = small_policy(seed)
-        self.client = CountingClient(self.policy_learner)
+        self.client = CountingClient(self.policy_learner, max_staleness=loop.max_staleness)
         env = gymnasium.make_vec(
             EnvConfig().id,
             num_envs=optim.batch_size,
@@ -125,6 +127,7 @@ class SmallRun:
             grid=GRID,
             width=WIDTH,
             num_visible=num_visible,
+            reward=algorithm.default_reward,
             arrays="torch",
         )
         self.loop = PretrainLoop(
@@ -137,6 +140,7 @@ class SmallRun:
             main=Stage(self.acting, env, num_visible),
             client=self.client,
             hooks=self,
+            masks_per_clip=algorithm.masks_per_clip,
         )
         self.metrics: list[dict[str, float]] = []
         self.epochs_ended = 0
@@ -144,7 +148,7 @@ class SmallRun:
 
     def batches(self, epoch: int, first: int) -> Iterator[SmallBatch]:
         for index in range(first, self.batches_per_epoch):
-            yield SmallBatch(random_clips("batch", epoch, index))
+            yield SmallBatch(random_clips("batch", epoch, index, count=self.clips_per_step))
 
     def on_batch(self, loop: PretrainLoop, metrics: Mapping[str, float], batch: Batch) -> None:
         self.metrics.append(dict(metrics))

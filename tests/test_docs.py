@@ -13,6 +13,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +22,29 @@ import torch
 import yaml
 
 from tats_ray.__main__ import Pretrain, parse
-from tats_ray.algorithms.reinforce import ReinforceConfig
+from tats_ray.algorithms.grpo import GRPOConfig
 from tats_ray.config.load import (
+    ALGORITHMS,
     OFFICIAL_FLAGS,
+    algorithm_class,
+    dump_config,
     field_docs,
     load_config,
     parse_config,
     parse_flags,
 )
-from tats_ray.config.schema import LoopConfig
+from tats_ray.config.schema import AlgorithmConfig, LoopConfig
 from tats_ray.core.grid import TokenGrid
 from tats_ray.core.seeds import stream
 from tats_ray.core.types import Rollout
+from tats_ray.data.synthetic import synthesize
+from tats_ray.learning import checkpoint as checkpoints
+from tats_ray.learning.checkpoint import Checkpoint
 from tats_ray.learning.evaluation import Evaluator, ValidationSet
+from tats_ray.learning.loop import Position
+from tats_ray.learning.mae_learner import MAELearner
 from tats_ray.models.policy import SamplerPolicy
+from tats_ray.models.zoo import build_mae, token_grid
 from tats_ray.view.glossary import GLOSSARY
 
 ROOT = Path(__file__).parents[1]
@@ -89,6 +99,21 @@ def metrics_table() -> str:
     return table(("Metric", "Meaning"), rows)
 
 
+def algorithm_fields(name: str) -> dict[str, Any]:
+    """Field -> default, without those that every algorithm has."""
+    shared = {f.name for f in dataclass_fields(AlgorithmConfig)}
+    own = dataclass_fields(algorithm_class(name))
+    return {f.name: f.default for f in own if f.name not in shared}
+
+
+def algorithms_table() -> str:
+    rows = [
+        (f"`{name}`", ", ".join(f"`{k}` = `{shown(v)}`" for k, v in algorithm_fields(name).items()))
+        for name in ALGORITHMS
+    ]
+    return table(("Name", "Fields of its own, with defaults"), rows)
+
+
 def demo_table() -> str:
     """Where the demo's method differs from the paper's; places and machines are left out."""
     paper, demo = (dict(leaves(asdict(load_config(path)))) for path in (PAPER, DEMO))
@@ -110,6 +135,7 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 
 TABLES = {
+    "algorithms": algorithms_table,
     "flags": flags_table,
     "fields": fields_table,
     "metrics": metrics_table,
@@ -201,6 +227,7 @@ def test_links_and_named_files_exist(page: Path) -> None:
 def test_named_fields_and_metrics_exist(page: Path) -> None:
     names = {name for name, _, _ in field_docs()}
     branches = {name.split(".")[0] for name in names if "." in name} - {"data"}
+    names |= {f"algorithm.{field}" for name in ALGORITHMS for field in algorithm_fields(name)}
     for word in re.findall(r"`(\w+\.\w+)(?::[^`]*)?`", page.read_text()):
         if word.split(".")[0] in branches and not word.endswith((".py", ".yaml", ".protocols")):
             assert word in names, word
@@ -211,7 +238,7 @@ def test_named_fields_and_metrics_exist(page: Path) -> None:
 
 def test_glossary_holds_the_metrics_of_a_run_and_no_others(small_run: Any) -> None:
     logged: set[str] = set()
-    for algorithm in (None, ReinforceConfig(lr=1e-2)):
+    for algorithm in (None, GRPOConfig(lr=1e-2, group_size=2)):
         run = small_run(loop=LoopConfig(epochs=1, mae_only_epochs=0), algorithm=algorithm)
         run.loop.run()
         logged = logged.union(*run.metrics)
@@ -278,6 +305,28 @@ def test_plug_in_of_the_architecture_page_trains(
     assert {f"policy/{name}" for name in metrics} <= set(GLOSSARY)
     # Uniform would give the hard quarter of the tokens a quarter of the probability.
     assert flat_policy.evaluate(tokens).log_prob.exp()[:, hard].sum(1).mean() > 0.3
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/checkpoints.md"])
+def test_python_about_checkpoints_runs(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a folder that holds a checkpoint of the demo's model, and one of its videos."""
+    monkeypatch.chdir(tmp_path)
+    config = load_config(DEMO)
+    grid = token_grid(config.data, config.model)
+    synthesize(tmp_path / "data" / "demo", num_train=1, num_val=1, num_frames=16, workers=1)
+    mae = build_mae(config.model, grid, seed=0)
+    learner = MAELearner(mae, config.optim, steps_per_epoch=1, total_steps=1, global_batch=1)
+    found = Checkpoint(Position(), learner.state_dict(), None, dump_config(config))
+    checkpoints.save(tmp_path / "runs" / "debug_cpu", found, keep_last=1)
+    names: dict[str, Any] = {}
+    (source,) = (body for body in fences(ROOT / page, "python") if "tats_ray.load(" in body)
+    exec(compile(source, page, "exec"), names)
+    assert names["features"].shape == (1, mae.width)
+    if page == "README.md":
+        assert len(source.splitlines()) <= 5
+        assert names["tokens"].shape == (1, grid.num_tokens, mae.width)
 
 
 def test_yaml_of_the_readme_is_a_valid_algorithm() -> None:

@@ -21,13 +21,13 @@ FLOORS = {
     "view": 2,
     "algorithms": 3,
     "learning": 3,
-    "envs": 3,
+    "envs": 4,
     "runtime": 4,
     "recipes": 5,
     "__main__": 6,
 }
 """A module imports from lower floors and its own folder; rooms of one floor do not know each other.
-`tats_ray/__init__.py` imports nothing of ours."""
+`tats_ray/__init__.py` imports the environments' ids and nothing else of ours."""
 
 DOORS = {
     "ray": ("runtime/",),
@@ -38,10 +38,17 @@ DOORS = {
     "pydantic": ("config/",),
     "tyro": ("__main__.py",),
     "gymnasium": ("envs/", "runtime/"),
+    "stable_baselines3": (),
+    "torchrl": (),
     "rich": ("view/",),
     "matplotlib": ("view/",),
     "tensorboard": ("view/",),
-    "safetensors": ("learning/checkpoint.py",),
+    "safetensors": (
+        "learning/checkpoint.py",
+        "learning/feature_cache.py",
+        "learning/weight_files.py",
+    ),
+    "transformers": (),
     "jaxtyping": ("core/arrays.py",),
     "beartype": (),
 }
@@ -95,7 +102,7 @@ def test_module_imports_only_lower_floors_and_its_own_folder(name: str) -> None:
     own = room(name)
     ours = {target for target in imports(name) if target.split(".")[0] in ("tats_ray", "envs")}
     if not own:
-        assert ours == set()
+        assert ours == {"tats_ray.envs"}
         return
     breaches = {
         target
@@ -198,6 +205,7 @@ class Env:
 class Batch:
     pixels = torch.randint(256, (2, *grid.clip_shape), dtype=torch.uint8)
     num_replaced = 0
+    motion = None
 
 
 class Hooks:

@@ -14,10 +14,13 @@ from tats_ray.core.arrays import Float
 from tats_ray.core.errors import NonFiniteError
 from tats_ray.core.types import Evaluation, Metrics, Rollout
 from tats_ray.models.policy import SamplerPolicy
-from tats_ray.ops.losses import approx_kl, explained_variance
+from tats_ray.ops.losses import approx_kl
 from tats_ray.ops.optim import adamw
 from tats_ray.ops.rewards import clip_return
 from tats_ray.ops.selection import entropy
+
+_LOOK_BACK = 1 / 8
+"""After an update, this part of the clips is evaluated again, to see how far the policy moved."""
 
 
 class PolicyGradient:
@@ -48,6 +51,11 @@ class PolicyGradient:
         """What to minimise on one entry, and scalars about it."""
         raise NotImplementedError
 
+    def moved(self, rollout: Rollout, now: Evaluation) -> Metrics:
+        """How far the update took the policy from the one that drew `rollout`."""
+        log_ratio = now.log_prob - rollout.log_prob
+        return {"approx_kl": approx_kl(log_ratio, rollout.log_prob).item()}
+
     def update(self, rollouts: Sequence[Rollout], *, generator: torch.Generator) -> Metrics:
         """Improve the policy in place.
 
@@ -56,7 +64,7 @@ class PolicyGradient:
             generator: draws the order of entries.
 
         Returns:
-            Means over the optimiser steps.
+            Means over the optimiser steps, and what `moved` says after the last of them.
 
         Raises:
             NonFiniteError: for a loss that is not finite; the policy is left as it was.
@@ -64,11 +72,25 @@ class PolicyGradient:
         if self.takes_all_entries:
             rollouts = [Rollout.concatenate(rollouts)]
         order = torch.randperm(len(rollouts), generator=generator).tolist()
-        history = [self._step(rollouts[order[j % len(order)]]) for j in range(self.num_steps)]
-        return {name: math.fsum(m[name] for m in history) / len(history) for name in history[0]}
+        taken = [rollouts[order[j % len(order)]] for j in range(self.num_steps)]
+        history = [self._step(rollout) for rollout in taken]
+        means = {name: math.fsum(m[name] for m in history) / len(history) for name in history[0]}
+        with torch.no_grad():
+            some = taken[-1].head(math.ceil(taken[-1].num_clips * _LOOK_BACK))
+            return {**means, **self.moved(some, self.evaluate(some))}
+
+    def evaluate(self, rollout: Rollout) -> Evaluation:
+        """The present opinion on every row; masks of the same clip share one evaluation."""
+        masks = rollout.masks_per_clip
+        now = self.policy.evaluate(rollout.tokens[::masks])
+        if masks == 1:
+            return now
+        return Evaluation(
+            now.log_prob.repeat_interleave(masks, 0), now.value.repeat_interleave(masks, 0)
+        )
 
     def _step(self, rollout: Rollout) -> dict[str, float]:
-        now = self.policy.evaluate(rollout.tokens)
+        now = self.evaluate(rollout)
         loss, terms = self.loss(rollout, now)
         if not torch.isfinite(loss):
             raise NonFiniteError(
@@ -84,18 +106,13 @@ class PolicyGradient:
     @torch.no_grad()
     def diagnostics(rollout: Rollout, now: Evaluation) -> dict[str, float]:
         """What every policy gradient should show. Keys are explained in docs/metrics.md."""
-        returns = clip_return(rollout.reward, rollout.visible_idx)
         spread = entropy(now.log_prob.detach())
+        num_tokens = rollout.log_prob.shape[1]
         return {
-            "entropy": (spread / math.log(rollout.log_prob.shape[1])).mean().item(),
+            "entropy": (spread / math.log(num_tokens)).mean().item(),
             "effective_tokens": spread.exp().mean().item(),
-            "max_prob_x_n": (now.log_prob.amax(1).exp() * now.log_prob.shape[1]).mean().item(),
-            "approx_kl": approx_kl(
-                now.log_prob.detach() - rollout.log_prob, rollout.log_prob
-            ).item(),
-            "explained_variance": explained_variance(rollout.value, returns).item(),
-            "reward": returns.mean().item(),
-            "value": rollout.value.mean().item(),
+            "max_prob_x_n": (now.log_prob.amax(1).exp() * num_tokens).mean().item(),
+            "reward": clip_return(rollout.reward, rollout.visible_idx).mean().item(),
         }
 
     def state_dict(self) -> dict[str, Any]:

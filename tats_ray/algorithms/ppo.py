@@ -5,65 +5,60 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from tats_ray.algorithms.base import PolicyGradient
-from tats_ray.config.schema import AlgorithmConfig, require
-from tats_ray.core.arrays import Bool, Float
+from tats_ray.algorithms.terms import ActorCriticConfig, critic, scored_terms
+from tats_ray.config.schema import require
+from tats_ray.core.arrays import Float
 from tats_ray.core.types import Evaluation, Metrics, Rollout
 from tats_ray.models.policy import SamplerPolicy
 from tats_ray.ops.losses import (
-    AdvantageForm,
-    Reduction,
     advantages,
+    clip_fraction,
     clipped_surrogate,
     scored_sum,
+    sharpened,
 )
-from tats_ray.ops.rewards import clip_return
-from tats_ray.ops.selection import entropy, is_visible, plackett_luce_log_prob
+from tats_ray.ops.selection import entropy
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PPOConfig(AlgorithmConfig):
+class PPOConfig(ActorCriticConfig):
     """PPO with the paper's coefficients [S tables 1 and 3]."""
 
     name: str = "ppo"
-    policy_coef: float = 1e-4
-    """c1: weight of the clipped surrogate [R][S]."""
-    value_coef: float = 1e-4
-    """c2: weight of the squared value error [R][S]."""
-    entropy_coef: float = 1e-4
-    """c3: weight of the entropy over all tokens [R][S]."""
     clip_eps: float = 0.2
     """Clip range of the ratio; PPO's own default, the paper's is not known [A11]."""
     update_steps: int = 1
     """Optimiser steps per update [R --update_steps_ppo]. With 1 the ratio is 1 throughout."""
     minibatch: Literal["entry", "all"] = "entry"
     """What one step takes: one stored entry, or all k at once [A10]."""
-    scored: Literal["hidden", "visible", "joint"] = "hidden"
-    """Whose log-probability enters the ratio: hidden tokens, visible tokens, or the draw as a
-    whole (Plackett-Luce, one ratio per clip) [A2][A18]."""
-    advantage: AdvantageForm = "raw"
-    """raw is reward minus value [A7]; standardized over the batch; relative to the clip's mean,
-    which limits itself where the others need the entropy term against collapse."""
-    reduction: Reduction = "mean"
-    """Over the scored tokens of a clip [A4]."""
     sharpness: float = 1.0
-    """Power of relative advantages: how strongly a harder token is preferred."""
+    """How strongly a harder token is preferred, with relative advantages: the policy settles at
+    pi in proportion to the expected error to this power."""
 
     def __post_init__(self) -> None:
-        AlgorithmConfig.__post_init__(self)
         require(0 < self.clip_eps < 1, "algorithm.clip_eps", self.clip_eps, "inside (0, 1)")
         require(self.update_steps >= 1, "algorithm.update_steps", self.update_steps, "at least 1")
         require(self.sharpness > 0, "algorithm.sharpness", self.sharpness, "positive")
+        require(
+            self.sharpness == 1 or (self.advantage == "relative" and self.scored != "joint"),
+            "algorithm.sharpness",
+            self.sharpness,
+            "1 unless algorithm.advantage is relative and tokens are scored one by one",
+        )
+        ActorCriticConfig.__post_init__(self)
 
     def build(self, policy: SamplerPolicy) -> PPO:
         return PPO(self, policy)
 
 
 class PPO(PolicyGradient):
-    """L = -c1 J + c2 (V - R)^2 - c3 H, on one-step episodes [method section 7.6]."""
+    """L = -c1 J + c2 (V - R)^2 - c3 H, on one-step episodes [method section 7.6].
+
+    J is the mean of min(ratio A, clip(ratio) A) over the scored tokens.
+    """
 
     def __init__(self, config: PPOConfig, policy: SamplerPolicy) -> None:
         super().__init__(
@@ -76,34 +71,18 @@ class PPO(PolicyGradient):
 
     def loss(self, rollout: Rollout, now: Evaluation) -> tuple[Float[Tensor, ""], Metrics]:
         config = self.config
-        returns = clip_return(rollout.reward, rollout.visible_idx)
-        log_ratio, reward, scored = self._scored(rollout, now, returns)
-        advantage = advantages(reward, rollout.value, scored, config.advantage, config.sharpness)
-        gain = scored_sum(
-            clipped_surrogate(log_ratio, advantage, config.clip_eps), scored, config.reduction
-        )
-        value_loss = (now.value - returns).square().mean()
-        spread = entropy(now.log_prob).mean()
+        terms = scored_terms(rollout, now, config.scored)
+        advantage = advantages(terms.reward, rollout.value, terms.is_scored, config.advantage)
+        if config.sharpness != 1:
+            advantage = sharpened(advantage, rollout.log_prob, config.sharpness)
+        gains = clipped_surrogate(terms.log_ratio, advantage, config.clip_eps)
+        gain = scored_sum(gains, terms.is_scored, config.reduction)
+        value_loss, judged = critic(rollout, now)
         loss = config.value_coef * value_loss - config.policy_coef * gain
-        loss = loss - config.entropy_coef * spread
-        with torch.no_grad():
-            far = (log_ratio.exp() - 1).abs() > config.clip_eps
-            clipped = (far & scored).sum() / scored.sum()
-        return loss, {
-            "surrogate": gain.item(),
-            "value_loss": value_loss.item(),
-            "clip_fraction": clipped.item(),
-        }
+        loss = loss - config.entropy_coef * entropy(now.log_prob).mean()
+        return loss, {"surrogate": gain.item(), **judged}
 
-    def _scored(
-        self, rollout: Rollout, now: Evaluation, returns: Float[Tensor, " B"]
-    ) -> tuple[Float[Tensor, "B S"], Float[Tensor, "B S"], Bool[Tensor, "B S"]]:
-        """Log-ratios, rewards, and which of them count."""
-        if self.config.scored == "joint":
-            new = plackett_luce_log_prob(now.log_prob, rollout.visible_idx)
-            old = plackett_luce_log_prob(rollout.log_prob, rollout.visible_idx)
-            reward = returns[:, None]
-            return (new - old)[:, None], reward, torch.ones_like(reward, dtype=torch.bool)
-        visible = is_visible(rollout.visible_idx, rollout.log_prob.shape[1])
-        scored = visible if self.config.scored == "visible" else ~visible
-        return now.log_prob - rollout.log_prob, rollout.reward, scored
+    def moved(self, rollout: Rollout, now: Evaluation) -> Metrics:
+        terms = scored_terms(rollout, now, self.config.scored)
+        clipped = clip_fraction(terms.log_ratio, terms.is_scored, self.config.clip_eps)
+        return {**super().moved(rollout, now), "clip_fraction": clipped.item()}

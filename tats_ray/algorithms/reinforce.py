@@ -1,18 +1,21 @@
-"""AdaMAE's sampling loss: a score-function gradient on hidden tokens, without a baseline."""
+"""AdaMAE's sampling loss: a score-function gradient on hidden tokens, a baseline optional."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
 from tats_ray.algorithms.base import PolicyGradient
+from tats_ray.algorithms.terms import scored_terms
 from tats_ray.config.schema import AlgorithmConfig
 from tats_ray.core.arrays import Float
 from tats_ray.core.types import Evaluation, Metrics, Rollout
 from tats_ray.models.policy import SamplerPolicy
 from tats_ray.ops.losses import scored_sum
-from tats_ray.ops.selection import is_visible
+from tats_ray.ops.rewards import clip_return
+from tats_ray.ops.selection import entropy
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,6 +25,11 @@ class ReinforceConfig(AlgorithmConfig):
     name: str = "reinforce"
     policy_coef: float = 1e-4
     """Weight of the sampling loss, fixed inside AdaMAE's training loop [A]."""
+    baseline: Literal["none", "clip_mean"] = "none"
+    """What is subtracted from each token's reward: nothing, as in AdaMAE, or the mean reward of
+    the clip's hidden tokens, which makes the gradient less noisy and needs an entropy weight."""
+    entropy_coef: float = 0.0
+    """Weight of the entropy over all tokens; AdaMAE has none."""
 
     def build(self, policy: SamplerPolicy) -> Reinforce:
         return Reinforce(self, policy)
@@ -31,7 +39,8 @@ class Reinforce(PolicyGradient):
     """L = -c1 mean over clips and hidden tokens of log pi * reward [method section 6].
 
     Its fixed point has pi in proportion to error times the chance of being hidden, so it limits
-    itself: no entropy term is needed. The value head is not trained.
+    itself: no entropy term is needed. With a baseline it does not, and needs one. The value head
+    is not trained.
     """
 
     def __init__(self, config: ReinforceConfig, policy: SamplerPolicy) -> None:
@@ -39,6 +48,12 @@ class Reinforce(PolicyGradient):
         self.config = config
 
     def loss(self, rollout: Rollout, now: Evaluation) -> tuple[Float[Tensor, ""], Metrics]:
-        hidden = ~is_visible(rollout.visible_idx, rollout.log_prob.shape[1])
-        gain = scored_sum(now.log_prob * rollout.reward, hidden, "mean")
-        return -self.config.policy_coef * gain, {"surrogate": gain.item()}
+        terms = scored_terms(rollout, now, "hidden")
+        reward = terms.reward
+        if self.config.baseline == "clip_mean":
+            reward = reward - clip_return(reward, rollout.visible_idx)[:, None]
+        gain = scored_sum(terms.log_prob * reward, terms.is_scored, "mean")
+        loss = -self.config.policy_coef * gain
+        if self.config.entropy_coef:
+            loss = loss - self.config.entropy_coef * entropy(now.log_prob).mean()
+        return loss, {"surrogate": gain.item()}

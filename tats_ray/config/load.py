@@ -23,7 +23,10 @@ from tats_ray.core.errors import UsageError
 
 ALGORITHMS: Mapping[str, str] = {
     "ppo": "tats_ray.algorithms.ppo:PPOConfig",
+    "a2c": "tats_ray.algorithms.a2c:A2CConfig",
     "reinforce": "tats_ray.algorithms.reinforce:ReinforceConfig",
+    "grpo": "tats_ray.algorithms.grpo:GRPOConfig",
+    "rloo": "tats_ray.algorithms.rloo:RLOOConfig",
 }
 """Algorithm names and where their configurations live; `module:Class` works unlisted."""
 
@@ -128,7 +131,7 @@ def load_config(path: str | Path, flags: Sequence[str] = ()) -> RunConfig:
     raw = read_yaml(path)
     raw.setdefault("name", Path(path).stem)
     pairs = parse_flags(flags)
-    _swap_algorithm(raw, dict(pairs).get("algorithm.name"))
+    _swap_algorithm(raw, dict(pairs).get("algorithm.name"), source=str(path))
     for dotted, value in pairs:
         _set(raw, dotted, value)
     return parse_config(raw, source=str(path))
@@ -194,13 +197,18 @@ def field_docs() -> list[tuple[str, str, Any]]:
     return rows
 
 
-def _swap_algorithm(raw: dict[str, Any], name: str | None) -> None:
+def _swap_algorithm(raw: dict[str, Any], name: str | None, *, source: str) -> None:
     """Leave out the file's fields that another algorithm, named by a flag, does not have."""
     fields_of_file = raw.get("algorithm")
     if name is None or not isinstance(fields_of_file, dict):
         return
-    known = {f.name for f in fields(algorithm_class(name))}
-    raw["algorithm"] = {key: value for key, value in fields_of_file.items() if key in known}
+    before = {f.name for f in fields(algorithm_class(str(fields_of_file.get("name", "ppo"))))}
+    gone = before - {f.name for f in fields(algorithm_class(name))}
+    left_out = [key for key in fields_of_file if key in gone]  # what neither knows is refused later
+    raw["algorithm"] = {key: value for key, value in fields_of_file.items() if key not in gone}
+    if left_out:
+        text = f"algorithm {name} has no {', '.join(left_out)}: left out of those of {source}"
+        print(f"{'note':>14}  {text}")  # above the plan, and in its form
 
 
 def _set(raw: dict[str, Any], dotted: str, value: str) -> None:

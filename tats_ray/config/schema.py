@@ -90,8 +90,8 @@ class ModelConfig(ConfigBase):
 class SamplerConfig(ConfigBase):
     """What chooses the visible tokens."""
 
-    name: Literal["tats", "adamae", "random", "tube"] = "tats"
-    """Token sampler; random and tube do not learn."""
+    name: Literal["tats", "adamae", "random", "tube", "frame", "multi_block", "oracle"] = "tats"
+    """Token sampler; only tats and adamae learn. The oracle shows true motion where it is known."""
     mask_ratio: float = 0.9
     """Share of tokens hidden; 0.85, 0.90 or 0.95 in the paper [S]."""
     trajectory_attention: bool = True
@@ -108,6 +108,9 @@ class SamplerConfig(ConfigBase):
     """The sampler's own position code; learned starts at zero, the others are fixed [A20]."""
     actor_init: Literal["zero", "xavier"] = "zero"
     """zero starts exactly uniform [A1]."""
+    query_init: Literal["xavier", "keys"] = "xavier"
+    """keys: tats starts with queries equal to keys, so a trajectory follows what looks alike from
+    the first step [A5]."""
     temperature: float = 1.0
     """Softmax temperature [R][S]."""
     value_shares_trunk: bool = False
@@ -126,8 +129,9 @@ class EnvConfig(ConfigBase):
 
     id: str = "tats_ray.envs:TATS/TokenSelection-v0"
     """Gymnasium id of the environment; `module:Namespace/Name-vN`."""
-    reward: str = "token_error"
-    """Reward function: token_error, clip_error or negative_clip_error [A3]."""
+    reward: str = ""
+    """Reward function, by its name in `ops/rewards.py`; default: the algorithm's own, token_error
+    where it scores hidden tokens, negative_clip_error where it scores visible ones [A3]."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,7 +139,7 @@ class AlgorithmConfig(ConfigBase):
     """What every policy algorithm has. `name` picks the subclass."""
 
     name: str = ""
-    """ppo, reinforce, or `module:Class` of a config in another package."""
+    """ppo, a2c, reinforce, grpo, rloo, or `module:Class` of a config in another package."""
     lr: float = 1.5e-6
     """Learning rate of the sampler; absolute, not scaled by the batch [S, A8]."""
     betas: tuple[float, float] = (0.9, 0.95)
@@ -146,13 +150,23 @@ class AlgorithmConfig(ConfigBase):
     def __post_init__(self) -> None:
         require(self.lr > 0, "algorithm.lr", self.lr, "positive")
 
+    @property
+    def default_reward(self) -> str:
+        """The reward that it is meant to be paid with, where `env.reward` names none."""
+        return "token_error"
+
+    @property
+    def masks_per_clip(self) -> int:
+        """Draws for each clip of a batch; they follow each other in its rollouts."""
+        return 1
+
     def build(self, policy: Any) -> Any:
         """The `Algorithm` for this policy.
 
         Raises:
             UsageError: on the base class, which names no algorithm.
         """
-        raise UsageError(f"algorithm.name {self.name!r} builds no algorithm; use ppo or reinforce")
+        raise UsageError(f"algorithm.name {self.name!r} builds no algorithm; use ppo, for one")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -165,6 +179,11 @@ class LoopConfig(ConfigBase):
     """m_o: epochs with uniformly random masks, before the sampler takes part [R][S]."""
     mae_steps_per_update: int = 1
     """k: MAE steps whose rollouts one policy update takes [R][S]."""
+    max_staleness: int = 0
+    """Policy updates that may be under way while the MAE goes on. 0 is the paper's recipe. With s,
+    masks are drawn by the policy of exactly s updates ago, so that the run stays reproducible."""
+    rollout_fraction: float = 1.0
+    """Share of each batch's clips that the policy learns from; the MAE learns from all."""
     warmup_mask: Literal["random", "tube", "learned"] = "random"
     """Masks of the MAE-only epochs; learned asks the untrained sampler [A1]."""
     mae_step_every_batch: bool = True
@@ -182,6 +201,13 @@ class LoopConfig(ConfigBase):
             "loop.mae_steps_per_update",
             self.mae_steps_per_update,
             "at least 1",
+        )
+        require(self.max_staleness >= 0, "loop.max_staleness", self.max_staleness, "0 or more")
+        require(
+            0 < self.rollout_fraction <= 1,
+            "loop.rollout_fraction",
+            self.rollout_fraction,
+            "inside (0, 1]",
         )
 
 
@@ -303,3 +329,24 @@ class RunConfig(ConfigBase):
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
+
+    @property
+    def reward(self) -> str:
+        """Name of the reward function: `env.reward`, or the algorithm's own."""
+        return self.env.reward or self.algorithm.default_reward
+
+    @property
+    def clips_per_step(self) -> int:
+        """Distinct clips of a learner's batch, each repeated for `algorithm.masks_per_clip` masks.
+
+        Raises:
+            UsageError: where the batch holds no whole number of groups.
+        """
+        size, masks = self.optim.batch_size, self.algorithm.masks_per_clip
+        if size % masks:
+            near = -(-size // masks) * masks
+            raise UsageError(
+                f"optim.batch_size {size} is not a multiple of the {masks} masks per clip of "
+                f"algorithm {self.algorithm.name}; try --optim.batch_size {near}"
+            )
+        return size // masks

@@ -102,3 +102,18 @@ class TokenGrid:
                 f"use at least {math.ceil(10_000 / self.tokens_per_slot) / 10_000}"
             )
         return (self.tokens_per_slot - hidden_columns) * self.time
+
+    def num_visible_frame(self, mask_ratio: float) -> int:
+        """Visible tokens of a frame mask: whole time slots, int(ratio x slots) of them hidden.
+
+        Raises:
+            UsageError: as `num_visible`, and for a ratio that hides no slot.
+        """
+        self.num_visible(mask_ratio)
+        hidden_slots = int(mask_ratio * self.time + 1e-6)
+        if hidden_slots < 1:
+            raise UsageError(
+                f"mask ratio {mask_ratio} hides none of the {self.time} time slots; "
+                f"use at least {math.ceil(10_000 / self.time) / 10_000}"
+            )
+        return (self.time - hidden_slots) * self.tokens_per_slot

@@ -59,6 +59,16 @@ class Scorer(Protocol):
         """Squared error per token in normalised-pixel units; exactly 0 where visible."""
 
 
+@runtime_checkable
+class ProbingScorer(Scorer, Protocol):
+    """A scorer that can also judge without learning; rewards that compare masks need one."""
+
+    def probe(
+        self, clips: UInt8[Tensor, "B C F H W"], visible_idx: Int[Tensor, "B K"]
+    ) -> Float[Tensor, "B N"]:
+        """As `score`, and nothing changes."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConfigBase:
     """Base of every configuration dataclass: unknown fields are refused, not dropped."""

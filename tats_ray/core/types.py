@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -71,23 +71,38 @@ class Rollout:
     """MAE step, counted from 0."""
     rank: int
     """The MAE learner's rank."""
+    masks_per_clip: int = 1
+    """Rows that are draws for one and the same clip; they follow each other."""
+
+    def __post_init__(self) -> None:
+        if len(self.value) % self.masks_per_clip:
+            raise ValueError(f"{len(self.value)} rows are no groups of {self.masks_per_clip}")
+
+    @property
+    def num_clips(self) -> int:
+        """Distinct clips."""
+        return len(self.value) // self.masks_per_clip
+
+    def head(self, num_clips: int) -> Rollout:
+        """The first clips, with all their masks: as random a choice as the batch itself."""
+        return self._map(lambda rows: rows[: num_clips * self.masks_per_clip])
+
+    def to(self, device: torch.device | str) -> Rollout:
+        return self._map(lambda rows: rows.to(device))
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Rollout:
+        changed: dict[str, Any] = {n: change(getattr(self, n)) for n in _ROLLOUT_TENSORS}
+        return replace(self, **changed)
 
     @staticmethod
     def concatenate(parts: Sequence[Rollout]) -> Rollout:
         """The clips of all parts in one batch; stamps are those of the first part."""
         if len(parts) == 1:
             return parts[0]
-        tensors = {
+        tensors: dict[str, Any] = {
             name: torch.cat([getattr(part, name) for part in parts]) for name in _ROLLOUT_TENSORS
         }
-        first = parts[0]
-        return Rollout(
-            **tensors, policy_version=first.policy_version, step=first.step, rank=first.rank
-        )
-
-    def to(self, device: torch.device | str) -> Rollout:
-        moved = {name: getattr(self, name).to(device) for name in _ROLLOUT_TENSORS}
-        return Rollout(**moved, policy_version=self.policy_version, step=self.step, rank=self.rank)
+        return replace(parts[0], **tensors)
 
     def to_arrays(self) -> dict[str, Any]:
         """Contiguous numpy arrays and ints: what crosses a process border.

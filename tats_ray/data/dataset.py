@@ -12,16 +12,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from tats_ray.core.arrays import Bool, Int, UInt8
+from tats_ray.core.arrays import Bool, Float, Int, UInt8
 from tats_ray.core.errors import UsageError, VideoError
+from tats_ray.core.grid import TokenGrid
 from tats_ray.core.seeds import stream
 from tats_ray.data.decode import Backend, probe, read_frames
 from tats_ray.data.manifest import VideoEntry
-from tats_ray.data.motion import read_motion
+from tats_ray.data.motion import motion_path, read_motion, token_motion
 from tats_ray.data.transforms import (
     CropBox,
     center_crop_box,
     crop_and_resize,
+    crop_mask,
     dense_start,
     multi_scale_crop_box,
     random_resized_crop_box,
@@ -44,6 +46,8 @@ class Clip:
     index: int
     """The list entry that is shown: another than asked for, when that one cannot be read."""
     is_replaced: bool
+    motion: Float[Tensor, " N"] | None = None
+    """Share of each token's pixels that truly move; only where it was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,7 @@ class ClipBatch:
     index: Int[Tensor, " B"]
     num_replaced: int
     """How many clips stand in for one that cannot be read."""
+    motion: Float[Tensor, "B N"] | None = None
 
     def pin_memory(self) -> ClipBatch:
         """The same batch in page-locked memory; DataLoader calls this."""
@@ -63,11 +68,13 @@ class ClipBatch:
 
 def collate(clips: list[Clip]) -> ClipBatch:
     """Puts clips of one size into a batch."""
+    motion = [clip.motion for clip in clips if clip.motion is not None]
     return ClipBatch(
         pixels=torch.stack([clip.pixels for clip in clips]),
         label=torch.tensor([clip.label for clip in clips]),
         index=torch.tensor([clip.index for clip in clips]),
         num_replaced=sum(clip.is_replaced for clip in clips),
+        motion=torch.stack(motion) if len(motion) == len(clips) else None,
     )
 
 
@@ -88,6 +95,7 @@ class ClipDataset(Dataset[Clip]):
             right in classes that know them.
         backend: video library, see `read_frames`.
         cache_mb: decoded videos that each process may keep, MB; it never changes a clip.
+        motion_grid: tokens whose true motion goes with every clip.
 
     Raises:
         VideoError: from a read, when eight videos in a row cannot be read.
@@ -106,6 +114,7 @@ class ClipDataset(Dataset[Clip]):
         augment: Augment = "multi_scale_crop",
         backend: Backend = "auto",
         cache_mb: float = 0,
+        motion_grid: TokenGrid | None = None,
     ) -> None:
         if not entries or min(num_frames, image_size, stride) < 1:
             raise UsageError(
@@ -119,6 +128,7 @@ class ClipDataset(Dataset[Clip]):
         self.min_frames = min_frames
         self.seed = seed
         self.augment: Augment = augment
+        self.motion_grid = motion_grid
         self._videos = _VideoCache(backend, int(cache_mb * 1e6))
 
     def __len__(self) -> int:
@@ -137,31 +147,46 @@ class ClipDataset(Dataset[Clip]):
                 failures.append(error)
                 continue
             label = self.entries[index].label
-            return Clip(pixels, -1 if label is None else label, index, is_replaced=step > 0)
+            return Clip(
+                pixels,
+                -1 if label is None else label,
+                index,
+                is_replaced=step > 0,
+                motion=self._token_motion(epoch, index),
+            )
         first = failures[0]
         raise VideoError(
             first.path,
             f"{first.reason}; nor can the {len(failures) - 1} videos after it in the list be read",
         )
 
-    def motion(self, index: int) -> Bool[np.ndarray, "F H W"] | None:
+    def motion(self, index: int, epoch: int | None = None) -> Bool[np.ndarray, "F H W"] | None:
         """Which pixels of clip `index` truly move, under the same frames and crop; None if unknown.
 
         Raises:
-            UsageError: unless `augment` is "center", for only then it is the same in all epochs.
+            UsageError: without an epoch, unless `augment` is "center": only then all are the same.
         """
-        if self.augment != "center":
-            raise UsageError(f"true motion needs augment 'center', not {self.augment!r}")
+        if epoch is None and self.augment != "center":
+            raise UsageError(
+                f"true motion needs an epoch, or augment 'center', not {self.augment!r}"
+            )
         whole = read_motion(self.entries[index].path)
         if whole is None:
             return None
-        frames = whole[self._choose(0, index)(len(whole))]
-        box = center_crop_box(whole.shape[2], whole.shape[1])
-        # The pixel of the source under the middle of each pixel of the clip.
-        middle = (np.arange(self.image_size) + 0.5) / self.image_size
-        rows = box.top + (middle * box.height).astype(int)
-        columns = box.left + (middle * box.width).astype(int)
-        return frames[:, rows[:, None], columns]
+        frames = whole[self._choose(epoch or 0, index)(len(whole))]
+        box = self._crop_box(epoch or 0, index, whole.shape[2], whole.shape[1])
+        return crop_mask(frames, box, self.image_size)
+
+    def _token_motion(self, epoch: int, index: int) -> Float[Tensor, " N"] | None:
+        if self.motion_grid is None:
+            return None
+        motion = self.motion(index, epoch)
+        if motion is None:
+            raise UsageError(
+                f"{self.entries[index].path} has no {motion_path(self.entries[index].path).name} "
+                "beside it, the true motion that was asked for; `tats data synth` writes both"
+            )
+        return torch.from_numpy(token_motion(motion, self.motion_grid))
 
     def _pixels(self, epoch: int, index: int) -> UInt8[Tensor, "C F H W"]:
         frames = self._videos.read(self.entries[index].path, self._choose(epoch, index))

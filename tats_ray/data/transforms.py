@@ -15,7 +15,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from tats_ray.core.arrays import UInt8
+from tats_ray.core.arrays import Bool, UInt8
 
 SCALES = (1.0, 0.875, 0.75, 0.66)
 """Crop sides in shares of the short side [method section 2.3]."""
@@ -199,3 +199,13 @@ def crop_and_resize(
         pixels = interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)
     pixels = rearrange(pixels, "f c h w -> c f h w")
     return pixels.flip(-1) if box.is_flipped else pixels.contiguous()
+
+
+def crop_mask(
+    mask: Bool[np.ndarray, "F H W"], box: CropBox, size: int
+) -> Bool[np.ndarray, "F side side"]:
+    """`crop_and_resize` for a mask: each pixel is the one of the source under its middle."""
+    middle = (np.arange(size) + 0.5) / size
+    rows = box.top + (middle * box.height).astype(int)
+    columns = box.left + (middle * box.width).astype(int)
+    return mask[:, rows[:, None], columns[:: -1 if box.is_flipped else 1]]

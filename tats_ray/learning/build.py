@@ -16,6 +16,7 @@ from tats_ray.data.motion import token_motion
 from tats_ray.data.sampler import ClipSampler
 from tats_ray.learning.evaluation import MOVING_SHARE, Evaluator, ValidationSet
 from tats_ray.models.zoo import num_visible, token_grid
+from tats_ray.ops.rewards import find_reward
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,12 @@ def read_lists(data: DataConfig) -> Lists:
 
 
 def clip_dataset(
-    data: DataConfig, entries: list[VideoEntry], *, seed: int = 0, is_centered: bool = False
+    data: DataConfig,
+    entries: list[VideoEntry],
+    *,
+    seed: int = 0,
+    is_centered: bool = False,
+    motion_grid: TokenGrid | None = None,
 ) -> ClipDataset:
     """Training clips of a list; centred ones, to measure and to look at, have no randomness."""
     return ClipDataset(
@@ -53,7 +59,13 @@ def clip_dataset(
         augment="center" if is_centered else data.augment,
         backend=data.decoder,
         cache_mb=0 if is_centered else data.cache_mb,
+        motion_grid=motion_grid,
     )
+
+
+def wants_motion(config: RunConfig) -> bool:
+    """Whether the run needs the true motion of its training clips."""
+    return config.sampler.name == "oracle" or "motion" in find_reward(config.reward).needs
 
 
 class Batches:
@@ -62,10 +74,15 @@ class Batches:
     def __init__(
         self, config: RunConfig, entries: list[VideoEntry], *, rank: int = 0, world_size: int = 1
     ) -> None:
-        self.dataset = clip_dataset(config.data, entries, seed=config.seed)
+        self.dataset = clip_dataset(
+            config.data,
+            entries,
+            seed=config.seed,
+            motion_grid=token_grid(config.data, config.model) if wants_motion(config) else None,
+        )
         self._sampler = ClipSampler(
             num_clips=len(entries),
-            batch_size=config.optim.batch_size,
+            batch_size=config.clips_per_step,
             seed=config.seed,
             rank=rank,
             world_size=world_size,
@@ -101,11 +118,10 @@ def validation_set(config: RunConfig, grid: TokenGrid, entries: list[VideoEntry]
     batch = collate([dataset[0, index] for index in range(len(dataset))])
     motion = [dataset.motion(index) for index in batch.index.tolist()]
     known = [mask for mask in motion if mask is not None]
-    moving = None
-    if len(known) == len(motion):
-        shares = [torch.from_numpy(token_motion(mask, grid)) for mask in known]
-        moving = torch.stack(shares) >= MOVING_SHARE
-    return ValidationSet(batch.pixels, moving)
+    if len(known) < len(motion):
+        return ValidationSet(batch.pixels, None)
+    shares = torch.stack([torch.from_numpy(token_motion(mask, grid)) for mask in known])
+    return ValidationSet(batch.pixels, shares >= MOVING_SHARE, shares)
 
 
 def evaluator(config: RunConfig, entries: list[VideoEntry]) -> Evaluator | None:

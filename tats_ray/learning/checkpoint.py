@@ -154,6 +154,23 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], *, source: s
     network.load_state_dict(dict(weights))
 
 
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, on the CPU.
+
+    Raises:
+        CheckpointError: for a missing or damaged file.
+    """
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Tensors to a safetensors file."""
+    save_file(_own_memory(tensors), path)
+
+
 def _write_part(folder: Path, name: str, part: Mapping[str, Any]) -> dict[str, Any]:
     """Tensors to safetensors; returns the numbers, for state.json."""
     save_file(_own_memory(part["network"]), folder / f"{name}.safetensors")

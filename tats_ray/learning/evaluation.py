@@ -14,7 +14,7 @@ from tats_ray.core.protocols import MaskPolicy
 from tats_ray.core.seeds import stream
 from tats_ray.learning.mae_learner import Precision, autocast
 from tats_ray.models.mae import MaskedAutoencoder
-from tats_ray.models.policy import FixedPolicy
+from tats_ray.models.policy import FixedPolicy, knowing
 from tats_ray.ops.measures import chance_ratio, overlap, ranking_auc
 from tats_ray.ops.selection import draw_visible, entropy, is_visible
 
@@ -35,6 +35,8 @@ class ValidationSet:
     clips: UInt8[Tensor, "B C F H W"]
     moving: Bool[Tensor, "B N"] | None
     """Tokens that truly move, where that is known."""
+    motion: Float[Tensor, "B N"] | None = None
+    """The share of each token's pixels that does."""
 
 
 class Evaluator:
@@ -68,12 +70,14 @@ class Evaluator:
         drawn = stream(_VALIDATION_SEED, "validation", "policy", self._rounds)
         self._rounds += 1
         errors, own_errors, log_probs, selections = [], [], [], []
-        for part in self.validation.clips.split(self.batch_size):
-            clips = part.to(device)
+        for first in range(0, len(self.validation.clips), self.batch_size):
+            rows = slice(first, first + self.batch_size)
+            clips = self.validation.clips[rows].to(device)
+            motion = None if self.validation.motion is None else self.validation.motion[rows]
             with autocast(device, self.precision):
                 tokens = mae.embed(clips)
                 random = uniform.act(tokens, self.num_visible, generator=fixed)
-                own = policy.act(tokens, self.num_visible, generator=drawn)
+                own = knowing(policy, motion).act(tokens, self.num_visible, generator=drawn)
                 errors.append(mae(clips, random.visible_idx).loss * len(clips))
                 own_errors.append(mae(clips, own.visible_idx).loss * len(clips))
             log_probs.append(own.log_prob.float().cpu())

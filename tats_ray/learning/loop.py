@@ -11,6 +11,7 @@ learner are handed in.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,12 +22,13 @@ import torch
 from torch import Tensor
 
 from tats_ray.config.schema import LoopConfig
-from tats_ray.core.arrays import UInt8
+from tats_ray.core.arrays import Float, UInt8
 from tats_ray.core.protocols import MaskPolicy
 from tats_ray.core.seeds import stream
 from tats_ray.core.types import Rollout, Selection
 from tats_ray.learning.mae_learner import MAELearner
-from tats_ray.learning.policy_learner import PolicyClient
+from tats_ray.learning.policy_learner import PolicyClient, PolicyUpdate
+from tats_ray.models.policy import knowing
 
 
 @dataclass
@@ -50,6 +52,10 @@ class Batch(Protocol):
 
     @property
     def num_replaced(self) -> int: ...
+
+    @property
+    def motion(self) -> Float[Tensor, "B N"] | None:
+        """Share of each token's pixels that truly move, where that is known and asked for."""
 
 
 @runtime_checkable
@@ -116,6 +122,8 @@ class PretrainLoop:
         main: who draws afterwards; its policy is the acting copy, whose weights are replaced
             after every update.
         client: None when the sampler does not learn.
+        masks_per_clip: how often each clip stands in the environment's batch, in all epochs, so
+            that they have the same number of steps.
     """
 
     def __init__(
@@ -130,6 +138,7 @@ class PretrainLoop:
         main: Stage,
         client: PolicyClient | None,
         hooks: Hooks,
+        masks_per_clip: int = 1,
     ) -> None:
         self.config = config
         self.seed = seed
@@ -140,6 +149,7 @@ class PretrainLoop:
         self.main = main
         self.client = client
         self.hooks = hooks
+        self.masks_per_clip = masks_per_clip
         self.at = Position()
         self.num_pending = 0
         """Batches whose rollouts wait for the next policy update."""
@@ -186,10 +196,15 @@ class PretrainLoop:
         lr = self.learner.lr
         stage = self.main if self.policy_takes_part else self.warmup
         with self.stopwatch("mae"):
-            tokens, _ = stage.env.reset(options={"clips": batch.pixels})
+            options = {"clips": self._repeated(batch.pixels)}
+            motion = None if batch.motion is None else self._repeated(batch.motion)
+            if motion is not None:
+                options["token_motion"] = motion
+            tokens, _ = stage.env.reset(options=options)
         with self.stopwatch("policy"):
             generator = stream(self.seed, "draw", self.at.step, self.rank, device=tokens.device)
-            selection = stage.policy.act(tokens, stage.num_visible, generator=generator)
+            policy = knowing(stage.policy, motion)
+            selection = policy.act(tokens, stage.num_visible, generator=generator)
         with self.stopwatch("mae"):
             _, reward, _, _, info = stage.env.step(selection.visible_idx)
         if self.policy_takes_part and self.client is not None:
@@ -203,8 +218,13 @@ class PretrainLoop:
             "env/reward": float(reward.mean()),
         }
 
+    def _repeated(self, rows: Tensor) -> Tensor:
+        """Each clip as often as it gets masks."""
+        return rows.repeat_interleave(self.masks_per_clip, 0) if self.masks_per_clip > 1 else rows
+
     def _rollout(self, tokens: Tensor, selection: Selection, reward: Tensor) -> Rollout:
-        return Rollout(
+        """Of the first clips of a batch: which those are is as random as the batch itself."""
+        whole = Rollout(
             tokens=tokens,
             visible_idx=selection.visible_idx,
             log_prob=selection.log_prob,
@@ -213,15 +233,33 @@ class PretrainLoop:
             policy_version=self.at.policy_version,
             step=self.at.step,
             rank=self.rank,
+            masks_per_clip=self.masks_per_clip,
         )
+        return whole.head(math.ceil(self.config.rollout_fraction * whole.num_clips))
 
     def _update_policy(self) -> dict[str, float]:
         assert self.client is not None  # only rollouts of a learning policy are pending
-        policy = self.main.policy
-        assert isinstance(policy, torch.nn.Module)
         with self.stopwatch("policy"):
             update = self.client.update(self.num_pending)
-            policy.load_state_dict(dict(update.weights))
-        self.at.policy_version = update.version
         self.num_pending = 0
+        return self._adopt(update)
+
+    def drain(self) -> None:
+        """Wait for policy updates under way, and draw with the newest policy from here on.
+
+        For points where state is saved or measured. Without staleness nothing is under way.
+        """
+        if self.client is not None:
+            with self.stopwatch("policy"):
+                update = self.client.drain()
+            self.flushed = {**self.flushed, **self._adopt(update)}
+
+    def _adopt(self, update: PolicyUpdate | None) -> dict[str, float]:
+        """Draw with new weights from here on; scalars about the update that made them."""
+        if update is None:
+            return {}
+        policy = self.main.policy
+        assert isinstance(policy, torch.nn.Module)  # only a learning policy has updates
+        policy.load_state_dict(dict(update.weights))
+        self.at.policy_version = update.version
         return {f"policy/{name}": value for name, value in update.metrics.items()}

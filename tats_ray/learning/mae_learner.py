@@ -118,6 +118,17 @@ class MAELearner:
         self.loss = reconstruction.loss.item()
         return reconstruction.error.detach()
 
+    @torch.no_grad()
+    def probe(
+        self, clips: UInt8[Tensor, "B C F H W"], visible_idx: Int[Tensor, "B K"]
+    ) -> Float[Tensor, "B N"]:
+        """Error per token, without learning from it."""
+        with autocast(self.device, self.precision):
+            reconstruction: Reconstruction = self.mae(
+                clips.to(self.device, non_blocking=True), visible_idx.to(self.device)
+            )
+        return reconstruction.error
+
     def _learn(self, loss: Float[Tensor, ""]) -> None:
         if not self.all_finite(bool(torch.isfinite(loss))):
             raise NonFiniteError(f"the MAE loss is {loss.item()} at its step {self.step}")

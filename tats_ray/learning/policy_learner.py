@@ -43,6 +43,10 @@ class PolicyLearner:
         Args:
             rollouts: every rank's rollouts of one collection cycle. Those of one MAE step form
                 one entry of the memory.
+
+        Returns:
+            The algorithm's scalars, and `staleness`: how many updates ago the weights that drew
+            the oldest of the rollouts were made.
         """
         ordered = sorted(rollouts, key=lambda r: (r.step, r.rank))
         entries = [
@@ -51,8 +55,9 @@ class PolicyLearner:
         metrics = self.algorithm.update(
             entries, generator=stream(self.seed, "update", self.version)
         )
+        staleness = self.version - min(rollout.policy_version for rollout in rollouts)
         self.version += 1
-        return metrics
+        return {**metrics, "staleness": staleness}
 
     def weights(self) -> dict[str, Tensor]:
         return self.policy.state_dict()
@@ -78,31 +83,51 @@ class PolicyClient(Protocol):
     def push(self, rollout: Rollout) -> None:
         """Add one rank's rollout of one step to the memory."""
 
-    def update(self, num_entries: int) -> PolicyUpdate:
-        """Wait until all ranks' rollouts of the cycle were learned from.
+    def update(self, num_entries: int) -> PolicyUpdate | None:
+        """Have all ranks' rollouts of the cycle learned from.
 
         Args:
             num_entries: MAE steps in the cycle; each holds one rollout per rank.
+
+        Returns:
+            The policy to draw with from now on: that of `max_staleness` updates ago. None when
+            that is still the one in use.
         """
+
+    def drain(self) -> PolicyUpdate | None:
+        """Wait for all updates under way; the newest policy, None when it is in use already."""
 
     def state_dict(self) -> dict[str, Any]:
         """The policy learner's state, for a checkpoint."""
 
 
 class LocalPolicyClient:
-    """The policy learner in the same process: for tests, timing and reading."""
+    """The policy learner in the same process: for tests, timing and reading.
 
-    def __init__(self, learner: PolicyLearner) -> None:
+    Args:
+        max_staleness: updates whose weights are held back, as if they were still under way.
+    """
+
+    def __init__(self, learner: PolicyLearner, *, max_staleness: int = 0) -> None:
         self.learner = learner
+        self.max_staleness = max_staleness
         self.memory: list[Rollout] = []
+        self._under_way: list[PolicyUpdate] = []
 
     def push(self, rollout: Rollout) -> None:
         self.memory.append(rollout)
 
-    def update(self, num_entries: int) -> PolicyUpdate:
+    def update(self, num_entries: int) -> PolicyUpdate | None:
         metrics = self.learner.update(self.memory)
         self.memory = []
-        return PolicyUpdate(self.learner.version, self.learner.weights(), metrics)
+        weights = {name: value.clone() for name, value in self.learner.weights().items()}
+        self._under_way.append(PolicyUpdate(self.learner.version, weights, metrics))
+        return self._under_way.pop(0) if len(self._under_way) > self.max_staleness else None
+
+    def drain(self) -> PolicyUpdate | None:
+        last = self._under_way[-1] if self._under_way else None
+        self._under_way = []
+        return last
 
     def state_dict(self) -> dict[str, Any]:
         return self.learner.state_dict()

@@ -6,10 +6,16 @@ import torch
 from torch import Tensor, nn
 
 from tats_ray.core.arrays import Float
+from tats_ray.core.errors import UsageError
 from tats_ray.core.grid import TokenGrid
+from tats_ray.core.protocols import MaskPolicy
 from tats_ray.core.types import Evaluation, Selection
+from tats_ray.models.masks import MASKS
 from tats_ray.models.samplers import LearnedSampler
 from tats_ray.ops.selection import draw_visible, token_log_prob
+
+_MOTION_FLOOR = 0.05
+"""The oracle's weight of a still token; one that moves as a whole has 1 + this."""
 
 
 class ValueHead(nn.Module):
@@ -77,15 +83,18 @@ class SamplerPolicy(nn.Module):
 
 
 class FixedPolicy:
-    """Masks that nothing learns: uniformly random tokens, or tubes through time.
+    """Draws by a rule that knows neither the clip nor anything learned.
 
-    A tube mask hides the same columns in every time slot, so its count is a whole number of
-    columns: `num_visible` is rounded to `TokenGrid.num_visible_tube` by the caller.
+    Its probabilities are uniform: over many draws every token is about as likely.
+
+    Args:
+        name: one of `MASKS`. Tubes and frames show whole ones: the caller rounds `num_visible` to
+            `TokenGrid.num_visible_tube` or `num_visible_frame`.
     """
 
-    def __init__(self, grid: TokenGrid, *, is_tube: bool = False) -> None:
+    def __init__(self, grid: TokenGrid, name: str = "random") -> None:
         self.grid = grid
-        self.is_tube = is_tube
+        self.name = name
 
     def evaluate(self, tokens: Float[Tensor, "B N D"]) -> Evaluation:
         batch, num_tokens = tokens.shape[:2]
@@ -96,15 +105,38 @@ class FixedPolicy:
         self, tokens: Float[Tensor, "B N D"], num_visible: int, *, generator: torch.Generator
     ) -> Selection:
         seen = self.evaluate(tokens)
-        if not self.is_tube:
-            visible_idx = draw_visible(seen.log_prob, num_visible, generator=generator)
-            return Selection(visible_idx, seen.log_prob, seen.value)
-        slots, per_slot = self.grid.time, self.grid.tokens_per_slot
-        if num_visible % slots:
-            raise ValueError(f"a tube mask over {slots} time slots cannot show {num_visible}")
-        column = draw_visible(
-            seen.log_prob[:, :per_slot], num_visible // slots, generator=generator
-        )
-        offset = torch.arange(slots, device=column.device) * per_slot
-        visible_idx = (offset[None, :, None] + column[:, None, :]).flatten(1)
+        visible_idx = MASKS[self.name](self.grid, len(tokens), num_visible, generator)
+        return Selection(visible_idx.to(tokens.device), seen.log_prob, seen.value)
+
+
+class MotionOracle(FixedPolicy):
+    """Shows what truly moves, where that is known: a bound for what motion can give.
+
+    Tokens are drawn in proportion to the share of their pixels that move, plus a floor. True
+    motion is no part of what a policy observes, so `knowing` gives it for one batch.
+    """
+
+    def __init__(self, grid: TokenGrid, motion: Float[Tensor, "B N"] | None = None) -> None:
+        super().__init__(grid, "oracle")
+        self.motion = motion
+
+    def evaluate(self, tokens: Float[Tensor, "B N D"]) -> Evaluation:
+        if self.motion is None:
+            raise UsageError(
+                "sampler.name oracle needs the true motion of every clip beside its video, as "
+                "`tats data synth` writes it; choose another sampler"
+            )
+        log_prob = token_log_prob((self.motion.to(tokens.device) + _MOTION_FLOOR).log())
+        return Evaluation(log_prob, torch.zeros(len(tokens), device=tokens.device))
+
+    def act(
+        self, tokens: Float[Tensor, "B N D"], num_visible: int, *, generator: torch.Generator
+    ) -> Selection:
+        seen = self.evaluate(tokens)
+        visible_idx = draw_visible(seen.log_prob, num_visible, generator=generator)
         return Selection(visible_idx, seen.log_prob, seen.value)
+
+
+def knowing(policy: MaskPolicy, motion: Float[Tensor, "B N"] | None) -> MaskPolicy:
+    """The policy for clips that move like this: only the oracle is another one than before."""
+    return MotionOracle(policy.grid, motion) if isinstance(policy, MotionOracle) else policy

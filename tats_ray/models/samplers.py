@@ -18,6 +18,7 @@ from tats_ray.models.layers import init_linear, position_table, transformer_bloc
 from tats_ray.models.trajectory import TrajectoryBlock
 
 ActorInit = Literal["zero", "xavier"]
+QueryInit = Literal["xavier", "keys"]
 _KEPT_VALUES = 2**20
 """Values per clip up to which trajectories are kept for the backward pass, not recomputed."""
 
@@ -81,11 +82,18 @@ def tats_sampler(
     qkv_bias: bool = True,
     project_values: bool = True,
     actor_init: ActorInit = "zero",
+    query_init: QueryInit = "xavier",
     pos_embed: SamplerPosEmbed = "learned",
 ) -> LearnedSampler:
-    """The paper's sampler: trajectory attention blocks [method sections 7.1, 7.2]."""
+    """The paper's sampler: trajectory attention blocks [method sections 7.1, 7.2].
+
+    Args:
+        query_init: `keys` starts each block's queries equal to its keys. Attention is then by
+            likeness from the first step, so that a trajectory follows its content; with
+            independent matrices (`xavier`) that has to be learned first.
+    """
     trajectory_values = grid.num_tokens * grid.time * width
-    blocks: list[nn.Module] = [
+    blocks = [
         TrajectoryBlock(
             width,
             num_heads,
@@ -96,7 +104,11 @@ def tats_sampler(
         )
         for _ in range(num_blocks)
     ]
-    return LearnedSampler(blocks, width, grid, actor_init=actor_init, pos_embed=pos_embed)
+    sampler = LearnedSampler(list(blocks), width, grid, actor_init=actor_init, pos_embed=pos_embed)
+    if query_init == "keys":
+        for block in blocks:
+            block.attn.queries_like_keys()
+    return sampler
 
 
 def adamae_sampler(

@@ -14,7 +14,8 @@ from tats_ray.core.errors import UsageError
 from tats_ray.core.grid import TokenGrid
 from tats_ray.core.seeds import derive
 from tats_ray.models.mae import MaskedAutoencoder
-from tats_ray.models.policy import FixedPolicy, SamplerPolicy
+from tats_ray.models.masks import MASKS
+from tats_ray.models.policy import FixedPolicy, MotionOracle, SamplerPolicy
 from tats_ray.models.samplers import adamae_sampler, tats_sampler
 
 
@@ -70,8 +71,10 @@ def build_policy(
     sampler: SamplerConfig, model: ModelConfig, grid: TokenGrid, *, seed: int
 ) -> SamplerPolicy | FixedPolicy:
     """The mask policy that `sampler.name` asks for; the same seed gives the same weights."""
-    if sampler.name in ("random", "tube"):
-        return FixedPolicy(grid, is_tube=sampler.name == "tube")
+    if sampler.name == "oracle":
+        return MotionOracle(grid)
+    if sampler.name in MASKS:
+        return FixedPolicy(grid, sampler.name)
     size = SIZES[model.size]
     num_heads = sampler.num_heads or (size.num_heads if sampler.name == "tats" else 8)
     if size.width % num_heads:
@@ -89,6 +92,7 @@ def build_policy(
                 qkv_bias=sampler.qkv_bias,
                 project_values=sampler.project_values,
                 actor_init=sampler.actor_init,
+                query_init=sampler.query_init,
                 pos_embed=sampler.pos_embed,
             )
         else:
@@ -109,9 +113,11 @@ def build_policy(
 
 
 def num_visible(sampler: SamplerConfig, grid: TokenGrid) -> int:
-    """Visible tokens of a clip, for any sampler but tube the same [method section 5]."""
+    """Visible tokens of a clip, the same for any sampler but tube and frame [method section 5]."""
     if sampler.name == "tube":
         return grid.num_visible_tube(sampler.mask_ratio)
+    if sampler.name == "frame":
+        return grid.num_visible_frame(sampler.mask_ratio)
     return grid.num_visible(sampler.mask_ratio)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -11,6 +12,7 @@ from tats_ray.core.arrays import Bool, Float
 
 Reduction = Literal["mean", "sum"]
 AdvantageForm = Literal["raw", "standardized", "relative"]
+GroupForm = Literal["standardized", "leave_one_out"]
 
 
 def scored_sum(
@@ -28,26 +30,62 @@ def advantages(
     value: Float[Tensor, " B"],
     scored: Bool[Tensor, "B N"],
     form: AdvantageForm,
-    sharpness: float = 1.0,
 ) -> Float[Tensor, "B N"]:
     """How much better than expected each scored token did; 0 elsewhere.
 
     `raw` is reward minus the clip's value (the paper family, method section 7.6).
     `standardized` shifts and scales that to mean 0, deviation 1 over all scored tokens.
-    `relative` is the reward over its clip's mean, to the power of `sharpness`, without a baseline.
-    Being positive, it limits itself: the gain is a cross-entropy towards the distribution in
-    proportion to it, so no preference runs away. AdaMAE's loss has this form with sharpness 1.
-    With a baseline, tokens of negative advantage are pushed towards probability zero for ever.
+    `relative` is the reward over its clip's mean, without a baseline. Being positive, it limits
+    itself: the gain is a cross-entropy towards the distribution in proportion to it, so no
+    preference runs away. AdaMAE's loss has this form. With a baseline, tokens of negative
+    advantage are pushed towards probability zero for ever.
     """
     if form == "relative":
         mean = torch.where(scored, reward, 0.0).sum(1, keepdim=True) / scored.sum(1, keepdim=True)
-        ratio = reward / mean.abs().clamp_min(1e-8)
-        return torch.where(scored, ratio.sign() * ratio.abs() ** sharpness, 0.0)
+        return torch.where(scored, reward / mean.abs().clamp_min(1e-8), 0.0)
     advantage = reward - value[:, None]
     if form == "standardized":
         taken = advantage[scored]
         advantage = (advantage - taken.mean()) / (taken.std(correction=0) + 1e-8)
     return torch.where(scored, advantage, 0.0)
+
+
+def sharpened(
+    advantage: Float[Tensor, "B N"], old: Float[Tensor, "B N"], sharpness: float
+) -> Float[Tensor, "B N"]:
+    """Relative advantages whose fixed point is the expected reward to the power of `sharpness`.
+
+    Each is weighted by (N pi_old)^(1 - 1/s). At the fixed point pi is in proportion to
+    E[A] pi^(1 - 1/s), so to E[A]^s. Raising the reward itself would prefer E[A^s], whose noise
+    grows with s: a token that was once very hard would outweigh one that is always hard.
+
+    Args:
+        old: log pi of the policy that drew, nats.
+        sharpness: s; 1 leaves the advantages alone.
+    """
+    return advantage * ((old + math.log(old.shape[1])) * (1 - 1 / sharpness)).exp()
+
+
+def group_advantages(
+    returns: Float[Tensor, " B"], group_size: int, form: GroupForm
+) -> Float[Tensor, " B"]:
+    """How much better each draw did than the other draws for the same clip; no critic is needed.
+
+    `leave_one_out` compares with the mean of the others, which this draw had no part in: the
+    gradient stays unbiased [Kool et al. 2019]. `standardized` compares with the mean of all and
+    divides by the group's deviation, so that every clip counts alike, however much its returns
+    differ [Shao et al. 2024].
+
+    Args:
+        returns: of draws in consecutive groups of `group_size`, at least 2.
+    """
+    groups = returns.view(-1, group_size)
+    better = groups - groups.mean(1, keepdim=True)
+    if form == "leave_one_out":
+        # r - (sum - r) / (G - 1) = (r - mean) G / (G - 1)
+        return (better * (group_size / (group_size - 1))).flatten()
+    # Where all draws earned the same, rounding must not be blown up to a preference.
+    return (better / (groups.std(1, correction=0, keepdim=True) + 1e-6)).flatten()
 
 
 def clipped_surrogate(
@@ -68,6 +106,14 @@ def clipped_surrogate(
 def approx_kl(log_ratio: Float[Tensor, "B N"], old: Float[Tensor, "B N"]) -> Float[Tensor, ""]:
     """KL(old || new) over the tokens of a clip, exact, nats, mean over clips."""
     return -(old.exp() * log_ratio).sum(1).mean()
+
+
+def clip_fraction(
+    log_ratio: Float[Tensor, "B N"], scored: Bool[Tensor, "B N"], clip_eps: float
+) -> Float[Tensor, ""]:
+    """Share of the scored ratios that lie outside the clip range."""
+    far = (log_ratio.exp() - 1).abs() > clip_eps
+    return (far & scored).sum() / scored.sum()
 
 
 def explained_variance(

@@ -8,18 +8,32 @@ tokens is good when the rest can be reconstructed from it [method section 7.6].
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from tats_ray.core.arrays import Float, Int
+from tats_ray.core.errors import UsageError
 from tats_ray.ops.selection import is_visible
 
-RewardFunction = Callable[
-    [Float[Tensor, "B N"], Int[Tensor, "B K"]],
-    Float[Tensor, "B N"],
-]
+Need = Literal["random_error", "motion"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reward:
+    """A reward function, and what it must be given by name besides error and `visible_idx`."""
+
+    function: Callable[..., Float[Tensor, "B N"]]
+    needs: tuple[Need, ...] = ()
+
+    def __call__(
+        self, error: Float[Tensor, "B N"], visible_idx: Int[Tensor, "B K"], **given: Tensor
+    ) -> Float[Tensor, "B N"]:
+        return self.function(error, visible_idx, **{name: given[name] for name in self.needs})
 
 
 def token_error(
@@ -44,11 +58,62 @@ def negative_clip_error(
     return -clip_error(error, visible_idx)
 
 
-REWARDS: dict[str, RewardFunction] = {
-    "token_error": token_error,
-    "clip_error": clip_error,
-    "negative_clip_error": negative_clip_error,
+def error_reduction(
+    error: Float[Tensor, "B N"],
+    visible_idx: Int[Tensor, "B K"],
+    *,
+    random_error: Float[Tensor, " B"],
+) -> Float[Tensor, "B N"]:
+    """Every token of a clip earns how much less the mean error is than under random masks.
+
+    Args:
+        random_error: the clip's mean error over hidden tokens when a random mask shows as many.
+    """
+    return random_error[:, None] - clip_error(error, visible_idx)
+
+
+def motion_share(
+    error: Float[Tensor, "B N"], visible_idx: Int[Tensor, "B K"], *, motion: Float[Tensor, "B N"]
+) -> Float[Tensor, "B N"]:
+    """Every token of a clip earns the share of truly moving pixels in what is visible.
+
+    Args:
+        motion: the share of moving pixels in each token, 0 to 1.
+    """
+    return motion.gather(1, visible_idx).mean(1, keepdim=True).expand_as(error)
+
+
+REWARDS: dict[str, Reward] = {
+    "token_error": Reward(token_error),
+    "clip_error": Reward(clip_error),
+    "negative_clip_error": Reward(negative_clip_error),
+    "error_reduction": Reward(error_reduction, ("random_error",)),
+    "motion_share": Reward(motion_share, ("motion",)),
 }
+
+
+def register_reward(name: str, function: Callable[..., Any], *needs: Need) -> None:
+    """Make `function` known as `name`, in this process.
+
+    Raises:
+        UsageError: for a name that is taken.
+    """
+    if name in REWARDS:
+        raise UsageError(f"reward {name!r} is registered already; choose another name")
+    REWARDS[name] = Reward(function, needs)
+
+
+def find_reward(name: str) -> Reward:
+    """The reward of that name.
+
+    Raises:
+        UsageError: for an unknown name, with the nearest and all known ones.
+    """
+    if name not in REWARDS:
+        near = difflib.get_close_matches(name, list(REWARDS), n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UsageError(f"env.reward {name!r} is not known{hint}; known: {', '.join(REWARDS)}")
+    return REWARDS[name]
 
 
 def clip_return(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from tats_ray.config.schema import RunConfig
 from tats_ray.core.errors import UsageError
+from tats_ray.core.grid import TokenGrid
 from tats_ray.data.manifest import VideoEntry
-from tats_ray.learning.build import Lists, read_lists
-from tats_ray.models.zoo import num_visible, token_grid
-from tats_ray.ops.rewards import REWARDS
+from tats_ray.data.motion import motion_path
+from tats_ray.learning.build import Lists, read_lists, wants_motion
+from tats_ray.models.zoo import SIZES, num_visible, token_grid
+from tats_ray.ops.rewards import find_reward
 from tats_ray.runtime.launch import Placement, plan_placement
 
 
@@ -50,29 +53,23 @@ class Plan:
         workers = placement.num_workers
         return [
             ("videos", f"{len(self.lists.train)} to train on, {len(self.lists.val)} to validate"),
-            (
-                "tokens",
-                f"{self.num_tokens} per clip, {self.num_visible} visible "
-                f"({self.num_visible / self.num_tokens:.1%}), sampler {config.sampler.name}",
-            ),
+            ("tokens", self._tokens_in_words()),
             ("model", f"{config.model.size}, {loop.precision}, seed {config.seed}"),
-            (
-                "batch",
-                f"{optim.batch_size} clips x {workers} learner{'s' * (workers > 1)} "
-                f"= {self.global_batch}",
-            ),
+            ("batch", self._batch_in_words()),
             (
                 "learning rate",
                 f"MAE {optim.base_lr:g} x {self.global_batch}/256 = {self.lr:g}, cosine to "
                 f"{self.min_lr:g}, warm-up {optim.warmup_epochs:g} epochs; "
-                f"sampler {config.algorithm.lr:g} ({config.algorithm.name})",
+                f"sampler {config.algorithm.lr:g}",
             ),
+            ("algorithm", self._algorithm_in_words()),
             (
                 "steps",
                 f"{loop.epochs} epochs x {self.steps_per_epoch} = {self.total_steps}; "
                 f"{self.warmup_masks} for the first {loop.mae_only_epochs} epochs, "
                 f"then one policy update per {loop.mae_steps_per_update} MAE step"
-                f"{'s' * (loop.mae_steps_per_update > 1)}",
+                f"{'s' * (loop.mae_steps_per_update > 1)}"
+                + (f", at most {loop.max_staleness} under way" if loop.max_staleness else ""),
             ),
             (
                 "actors",
@@ -87,6 +84,27 @@ class Plan:
             ),
         ]
 
+    def _tokens_in_words(self) -> str:
+        """Tubes and frames round to whole ones: the ratio that this comes to is said, too."""
+        share, asked = self.num_visible / self.num_tokens, self.config.sampler.mask_ratio
+        words = (
+            f"{self.num_tokens} per clip, {self.num_visible} visible ({share:.1%}), "
+            f"sampler {self.config.sampler.name}"
+        )
+        is_exact = abs(1 - share - asked) * self.num_tokens < 1
+        return words if is_exact else f"{words}, mask ratio {1 - share:.3g} for {asked:g}"
+
+    def _batch_in_words(self) -> str:
+        size, workers = self.config.optim.batch_size, self.placement.num_workers
+        clips, masks = self.config.clips_per_step, self.config.algorithm.masks_per_clip
+        rows = f"{size} clips" if masks == 1 else f"{size} rows ({clips} clips x {masks} masks)"
+        return f"{rows} x {workers} learner{'s' * (workers > 1)} = {self.global_batch}"
+
+    def _algorithm_in_words(self) -> str:
+        if not self.placement.learns_policy:
+            return f"none: sampler {self.config.sampler.name} does not learn"
+        return f"{self.config.algorithm.name}, paid with {self.config.reward}"
+
 
 def make_plan(config: RunConfig) -> Plan:
     """Check everything that can be known before an actor starts.
@@ -96,17 +114,17 @@ def make_plan(config: RunConfig) -> Plan:
     """
     if not config.data.train_list:
         raise UsageError("data.train_list names no list of videos; use --data.train_list PATH")
-    if config.env.reward not in REWARDS:
-        raise UsageError(
-            f"env.reward {config.env.reward!r} is not known; known: {', '.join(REWARDS)}"
-        )
     _check_reward(config)
     grid = token_grid(config.data, config.model)
     visible = num_visible(config.sampler, grid)
     placement = plan_placement(config)
+    if placement.learns_policy:
+        _check_buffer(config, grid, placement.num_workers)
     lists = read_lists(config.data)
+    if wants_motion(config):
+        _check_motion(config, lists)
     global_batch = config.optim.batch_size * config.cluster.num_workers
-    steps = _steps_per_epoch(lists.train, global_batch, config)
+    steps = _steps_per_epoch(lists.train, config)
     return Plan(
         config=config,
         lists=lists,
@@ -122,20 +140,60 @@ def make_plan(config: RunConfig) -> Plan:
 
 def _check_reward(config: RunConfig) -> None:
     """Visible tokens have no error of their own: they can only be judged by the whole clip's."""
+    find_reward(config.reward)
     scored = getattr(config.algorithm, "scored", "hidden")
-    if scored in ("visible", "joint") and config.env.reward == "token_error":
+    if scored in ("visible", "joint") and config.reward == "token_error":
         raise UsageError(
             f"algorithm.scored {scored} cannot be paid with env.reward token_error, which is 0 on "
             "visible tokens; use --env.reward negative_clip_error"
         )
 
 
-def _steps_per_epoch(train: list[VideoEntry], global_batch: int, config: RunConfig) -> int:
-    steps = len(train) // global_batch
+def buffer_bytes(config: RunConfig, grid: TokenGrid, num_workers: int) -> int:
+    """The most that waiting rollouts hold: all ranks' of one update and of those under way."""
+    width = SIZES[config.model.size].width
+    value_bytes = 2 if config.loop.precision == "bfloat16" else 4
+    visible = num_visible(config.sampler, grid)
+    row = grid.num_tokens * (width * value_bytes + 4 + 4) + 8 * visible + 4
+    clips = math.ceil(config.loop.rollout_fraction * config.clips_per_step)
+    rows = clips * config.algorithm.masks_per_clip * num_workers
+    updates = 1 + config.loop.max_staleness
+    return row * rows * config.loop.mae_steps_per_update * updates
+
+
+def _check_buffer(config: RunConfig, grid: TokenGrid, num_workers: int) -> None:
+    """An update waits for all its rollouts, so a shelf too small for them would never empty."""
+    needed = buffer_bytes(config, grid, num_workers)
+    if needed > config.cluster.buffer_mb * 2**20:
+        raise UsageError(
+            f"cluster.buffer_mb {config.cluster.buffer_mb} cannot hold the rollouts of "
+            f"{config.loop.mae_steps_per_update} MAE steps x {num_workers} learners x "
+            f"{1 + config.loop.max_staleness} updates, {needed / 2**20:.0f} MB; "
+            f"use --cluster.buffer_mb {math.ceil(needed / 2**20)} or lower loop.rollout_fraction"
+        )
+
+
+def _check_motion(config: RunConfig, lists: Lists) -> None:
+    """Motion can be shown, or paid for, only where somebody has marked it."""
+    is_oracle = config.sampler.name == "oracle"
+    who = "sampler.name oracle" if is_oracle else f"env.reward {config.reward}"
+    # Only the oracle draws on validation clips, too.
+    for entry in [*lists.train, *(lists.val if is_oracle else [])]:
+        beside = motion_path(entry.path)
+        if not beside.is_file():
+            raise UsageError(
+                f"{who} needs {beside}, the true motion of its video; `tats data synth` writes "
+                "videos with it; for others choose another one"
+            )
+
+
+def _steps_per_epoch(train: list[VideoEntry], config: RunConfig) -> int:
+    workers = config.cluster.num_workers
+    clips = config.clips_per_step * workers
+    steps = len(train) // clips
     if not steps:
         raise UsageError(
-            f"{config.data.train_list} has {len(train)} videos, fewer than one batch of "
-            f"{global_batch} ({config.optim.batch_size} x {config.cluster.num_workers} learners); "
-            "lower optim.batch_size"
+            f"{config.data.train_list} has {len(train)} videos, fewer than one batch of {clips} "
+            f"({config.clips_per_step} x {workers} learners); lower optim.batch_size"
         )
     return steps

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tats_ray.config.differences import deciding
 from tats_ray.config.load import dump_config, parse_config, read_yaml
 from tats_ray.config.schema import RunConfig
 from tats_ray.core.errors import CheckpointError, UsageError
@@ -19,11 +20,6 @@ from tats_ray.recipes.report import write_run_report
 from tats_ray.runtime import launch
 from tats_ray.view.board import ViewPlan, make_view
 from tats_ray.view.tracking import RunFiles
-
-# What may differ between a run and its continuation: it changes nothing that is computed.
-_FREE = ("log.", "eval.", "checkpoint.", "name", "data.num_workers", "data.cache_mb", "data.root",
-         "cluster.address", "cluster.threads", "cluster.cpus_per_worker", "cluster.max_failures",
-         "cluster.buffer_mb", "cluster.timeout_s")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -118,23 +114,13 @@ def _check_folder(config: RunConfig, folder: Path, *, resume: bool) -> None:
             "or choose another --name"
         )
     before = parse_config(read_yaml(found / "config.yaml"), source=str(found / "config.yaml"))
-    changed = _differences(asdict(before), asdict(config))
+    old, new = deciding(asdict(before)), deciding(asdict(config))
+    changed = [f"{k} {old.get(k)!r} -> {v!r}" for k, v in new.items() if old.get(k) != v]
     if changed:
         raise UsageError(
             f"{folder} was begun with other settings: {'; '.join(changed)}; "
             "resume with the old ones, or choose another --name"
         )
-
-
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
-    changed = []
-    for name in now:
-        dotted = prefix + name
-        if isinstance(now[name], Mapping):
-            changed += _differences(before.get(name, {}), now[name], f"{dotted}.")
-        elif before.get(name) != now[name] and not dotted.startswith(_FREE):
-            changed.append(f"{dotted} {before.get(name)!r} -> {now[name]!r}")
-    return changed
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from tats_ray.config.load import parse_config, parse_yaml
 from tats_ray.config.schema import RunConfig
 from tats_ray.core.grid import TokenGrid
 from tats_ray.learning import checkpoint as checkpoints
+from tats_ray.models.head import ClassifierHead
 from tats_ray.models.mae import MaskedAutoencoder
 from tats_ray.models.policy import FixedPolicy, SamplerPolicy
 from tats_ray.models.zoo import build_mae, build_policy, token_grid
@@ -23,6 +24,12 @@ class Restored:
     grid: TokenGrid
     mae: MaskedAutoencoder
     policy: SamplerPolicy | FixedPolicy
+    head: ClassifierHead | None = None
+    """Of a fine-tuned model, which has no `encoder.norm`."""
+    origin: str = ""
+    """What it is, in words."""
+    missing: tuple[str, ...] = ()
+    """Tensors of the autoencoder that no checkpoint brought: at their random start."""
 
 
 def restore(path: str | Path) -> Restored:
@@ -42,4 +49,5 @@ def restore(path: str | Path) -> Restored:
     if isinstance(policy, SamplerPolicy) and found.policy is not None:
         weights = found.policy["network"]
         checkpoints.load_weights(policy, weights, source=str(folder / "policy.safetensors"))
-    return Restored(folder, config, grid, mae.eval(), policy)
+    origin = f"tats_ray run {config.name}, step {found.position.step}"
+    return Restored(folder, config, grid, mae.eval(), policy, origin=origin)

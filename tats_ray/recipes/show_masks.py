@@ -13,10 +13,11 @@ from tats_ray.data.manifest import VideoEntry
 from tats_ray.data.motion import token_motion
 from tats_ray.learning.build import clip_dataset
 from tats_ray.learning.evaluation import MOVING_SHARE
-from tats_ray.models.policy import FixedPolicy
+from tats_ray.models.policy import FixedPolicy, knowing
 from tats_ray.models.zoo import num_visible
 from tats_ray.ops.selection import is_visible
-from tats_ray.recipes.restore import Restored, restore
+from tats_ray.recipes.adopt import open_checkpoint
+from tats_ray.recipes.restore import Restored
 from tats_ray.view.masks import build_panel, draw_masks
 
 _SEED = 0
@@ -42,8 +43,8 @@ def show_masks(
         CheckpointError: for what is wrong with a checkpoint.
         VideoError: for a video that cannot be read.
     """
-    main = restore(checkpoint)
-    other = restore(compare) if compare else None
+    main = open_checkpoint(checkpoint)
+    other = open_checkpoint(compare) if compare else None
     if other is not None and other.grid != main.grid:
         raise UsageError(f"{compare} cuts clips as {other.grid}, {checkpoint} as {main.grid}")
     out = Path(out)
@@ -69,14 +70,16 @@ def draw_panel(
     if mask_ratio is not None:
         count = main.grid.num_visible(mask_ratio)
     tokens = main.mae.embed(clips)
-    selection = main.policy.act(tokens, count, generator=stream(_SEED, "show", "main"))
-    rival = other.policy if other is not None else FixedPolicy(main.grid)
+    pixels_moving = dataset.motion(0)
+    motion, moving = None, None
+    if pixels_moving is not None:
+        shares = token_motion(pixels_moving, main.grid)
+        motion, moving = torch.from_numpy(shares)[None], np.asarray(shares >= MOVING_SHARE)
+    policy = knowing(main.policy, motion)
+    selection = policy.act(tokens, count, generator=stream(_SEED, "show", "main"))
+    rival = knowing(other.policy, motion) if other is not None else FixedPolicy(main.grid)
     rival_tokens = other.mae.embed(clips) if other is not None else tokens
     rival_draw = rival.act(rival_tokens, count, generator=stream(_SEED, "show", "other"))
-    motion = dataset.motion(0)
-    moving = None
-    if motion is not None:
-        moving = np.asarray(token_motion(motion, main.grid) >= MOVING_SHARE)
     panel = build_panel(
         clip=clips[0],
         reconstruction=main.mae(clips, selection.visible_idx),

@@ -26,7 +26,8 @@ class RolloutBuffer:
 
     def __init__(self, *, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._shelf: list[tuple[Mapping[str, Any], int]] = []
+        self._shelf: dict[int, list[tuple[Mapping[str, Any], int]]] = {}
+        """By cycle: a rank that is ahead must not take the place of one that is behind."""
         self._bytes = 0
         self._token = ""
         self._error: str | None = None
@@ -35,13 +36,16 @@ class RolloutBuffer:
     async def reset(self, token: str) -> None:
         """Empty the shelf for a new incarnation of the run."""
         async with self._changed:
-            self._token, self._shelf, self._bytes, self._error = token, [], 0, None
+            self._token, self._shelf, self._bytes, self._error = token, {}, 0, None
             self._changed.notify_all()
 
     async def push(
-        self, token: str, rollout: Mapping[str, Any], num_bytes: int, timeout_s: float
+        self, token: str, cycle: int, rollout: Mapping[str, Any], num_bytes: int, timeout_s: float
     ) -> None:
-        """Add a rollout; waits while the shelf is full. One always fits, however large."""
+        """Add a rollout to those of a cycle, the memory of one update.
+
+        Waits while the shelf is full. One always fits, however large.
+        """
 
         def has_room() -> bool:
             return not self._shelf or self._bytes + num_bytes <= self._max_bytes
@@ -50,20 +54,26 @@ class RolloutBuffer:
             await self._until(
                 has_room, token, timeout_s, lambda: f"room for {num_bytes} bytes of rollouts"
             )
-            self._shelf.append((rollout, num_bytes))
+            self._shelf.setdefault(cycle, []).append((rollout, num_bytes))
             self._bytes += num_bytes
             self._changed.notify_all()
 
-    async def take(self, token: str, count: int, timeout_s: float) -> list[Mapping[str, Any]]:
-        """Wait for `count` rollouts and take them, in order of arrival."""
+    async def take(
+        self, token: str, cycle: int, count: int, timeout_s: float
+    ) -> list[Mapping[str, Any]]:
+        """Wait for the `count` rollouts of a cycle and take them, in order of arrival."""
+
+        def arrived() -> int:
+            return len(self._shelf.get(cycle, []))
+
         async with self._changed:
             await self._until(
-                lambda: len(self._shelf) >= count,
+                lambda: arrived() >= count,
                 token,
                 timeout_s,
-                lambda: f"{count} rollouts, {len(self._shelf)} have arrived",
+                lambda: f"{count} rollouts of cycle {cycle}, {arrived()} have arrived",
             )
-            taken, self._shelf = self._shelf[:count], self._shelf[count:]
+            taken = self._shelf.pop(cycle)
             self._bytes -= sum(num_bytes for _, num_bytes in taken)
             self._changed.notify_all()
             return [rollout for rollout, _ in taken]
@@ -76,7 +86,7 @@ class RolloutBuffer:
                 self._changed.notify_all()
 
     async def stats(self) -> dict[str, int]:
-        return {"rollouts": len(self._shelf), "bytes": self._bytes}
+        return {"rollouts": sum(map(len, self._shelf.values())), "bytes": self._bytes}
 
     async def _until(self, ready: Any, token: str, timeout_s: float, what: Any) -> None:
         def over() -> bool:

@@ -188,22 +188,24 @@ def _check_resources(config: RunConfig) -> None:
 
 
 def _start_peers(config: RunConfig, placement: Placement) -> Peers:
-    """Start the side actors. This driver owns them: they outlive a restart of the learners."""
-    light = {"num_cpus": 0, "max_restarts": 0}
-    log = ray.remote(RunLog).options(**light).remote()
+    """Start the side actors. This driver owns them: they outlive a restart of the learners.
+
+    One that dies is started anew, empty. The call that met its death fails, so the learners are
+    restarted too, and bring all of them back to the last checkpoint. Nothing is retried alone.
+    """
+    log = ray.remote(RunLog).options(num_cpus=0, max_restarts=0).remote()
     if not placement.learns_policy:
         return Peers(buffer=None, store=None, policy_learner=None, log=log)
+    light = {"num_cpus": 0, "max_restarts": config.cluster.max_failures, "max_task_retries": 0}
     max_bytes = config.cluster.buffer_mb * 2**20
     buffer = ray.remote(RolloutBuffer).options(**light).remote(max_bytes=max_bytes)
-    store = ray.remote(WeightStore).options(**light).remote()
+    store = ray.remote(WeightStore).options(**light).remote(num_kept=config.loop.max_staleness + 1)
     # In the synchronous recipe it works while the MAE learners wait: it reserves no CPU.
     learner = (
         ray.remote(PolicyLearnerActor)
         .options(**light, num_gpus=config.cluster.policy_gpus)
         .remote(
             asdict(config),
-            buffer,
-            store,
             device=placement.policy_device,
             threads=placement.threads * placement.num_workers,
         )

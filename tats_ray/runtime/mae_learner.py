@@ -159,7 +159,11 @@ class _Rank:
         if self.rank == 0:
             ray.get([peers.buffer.reset.remote(token), peers.store.reset.remote(token)])
             state = to_arrays(found.policy) if found is not None and found.policy else None
-            ray.get(peers.policy_learner.reset.remote(token, state))
+            ray.get(
+                peers.policy_learner.reset.remote(
+                    token, state, buffer=peers.buffer, store=peers.store
+                )
+            )
         broadcast_from_rank_zero("ready")
         return RayPolicyClient(
             token=token,
@@ -169,6 +173,7 @@ class _Rank:
             rank=self.rank,
             world_size=self.world_size,
             version=position.policy_version,
+            max_staleness=self.config.loop.max_staleness,
             timeout_s=self.config.cluster.timeout_s,
         )
 
@@ -190,6 +195,7 @@ class _Rank:
             main=main,
             client=self.client,
             hooks=_Hooks(self),
+            masks_per_clip=config.algorithm.masks_per_clip,
         )
         loop.at = position
         return loop
@@ -201,7 +207,7 @@ class _Rank:
         ratio = self.config.sampler.mask_ratio
         is_tube = kind == "tube"
         count = self.grid.num_visible_tube(ratio) if is_tube else self.grid.num_visible(ratio)
-        return self._stage(FixedPolicy(self.grid, is_tube=is_tube), count)
+        return self._stage(FixedPolicy(self.grid, kind), count)
 
     def _stage(self, policy: SamplerPolicy | FixedPolicy, count: int) -> Stage:
         env: Any = gymnasium.make_vec(
@@ -211,7 +217,7 @@ class _Rank:
             grid=self.grid,
             width=self.learner.mae.width,
             num_visible=count,
-            reward=self.config.env.reward,
+            reward=self.config.reward,
             arrays="torch",
         )
         return Stage(policy, env, count)
@@ -225,10 +231,13 @@ class _Rank:
         """Write a checkpoint, on rank 0; the memory must be empty."""
         if self.rank != 0:
             return None
+        policy = self.client.state_dict() if self.client is not None else None
+        if policy is not None:  # asked for last, so it holds all updates that were under way
+            loop.at.policy_version = policy["numbers"]["version"]
         state = checkpoints.Checkpoint(
             position=loop.at,
             mae=self.learner.state_dict(),
-            policy=self.client.state_dict() if self.client is not None else None,
+            policy=policy,
             config_yaml=dump_config(self.config),
         )
         folder = checkpoints.save(
@@ -266,22 +275,26 @@ class _Hooks:
         if loop.at.step % self.config.log.every_steps == 0:
             self._record(loop)
         if self._wants_stop and not loop.num_pending and not self.rank.learner.pending:
+            loop.drain()
             self.rank.save(loop)
             raise Halt(f"stopped after step {loop.at.step}")
 
     def on_epoch(self, loop: PretrainLoop) -> None:
-        self._gather(loop.flushed)
         last = loop.at.epoch == self.config.loop.epochs
+        is_measured = last or self._is_due(loop, self.config.eval.every_epochs)
+        is_saved = last or self._is_due(loop, self.config.checkpoint.every_epochs)
+        if is_measured or is_saved:
+            loop.drain()
+        self._gather(loop.flushed)
         if last and self._shown:
             self._record(loop)
-        is_due = last or self._is_due(loop, self.config.eval.every_epochs)
-        if self.evaluator is not None and is_due:
+        if self.evaluator is not None and is_measured:
             measures = self.evaluator.measure(self.rank.learner.mae, loop.main.policy)
             self._send(loop, {f"eval/{name}": value for name, value in measures.items()})
             if loop.at.epoch > self.config.loop.mae_only_epochs and self.rank.client is not None:
                 for sign in collapse_signs(measures, num_visible=loop.main.num_visible):
                     self.rank.tell("note", text=f"the policy looks collapsed: {sign}")
-        if last or self._is_due(loop, self.config.checkpoint.every_epochs):
+        if is_saved:
             self.rank.save(loop)
 
     def _gather(self, metrics: Mapping[str, float]) -> None:

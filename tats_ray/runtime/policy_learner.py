@@ -28,13 +28,11 @@ class PolicyLearnerActor:
         threads: torch threads.
     """
 
-    def __init__(
-        self, config: Mapping[str, Any], buffer: Any, store: Any, *, device: str, threads: int
-    ) -> None:
+    def __init__(self, config: Mapping[str, Any], *, device: str, threads: int) -> None:
         torch.set_num_threads(threads)
         self._config = parse_config(config)
-        self._buffer = buffer
-        self._store = store
+        self._buffer: Any = None
+        self._store: Any = None
         self._device = torch.device(device)
         self._token = ""
         self._learner = self._fresh()
@@ -47,9 +45,16 @@ class PolicyLearnerActor:
         policy.to(self._device)
         return PolicyLearner(policy, config.algorithm.build(policy), seed=config.seed)
 
-    def reset(self, token: str, state: Mapping[str, Any] | None) -> None:
-        """Begin an incarnation of the run, from a checkpoint's state or from the seed."""
+    def reset(
+        self, token: str, state: Mapping[str, Any] | None, *, buffer: Any, store: Any
+    ) -> None:
+        """Begin an incarnation of the run, from a checkpoint's state or from the seed.
+
+        The peers are told here and not at the start: Ray can start an actor anew only from
+        arguments that hold no handles.
+        """
         self._token = token
+        self._buffer, self._store = buffer, store
         self._learner = self._fresh()
         if state is not None:
             self._learner.load_state_dict(to_tensors(state))
@@ -67,7 +72,7 @@ class PolicyLearnerActor:
                 f"the policy is at {self._learner.version}, {self._token}"
             )
         try:
-            arrived = ray.get(self._buffer.take.remote(token, num_rollouts, timeout_s))
+            arrived = ray.get(self._buffer.take.remote(token, version, num_rollouts, timeout_s))
             rollouts = [Rollout.from_arrays(arrays).to(self._device) for arrays in arrived]
             metrics = self._learner.update(rollouts)
             self._publish()
@@ -104,6 +109,7 @@ class RayPolicyClient:
         rank: int,
         world_size: int,
         version: int,
+        max_staleness: int,
         timeout_s: float,
     ) -> None:
         self._token = token
@@ -113,33 +119,53 @@ class RayPolicyClient:
         self._rank = rank
         self._world_size = world_size
         self._version = version
+        self._requested = version
+        """The version that the newest update asked for will make."""
+        self._requests: list[Any] = []
+        """Replies to updates whose weights are not in use yet, oldest first; on rank 0 only."""
+        self._max_staleness = max_staleness
         self._timeout_s = timeout_s
         self._pushes: list[Any] = []
 
     def push(self, rollout: Rollout) -> None:
         arrays = rollout.to_arrays()
         self._pushes.append(
-            self._buffer.push.remote(self._token, arrays, rollout.num_bytes, self._timeout_s)
+            self._buffer.push.remote(
+                self._token, self._requested, arrays, rollout.num_bytes, self._timeout_s
+            )
         )
 
-    def update(self, num_entries: int) -> PolicyUpdate:
-        # The actor's own deadline passes first, and its message says what was missing.
-        patience = self._timeout_s + 30
-        ray.get(self._pushes, timeout=patience)
+    def update(self, num_entries: int) -> PolicyUpdate | None:
+        # A full buffer holds its producers up here. The actor's own deadline passes first, and
+        # its message says what was missing.
+        ray.get(self._pushes, timeout=self._timeout_s + 30)
         self._pushes = []
-        metrics: Mapping[str, float] = {}
         if self._rank == 0:
             count = num_entries * self._world_size
-            request = self._learner.update.remote(
-                self._token, self._version, count, self._timeout_s
+            self._requests.append(
+                self._learner.update.remote(self._token, self._requested, count, self._timeout_s)
             )
-            metrics = ray.get(request, timeout=patience)
-        return self.fetch(self._version + 1, metrics)
+        self._requested += 1
+        return self._advance(self._requested - self._max_staleness)
 
-    def fetch(self, min_version: int, metrics: Mapping[str, float]) -> PolicyUpdate:
-        """Wait for weights of `min_version` or newer."""
-        reply = self._store.fetch.remote(self._token, POLICY, min_version, self._timeout_s)
+    def drain(self) -> PolicyUpdate | None:
+        return self._advance(self._requested)
+
+    def _advance(self, version: int) -> PolicyUpdate | None:
+        if version <= self._version:
+            return None
+        done, self._requests = (
+            self._requests[: version - self._version],
+            self._requests[version - self._version :],
+        )
+        metrics = ray.get(done, timeout=self._timeout_s + 30)
+        return self.fetch(version, metrics[-1] if metrics else {})
+
+    def fetch(self, version: int, metrics: Mapping[str, float]) -> PolicyUpdate:
+        """Wait for the weights of a version."""
+        reply = self._store.fetch.remote(self._token, POLICY, version, self._timeout_s)
         self._version, (weights,) = ray.get(reply, timeout=self._timeout_s + 30)
+        assert self._version == version  # the store keeps every version that can be asked for
         arrays = ray.get(weights, timeout=self._timeout_s)
         return PolicyUpdate(self._version, to_tensors(arrays), metrics)
 

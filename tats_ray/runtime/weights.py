@@ -1,4 +1,4 @@
-"""Newest weights by name and version."""
+"""Weights by name and version."""
 
 from __future__ import annotations
 
@@ -11,19 +11,23 @@ from tats_ray.core.errors import PeerFailedError, StaleError
 class WeightStore:
     """Hands out references to weights, never the weights themselves.
 
+    Args:
+        num_kept: versions of a name that are kept; older ones are let go.
+
     An asyncio actor. References come and go inside a list, so that Ray does not resolve them on
     the way. Tokens and errors work as in `RolloutBuffer`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, num_kept: int = 1) -> None:
+        self._num_kept = num_kept
         self._token = ""
         self._error: str | None = None
-        self._newest: dict[str, tuple[int, list[Any]]] = {}
+        self._kept: dict[str, list[tuple[int, list[Any]]]] = {}
         self._changed = asyncio.Condition()
 
     async def reset(self, token: str) -> None:
         async with self._changed:
-            self._token, self._error, self._newest = token, None, {}
+            self._token, self._error, self._kept = token, None, {}
             self._changed.notify_all()
 
     async def publish(self, token: str, name: str, version: int, refs: list[Any]) -> None:
@@ -34,15 +38,16 @@ class WeightStore:
         """
         async with self._changed:
             self._check(token)
-            if name in self._newest and version <= self._newest[name][0]:
-                raise StaleError(f"{name} version {version} after {self._newest[name][0]}")
-            self._newest[name] = (version, refs)
+            kept = self._kept.setdefault(name, [])
+            if kept and version <= kept[-1][0]:
+                raise StaleError(f"{name} version {version} after {kept[-1][0]}")
+            self._kept[name] = [*kept, (version, refs)][-self._num_kept :]
             self._changed.notify_all()
 
     async def fetch(
         self, token: str, name: str, min_version: int, timeout_s: float
     ) -> tuple[int, list[Any]]:
-        """Wait for `min_version` or newer of `name`.
+        """Wait for `min_version` or newer of `name`; the oldest kept version that is.
 
         Raises:
             StaleError: from a dead incarnation.
@@ -52,18 +57,21 @@ class WeightStore:
 
         def ready() -> bool:
             over = self._error is not None or token != self._token
-            return over or (name in self._newest and self._newest[name][0] >= min_version)
+            return over or newest() >= min_version
+
+        def newest() -> int:
+            return self._kept[name][-1][0] if name in self._kept else -1
 
         async with self._changed:
             try:
                 await asyncio.wait_for(self._changed.wait_for(ready), timeout_s)
             except asyncio.TimeoutError:
-                have = self._newest[name][0] if name in self._newest else "none"
+                have = newest() if name in self._kept else "none"
                 raise TimeoutError(
                     f"waited {timeout_s:g} s for {name} version {min_version}, newest is {have}"
                 ) from None
             self._check(token)
-            return self._newest[name]
+            return next(kept for kept in self._kept[name] if kept[0] >= min_version)
 
     async def close(self, token: str, error: str) -> None:
         async with self._changed:

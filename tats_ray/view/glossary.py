@@ -11,20 +11,27 @@ GLOSSARY: Mapping[str, str] = {
     "env/reward": "Mean reward of a draw: what the reward function pays for the errors that a "
     "choice of visible tokens leads to.",
     "policy/loss": "What a sampler update makes small: weighted surrogate, value loss and entropy.",
-    "policy/surrogate": "PPO's clipped objective: how much better than expected the likelier "
-    "tokens did. Near 0 by construction; its sign says little.",
+    "policy/surrogate": "What the algorithm makes large: PPO's and GRPO's clipped objective, "
+    "elsewhere log-probability times advantage. Its size and sign say little.",
     "policy/value_loss": "Squared error of the value network, which predicts a clip's reward.",
-    "policy/clip_fraction": "Share of probability ratios that hit PPO's limit. 0 to 0.2 is usual.",
+    "policy/clip_fraction": "Share of the probability ratios that lie outside the clip range after "
+    "an update, on the clips of `policy/approx_kl`. 0 to 0.2 is usual.",
     "policy/entropy": "How evenly the sampler spreads its choice over a training clip, as a share "
     "of the most that is possible, log N. 1 is uniform; under 0.5 is collapse.",
     "policy/effective_tokens": "Number of tokens among which the sampler in effect chooses: the "
     "exponential of its entropy. Must stay over the number of visible tokens.",
     "policy/max_prob_x_n": "Probability of a clip's favourite token, in multiples of uniform.",
-    "policy/approx_kl": "How far one update moved the sampler, nats. Over 0.05 is a large step.",
+    "policy/approx_kl": "How far one update moved the sampler, nats: the exact divergence between "
+    "the policy that drew and the one after the last optimiser step, on an eighth of that "
+    "step's clips. Over 0.05 is a large step.",
     "policy/explained_variance": "How much of the differences between rewards the value network "
     "foresees: 1 is all, 0 is no better than their mean.",
+    "policy/group_spread": "Deviation of the rewards of one clip's masks, mean over clips: all "
+    "that GRPO and RLOO can learn from.",
     "policy/reward": "Mean reward of the rollouts of an update.",
     "policy/value": "What the value network expected of them.",
+    "policy/staleness": "How many updates ago the weights were made that drew an update's oldest "
+    "rollout. Never over loop.max_staleness.",
     "eval/error": "Reconstruction error of the validation clips under one fixed set of uniformly "
     "random masks: the number to compare runs by, whatever their sampler.",
     "eval/own_error": "The same clips under the sampler's own masks. A sampler that hides the "

@@ -110,7 +110,7 @@ def _steps(metrics: Sequence[Record]) -> Verdict:
     if not divergence:
         return Verdict(question, "unknown", "no sampler was trained")
     if not any(divergence):
-        return Verdict(question, "unknown", "one optimiser step an update: the ratio is always 1")
+        return Verdict(question, "unknown", "the updates moved nothing")
     recent = divergence[-10:]
     mean = sum(recent) / len(recent)
     answer = f"lately a KL divergence of {mean:.2g} nats an update"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -77,7 +78,31 @@ def write_list(tmp_path: Path, text: str) -> str:
         (["--loop.epochs"], r"flag --loop\.epochs has no value"),
         (["--optim.batch_size", "64"], r"4 videos, fewer than one batch of 64"),
         (["--data.num_classes", "3"], r"train\.csv.*line \d+.*class id"),
-        (["--algorithm.scored", "visible"], r"visible.*token_error.*negative_clip_error"),
+        (
+            ["--cluster.buffer_mb", "1", "--loop.mae_steps_per_update", "9"],
+            r"buffer_mb 1 cannot hold the rollouts of 9 MAE steps .* use --cluster\.buffer_mb 2",
+        ),
+        (["--env.reward", "clip_eror"], r"'clip_eror' is not known; did you mean clip_error\?"),
+        (
+            ["--algorithm.name", "grpo", "--env.reward", "token_error"],
+            r"joint.*token_error.*negative_clip_error",
+        ),
+        (
+            ["--algorithm.scored", "visible", "--algorithm.sharpness", "1"],
+            r"algorithm\.advantage must be raw or standardized where .*visible, got 'relative'",
+        ),
+        (
+            ["--sampler.name", "frame", "--sampler.mask_ratio", "0.2"],
+            r"0\.2 hides none of the 4 time",
+        ),
+        (
+            ["--algorithm.name", "rloo", "--algorithm.group_size", "3"],
+            r"batch_size 2 is not a multiple of the 3 masks.*try --optim\.batch_size 3",
+        ),
+        (
+            ["--algorithm.name", "grpo", "--algorithm.group_size", "1"],
+            r"algorithm\.group_size must be at least 2, got 1",
+        ),
         (["--name", "a/b"], r"name 'a/b' is no folder name"),
         (["--resume"], r"holds no run to resume"),
     ],
@@ -93,6 +118,18 @@ def test_a_wrong_request_is_refused_before_anything_starts(
     error = refusal(capsys, *pretrain(videos, tmp_path, *flags))
     assert re.search(says, error), error
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("flags", [["--sampler.name", "oracle"], ["--env.reward", "motion_share"]])
+def test_true_motion_that_is_missing_is_named_before_anything_starts(
+    flags: list[str], videos: SyntheticSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare = tmp_path / "bare.mp4"
+    shutil.copy(next(videos.train_list.parent.rglob("*.mp4")), bare)
+    path = write_list(tmp_path, f"{bare}\t0\n")
+    words = pretrain(videos, tmp_path, "--data.train_list", path, "--optim.batch_size", "1", *flags)
+    error = refusal(capsys, *words)
+    assert re.search(rf"{flags[1]} needs .*bare\.motion\.npz, the true motion", error), error
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -59,13 +60,18 @@ def small_config(videos: SyntheticSet, run: Path, **branches: dict[str, Any]) ->
 
 
 def recipe(config: RunConfig) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Method section 7.7, all ranks in one process, without any of the loop's own code."""
+    """Method section 7.7, all ranks in one process, without any of the loop's own code.
+
+    With staleness s the masks are drawn by the policy of s updates ago; at the end of an epoch,
+    where these runs save, all catch up.
+    """
     world, loop, seed = config.cluster.num_workers, config.loop, config.seed
     grid = token_grid(config.data, config.model)
     mae = build_mae(config.model, grid, seed=seed)
     policy = build_policy(config.sampler, config.model, grid, seed=seed)
     assert isinstance(policy, SamplerPolicy)
     algorithm = config.algorithm.build(policy)
+    acting, under_way = deepcopy(policy), []
     ranks = [
         Batches(config, read_lists(config.data).train, rank=rank, world_size=world)
         for rank in range(world)
@@ -80,7 +86,7 @@ def recipe(config: RunConfig) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
             gradients, entry = [], []
             for rank, batch in enumerate(parts):
                 tokens = mae.embed(batch.pixels)
-                drawer = policy if epoch >= loop.mae_only_epochs else FixedPolicy(grid)
+                drawer = acting if epoch >= loop.mae_only_epochs else FixedPolicy(grid)
                 selection = drawer.act(tokens, count, generator=stream(seed, "draw", step, rank))
                 seen = mae(batch.pixels, selection.visible_idx)
                 optimizer.zero_grad()
@@ -93,7 +99,7 @@ def recipe(config: RunConfig) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
                         log_prob=selection.log_prob,
                         value=selection.value,
                         reward=seen.error.detach(),
-                        policy_version=version,
+                        policy_version=version - len(under_way),
                         step=step,
                         rank=rank,
                     )
@@ -120,6 +126,10 @@ def recipe(config: RunConfig) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
                 torch.set_num_threads(1)
                 version += 1
                 memory = []
+                under_way.append(deepcopy(policy.state_dict()))
+            behind = loop.max_staleness if step % per_epoch else 0
+            while len(under_way) > behind:
+                acting.load_state_dict(under_way.pop(0))
     return mae.state_dict(), policy.state_dict()
 
 
@@ -129,11 +139,12 @@ def train(config: RunConfig, run: Path) -> tuple[launch.Outcome, list[launch.Eve
     return outcome, events
 
 
-@pytest.mark.parametrize("num_workers", [1, 2])
+@pytest.mark.parametrize(("num_workers", "staleness"), [(1, 0), (2, 0), (1, 1), (2, 2)])
 def test_the_ray_run_equals_the_recipe_bit_for_bit(
-    num_workers: int, videos: SyntheticSet, run_folder: Path
+    num_workers: int, staleness: int, videos: SyntheticSet, run_folder: Path
 ) -> None:
-    config = small_config(videos, run_folder, cluster={"threads": 1, "num_workers": num_workers})
+    cluster = {"threads": 1, "num_workers": num_workers}
+    config = small_config(videos, run_folder, cluster=cluster, loop={"max_staleness": staleness})
     outcome, events = train(config, run_folder)
     assert outcome.is_finished
     found = checkpoints.load(run_folder)
@@ -149,6 +160,11 @@ def test_the_ray_run_equals_the_recipe_bit_for_bit(
     assert [e["step"] for e in events if e["kind"] == "checkpoint"] == [
         steps // 3 * (epoch + 1) for epoch in range(3)
     ]
+    scalars = [e["metrics"] for e in events if e["kind"] == "metrics"]
+    told = [m["policy/staleness"] for m in scalars if "policy/staleness" in m]
+    assert told
+    assert max(told) <= staleness
+    assert max(told) > 0 or not staleness  # so the overlap was real
     measured = [e["metrics"] for e in events if "eval/error" in e.get("metrics", {})]
     assert len(measured) == 3
     assert all(0.5 < m["eval/error"] < 2.0 for m in measured)
@@ -193,16 +209,21 @@ def test_an_error_in_a_learner_ends_the_run_with_its_first_cause(
         train(config, run_folder)
 
 
-def test_a_random_sampler_trains_without_a_policy_learner(
-    videos: SyntheticSet, run_folder: Path
+@pytest.mark.parametrize("sampler", ["tube", "oracle"])
+def test_a_sampler_that_does_not_learn_trains_without_a_policy_learner(
+    sampler: str, videos: SyntheticSet, run_folder: Path
 ) -> None:
     config = small_config(
-        videos, run_folder, sampler={"name": "tube"}, loop={"epochs": 1, "mae_only_epochs": 0}
+        videos, run_folder, sampler={"name": sampler}, loop={"epochs": 1, "mae_only_epochs": 0}
     )
     outcome, events = train(config, run_folder)
     assert outcome.is_finished
     assert checkpoints.load(run_folder).policy is None
     assert not any(name.startswith("policy/") for e in events for name in e.get("metrics", {}))
+    measured = next(e["metrics"] for e in events if "eval/error" in e.get("metrics", {}))
+    if sampler == "oracle":
+        assert measured["eval/motion_ratio"] > 2
+        assert measured["eval/motion_auc"] > 0.95
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_saved_and_with_its_clips_named(

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
+from torch.distributions import Categorical, kl_divergence
 
 from tats_ray.algorithms.base import PolicyGradient
 from tats_ray.algorithms.ppo import PPOConfig
@@ -85,13 +86,55 @@ def test_metrics_are_means_over_the_optimiser_steps(policy: SamplerPolicy) -> No
     assert metrics["reward"] == pytest.approx(sum(returns) / 2)
 
 
-def test_first_step_on_fresh_rollouts_has_ratio_one_and_no_divergence(
+def test_divergence_and_clip_fraction_compare_the_policy_that_drew_with_the_one_after_the_update(
     policy: SamplerPolicy,
 ) -> None:
-    memory = play(policy)
-    metrics = PPOConfig().build(policy).update([memory], generator=generator())
-    assert metrics["approx_kl"] == 0.0
+    parts = [play(policy, step) for step in range(5)]
+    memory = Rollout.concatenate(parts)  # ten clips: two of them are looked at again
+    acting = memory.log_prob[:2].double()
+    metrics = (
+        PPOConfig(lr=3e-2, clip_eps=0.05).build(policy).update([memory], generator=generator())
+    )
+    after = policy.evaluate(memory.tokens[:2]).log_prob.detach().double()
+    divergence = kl_divergence(Categorical(logits=acting), Categorical(logits=after)).mean()
+    assert metrics["approx_kl"] == pytest.approx(float(divergence), rel=1e-3)
+    assert metrics["approx_kl"] > 1e-4
+    ratio = (after - acting).exp()
+    far = [
+        abs(float(ratio[clip, token]) - 1) > 0.05
+        for clip in range(2)
+        for token in set(range(32)) - set(memory.visible_idx[clip].tolist())
+    ]
+    assert metrics["clip_fraction"] == pytest.approx(sum(far) / len(far))
+    assert 0 < metrics["clip_fraction"] < 1
+
+
+def test_update_that_moves_nothing_diverges_by_nothing(policy: SamplerPolicy) -> None:
+    config = PPOConfig(lr=1e-30, weight_decay=0.0)
+    metrics = config.build(policy).update([play(policy)], generator=generator())
+    assert metrics["approx_kl"] == pytest.approx(0.0, abs=1e-7)
     assert metrics["clip_fraction"] == 0.0
+
+
+def test_masks_of_one_clip_share_one_evaluation_of_the_policy(policy: SamplerPolicy) -> None:
+    one = play(policy)
+    both = replace(
+        Rollout.concatenate([one, one]),
+        **{name: getattr(one, name).repeat_interleave(2, 0) for name in ("tokens", "visible_idx")},
+        masks_per_clip=2,
+    )
+    seen: list[int] = []
+    evaluate = policy.evaluate
+
+    def spy(tokens: Tensor) -> Evaluation:
+        seen.append(len(tokens))
+        return evaluate(tokens)
+
+    policy.evaluate = spy  # type: ignore[method-assign]
+    shared = Recorder(PPOConfig(), policy).evaluate(both)
+    assert seen == [2]
+    torch.testing.assert_close(shared.log_prob, evaluate(both.tokens).log_prob)
+    torch.testing.assert_close(shared.value, evaluate(both.tokens).value)
 
 
 def test_diagnostics_of_a_uniform_policy_are_those_of_the_uniform_distribution(

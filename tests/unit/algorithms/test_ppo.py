@@ -89,7 +89,7 @@ def test_logit_gradient_at_the_old_policy_is_the_closed_form(
         for b in range(BATCH)
     ]
     assert metrics["surrogate"] == pytest.approx(float(sum(totals)) / BATCH)
-    assert metrics["clip_fraction"] == 0
+    assert algorithm.moved(memory, Evaluation(log_prob, value))["clip_fraction"] == 0
 
 
 @pytest.mark.parametrize("scored", ["hidden", "visible"])
@@ -99,7 +99,8 @@ def test_loss_away_from_the_old_policy_equals_a_loop_over_tokens(
     old = noise(BATCH, TOKENS, seed=1).log_softmax(1)
     new = noise(BATCH, TOKENS, seed=3).log_softmax(1)
     value, memory = noise(BATCH, seed=2), rollout(old)
-    loss, metrics = make(policy, scored=scored).loss(memory, Evaluation(new, value))
+    algorithm, now = make(policy, scored=scored), Evaluation(new, value)
+    loss, metrics = algorithm.loss(memory, now)
     gain, clipped, count = 0.0, 0, 0
     for b in range(BATCH):
         hidden = hidden_tokens(memory, b)
@@ -116,7 +117,7 @@ def test_loss_away_from_the_old_policy_equals_a_loop_over_tokens(
     assert loss.item() == pytest.approx(-C1 * gain + C2 * value_loss - C3 * entropy, abs=1e-12)
     assert metrics["surrogate"] == pytest.approx(gain)
     assert metrics["value_loss"] == pytest.approx(value_loss)
-    assert metrics["clip_fraction"] == pytest.approx(clipped / count)
+    assert algorithm.moved(memory, now)["clip_fraction"] == pytest.approx(clipped / count)
 
 
 def test_policy_gradient_is_zero_beyond_the_clip_range_on_the_wanted_side_and_only_there(
@@ -157,7 +158,7 @@ def test_joint_form_moves_the_logits_along_the_score_of_the_whole_draw(
     log_prob = logits.log_softmax(1)
     memory = rollout(log_prob)
     algorithm = make(policy, scored="joint", entropy_coef=0.0, value_coef=0.0)
-    loss, metrics = algorithm.loss(memory, Evaluation(log_prob, memory.value))
+    loss, _ = algorithm.loss(memory, Evaluation(log_prob, memory.value))
     loss.backward()
     expected = torch.zeros(BATCH, TOKENS, dtype=torch.float64)
     for b in range(BATCH):
@@ -171,7 +172,7 @@ def test_joint_form_moves_the_logits_along_the_score_of_the_whole_draw(
             urn.remove(token)
     assert logits.grad is not None
     torch.testing.assert_close(logits.grad, expected, atol=1e-12, rtol=0)
-    assert metrics["clip_fraction"] == 0
+    assert algorithm.moved(memory, Evaluation(log_prob, memory.value))["clip_fraction"] == 0
 
 
 def test_standardized_advantage_makes_the_policy_term_blind_to_the_scale_of_rewards(
@@ -230,3 +231,10 @@ def test_setting_that_makes_no_sense_is_refused_by_name_and_value(field: str, va
     settings: dict[str, Any] = {field: value}
     with pytest.raises(UsageError, match=rf"algorithm.{field} must be .* got {value}"):
         PPOConfig(**settings)
+
+
+def test_sharpness_needs_relative_advantages_of_single_tokens() -> None:
+    cases: list[dict[str, Any]] = [{}, {"advantage": "relative", "scored": "joint"}]
+    for settings in cases:
+        with pytest.raises(UsageError, match=r"algorithm.sharpness must be 1 unless .* got 3"):
+            PPOConfig(sharpness=3.0, **settings)

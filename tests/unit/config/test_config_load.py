@@ -12,6 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tats_ray.algorithms.grpo import GRPOConfig
 from tats_ray.algorithms.ppo import PPOConfig
 from tats_ray.algorithms.reinforce import ReinforceConfig
 from tats_ray.config.load import (
@@ -313,6 +314,25 @@ def plug_in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def test_fields_that_a_flags_algorithm_lacks_are_left_out_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "algorithm: {name: ppo, lr: 1e-3, entropy_coef: 0.5, advantage: relative, sharpness: 2}"
+    path = write(tmp_path, text)
+    config = load_config(path, ["--algorithm.name", "grpo", "--algorithm.group_size", "3"])
+    assert config.algorithm == GRPOConfig(lr=1e-3, entropy_coef=0.5, group_size=3)
+    said = capsys.readouterr().out
+    assert (
+        said.split()
+        == f"note algorithm grpo has no advantage, sharpness: left out of those of {path}".split()
+    )
+    load_config(path, ["--algorithm.name", "ppo"])
+    assert capsys.readouterr().out == ""
+    typo = write(tmp_path, "algorithm: {name: ppo, group_sise: 2}", "typo.yaml")
+    with pytest.raises(UsageError, match=r"group_sise; did you mean algorithm\.group_size\?"):
+        load_config(typo, ["--algorithm.name", "grpo"])
+
+
 @pytest.mark.usefixtures("plug_in_folder")
 def test_algorithm_of_another_package_needs_no_edit_here() -> None:
     raw = {"algorithm": {"name": "my_plug_in:MyConfig", "strength": "3e0", "lr": "1e-2"}}
@@ -336,7 +356,7 @@ def test_algorithm_of_another_package_needs_no_edit_here() -> None:
         (":Config", "cannot be loaded: Empty module name"),
         (".relative:Config", "cannot be loaded: "),
         ("json:loads", "is not a subclass of AlgorithmConfig"),
-        ("pop", "is not known; did you mean ppo.*known: ppo, reinforce, or module:Class"),
+        ("pop", "is not known; did you mean ppo.*known: ppo, a2c, .*, or module:Class"),
     ],
 )
 def test_plug_in_that_cannot_be_used_is_refused_with_the_reason(

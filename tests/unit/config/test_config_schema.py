@@ -93,6 +93,7 @@ BAD_VALUES: dict[str, list[Any]] = {
     "loop.epochs": [0],
     "loop.mae_only_epochs": [-1],
     "loop.mae_steps_per_update": [0],
+    "loop.rollout_fraction": [0.0, 1.5],
     "optim.batch_size": [0],
     "optim.base_lr": [0.0],
     "optim.min_lr": [-1e-6],
@@ -127,7 +128,7 @@ def test_default_of_every_bounded_field_is_within_its_bounds(dotted: str) -> Non
 
 
 def test_algorithm_without_a_name_builds_nothing_and_says_which_do() -> None:
-    with pytest.raises(UsageError, match="builds no algorithm; use ppo or reinforce"):
+    with pytest.raises(UsageError, match="builds no algorithm; use ppo"):
         AlgorithmConfig().build(None)
 
 

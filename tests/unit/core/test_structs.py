@@ -63,6 +63,20 @@ def test_rollout_from_read_only_arrays_owns_memory_that_can_be_written() -> None
     assert arrays["tokens"].any()
 
 
+def test_head_of_a_rollout_keeps_whole_groups_of_masks() -> None:
+    whole = replace(rollout(clips=6), masks_per_clip=3)
+    assert (whole.num_clips, whole.head(1).num_clips) == (2, 1)
+    for name in ("tokens", "visible_idx", "log_prob", "value", "reward"):
+        assert torch.equal(getattr(whole.head(1), name), getattr(whole, name)[:3])
+    assert Rollout.from_arrays(whole.head(1).to_arrays()).masks_per_clip == 3
+    assert Rollout.concatenate([whole, whole.head(1)]).num_clips == 3
+
+
+def test_rollout_whose_rows_are_no_whole_groups_is_refused() -> None:
+    with pytest.raises(ValueError, match="4 rows are no groups of 3"):
+        replace(rollout(clips=4), masks_per_clip=3)
+
+
 def test_rollout_with_a_gradient_is_packed_without_it() -> None:
     sent = replace(rollout(), value=torch.ones(2, requires_grad=True))
     assert not Rollout.from_arrays(sent.to_arrays()).value.requires_grad

@@ -12,6 +12,7 @@ from conftest import read_numbers
 from torch.utils.data import DataLoader
 
 from tats_ray.core.errors import UsageError, VideoError
+from tats_ray.core.grid import TokenGrid
 from tats_ray.data import decode
 from tats_ray.data.dataset import Augment, Clip, ClipBatch, ClipDataset, collate
 from tats_ray.data.encode import write_video
@@ -191,6 +192,41 @@ def test_true_motion_lies_on_the_pixels_that_are_shown(tmp_path: Path, is_uprigh
     assert truth.shape == shown.shape
     assert shown.mean() > 0.04
     assert (truth == shown).mean() > 0.995
+
+
+@pytest.mark.parametrize("augment", ["multi_scale_crop", "random_resized_crop"])
+def test_motion_of_a_training_clip_goes_through_the_same_frames_crop_and_flip(
+    tmp_path: Path, augment: Any
+) -> None:
+    motion = np.zeros((40, 64, 96), bool)
+    for frame in range(40):
+        motion[frame, 20:36, 10 + 2 * frame % 64 : 26 + 2 * frame % 64] = True
+    path = tmp_path / "v.mp4"
+    write_video(path, np.repeat(motion[..., None], 3, -1).astype(np.uint8) * 255)
+    write_motion(path, motion)
+    grid = TokenGrid(num_frames=8, image_size=32, patch=8)
+    dataset = _dataset([VideoEntry(str(path), 0)], augment=augment, image_size=32, motion_grid=grid)
+    shown = []
+    for epoch in range(6):
+        clip = dataset[epoch, 0]
+        bright = (clip.pixels[0].numpy() > 127).astype(np.float32)
+        expected = bright.reshape(4, 2, 4, 8, 4, 8).mean((1, 3, 5)).reshape(-1)
+        assert clip.motion is not None
+        assert np.abs(clip.motion.numpy() - expected).max() < 0.15  # edges of the square
+        assert np.abs(clip.motion.numpy() - expected).mean() < 0.01
+        shown.append(tuple(clip.motion.tolist()))
+    assert len(set(shown)) > 3
+    batch = collate([dataset[0, 0], dataset[1, 0]])
+    assert batch.motion is not None
+    assert batch.motion.shape == (2, 64)
+
+
+def test_clip_without_the_motion_that_was_asked_for_names_the_file(
+    numbered_videos: list[VideoEntry],
+) -> None:
+    grid = TokenGrid(num_frames=8, image_size=48, patch=16)
+    with pytest.raises(UsageError, match=r"has no .*\.motion\.npz beside it"):
+        _dataset(numbered_videos, motion_grid=grid)[0, 0]
 
 
 def test_true_motion_is_none_without_a_file_and_refused_under_augmentation(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from typing import Any
 
 import gymnasium
@@ -16,6 +14,7 @@ from gymnasium import spaces
 from tats_ray.envs import TOKEN_SELECTION, TokenSelectionVectorEnv
 from torch import Tensor
 
+from tats_ray.config.schema import LoopConfig
 from tats_ray.core.errors import UsageError
 from tats_ray.core.grid import TokenGrid
 from tats_ray.models.mae import MaskedAutoencoder
@@ -68,7 +67,10 @@ def test_reset_shows_the_tokens_and_step_ends_every_episode(
     assert set(info) == {"token_reward", "token_error"}
 
 
-@pytest.mark.parametrize("name", list(REWARDS))
+ON_ERROR_ALONE = ("token_error", "clip_error", "negative_clip_error")
+
+
+@pytest.mark.parametrize("name", ON_ERROR_ALONE)
 def test_rewards_are_those_of_the_named_function_on_the_scorers_error(
     make: Any, mae: MaskedAutoencoder, clips: Tensor, name: str
 ) -> None:
@@ -82,6 +84,31 @@ def test_rewards_are_those_of_the_named_function_on_the_scorers_error(
     assert torch.equal(reward, clip_return(REWARDS[name](error, actions()), actions()))
     sign = -1 if name.startswith("negative") else 1
     torch.testing.assert_close(reward, sign * error.sum(1) / 24)
+
+
+def test_motion_share_pays_the_motion_of_what_is_visible(make: Any, clips: Tensor) -> None:
+    env = make(arrays="torch", reward="motion_share")
+    motion = torch.rand(NUM_ENVS, 32, generator=torch.Generator().manual_seed(5))
+    env.reset(options={"clips": clips, "token_motion": motion})
+    _, reward, _, _, info = env.step(actions())
+    expected = torch.stack([row[idx].mean() for row, idx in zip(motion, actions(), strict=True)])
+    torch.testing.assert_close(reward, expected)
+    torch.testing.assert_close(info["motion_share"], expected)
+    with pytest.raises(UsageError, match="needs true motion, which is not known of these clips"):
+        env.reset(options={"clips": clips})
+
+
+def test_error_reduction_of_a_learning_scorer_takes_a_probe_that_changes_nothing(
+    small_run: Any, clips: Tensor
+) -> None:
+    learner = small_run(loop=LoopConfig(epochs=1, mae_only_epochs=0)).learner
+    before = {name: value.clone() for name, value in learner.mae.state_dict().items()}
+    probed = learner.probe(clips, actions())
+    assert all(torch.equal(before[k], value) for k, value in learner.mae.state_dict().items())
+    assert learner.step == 0
+    # A learner's own score is of the weights before its step.
+    assert torch.equal(learner.score(clips, actions()), probed)
+    assert learner.step == 1
 
 
 def test_numpy_and_torch_environments_agree_and_fit_the_declared_spaces(
@@ -164,7 +191,7 @@ def test_clips_of_another_number_shape_or_type_are_refused(
 
 
 def test_unknown_reward_is_refused_with_the_known_ones(make: Any) -> None:
-    with pytest.raises(UsageError, match=r"'token_eror' is not known; known: token_error, clip_er"):
+    with pytest.raises(UsageError, match=r"'token_eror' is not known; did you mean token_error\?"):
         make(reward="token_eror")
 
 
@@ -188,17 +215,23 @@ def test_registered_id_builds_the_environment_through_gymnasium(
     env.close()
 
 
-def test_default_id_of_the_configuration_registers_itself() -> None:
-    script = (
-        "import gymnasium\n"
-        "from tats_ray.config.schema import EnvConfig\n"
-        "try:\n"
-        "    gymnasium.make_vec(EnvConfig().id, num_envs=1)\n"
-        "except TypeError as error:\n"  # found, and asks for its scorer
-        "    print(error)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert "scorer" in done.stdout, done.stderr
+def test_scorer_without_what_an_option_needs_is_refused(mae: MaskedAutoencoder) -> None:
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"reward": "error_reduction"}, "'error_reduction' needs a scorer with a method probe"),
+        ({"num_visible": None}, "num_visible is missing"),
+        ({"num_visible": 32}, r"num_visible 32 is not in \[1, 31\]"),
+        ({"grid": None}, "Frozen has no grid and width; give both"),
+        ({"action": "index"}, "action 'index' is not known; known: scores, indices"),
+        ({"observation": "pixels"}, "observation 'pixels' is not known; known: features, tokens"),
+        ({"checkpoint": "runs/demo"}, "both scorer and checkpoint are given"),
+        ({"videos": "a.csv", "num_clips": 3}, "both videos and num_clips are given"),
+        ({"num_clips": 0}, "num_clips is 0; at least 1"),
+        ({"render_mode": "human"}, "render_mode 'human' is not known; known: rgb_array"),
+    ]
+    base = {"scorer": Frozen(mae), "grid": mae.grid, "width": 16, "num_visible": NUM_VISIBLE}
+    for changes, message in cases:
+        with pytest.raises(UsageError, match=message):
+            TokenSelectionVectorEnv(NUM_ENVS, **{**base, **changes})
 
 
 def test_folder_envs_of_a_checkout_is_the_same_module_as_tats_ray_envs() -> None:

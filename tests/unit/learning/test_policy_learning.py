@@ -55,7 +55,7 @@ def test_rollouts_are_put_in_order_and_ranks_of_one_step_form_one_entry(
     recorder = Recorder()
     learner = PolicyLearner(policy, recorder, seed=7)
     shuffled = [play(policy, s, r) for s, r in ((4, 1), (3, 0), (5, 0), (4, 0), (3, 1), (5, 1))]
-    assert learner.update(shuffled) == {"loss": 1.5}
+    assert learner.update(shuffled) == {"loss": 1.5, "staleness": 0}
     assert recorder.calls[0][0] == [(3, 0, 4), (4, 0, 4), (5, 0, 4)]
 
 
@@ -95,7 +95,8 @@ def test_local_client_hands_over_its_memory_once_and_returns_the_new_version(
     client.push(play(policy, 0))
     client.push(play(policy, 1))
     update = client.update(2)
-    assert (update.version, dict(update.metrics)) == (1, {"loss": 1.5})
+    assert update is not None
+    assert (update.version, dict(update.metrics)) == (1, {"loss": 1.5, "staleness": 0})
     assert update.weights.keys() == policy.state_dict().keys()
     client.push(play(policy, 2))
     client.update(1)
@@ -112,3 +113,27 @@ def test_state_of_a_learner_continues_in_another(policy: SamplerPolicy) -> None:
     other = PolicyLearner(policy, PPOConfig(lr=1e-2).build(policy), seed=0)
     other.load_state_dict(state)
     assert other.version == 1
+
+
+def test_local_client_holds_weights_back_as_long_as_the_staleness_says(
+    policy: SamplerPolicy,
+) -> None:
+    client = LocalPolicyClient(
+        PolicyLearner(policy, PPOConfig(lr=1e-2).build(policy), seed=0), max_staleness=2
+    )
+    start = {name: value.clone() for name, value in policy.state_dict().items()}
+    handed = []
+    for step in range(4):
+        client.push(play(policy, step))
+        handed.append(client.update(1))
+    assert [update and update.version for update in handed] == [None, None, 1, 2]
+    assert handed[3] is not None
+    assert not torch.equal(
+        handed[3].weights["value_head.fc1.weight"], start["value_head.fc1.weight"]
+    )
+    last = client.drain()
+    assert last is not None
+    assert last.version == 4
+    for name, value in client.learner.weights().items():
+        assert torch.equal(last.weights[name], value)
+    assert client.drain() is None

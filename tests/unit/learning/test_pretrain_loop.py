@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 import torch
 
+from tats_ray.algorithms.grpo import GRPOConfig
 from tats_ray.algorithms.ppo import PPO, PPOConfig
-from tats_ray.config.schema import LoopConfig
+from tats_ray.algorithms.rloo import RLOOConfig
+from tats_ray.config.schema import LoopConfig, OptimConfig
 from tats_ray.core.seeds import stream
 from tats_ray.core.types import Rollout
 from tats_ray.learning.loop import Halt, PretrainLoop, Stopwatch
+from tats_ray.learning.policy_learner import PolicyUpdate
 from tats_ray.models.policy import FixedPolicy
 
 
@@ -95,6 +99,81 @@ def test_autoencoder_steps_once_per_k_batches_when_asked_to_and_only_after_m_o(
     assert steps == [1, 2, 3, 4, 5, 5, 5, 6, 6, 6]
     assert run.learner.step == 7  # the rest of the epoch is not lost
     assert run.learner.pending == 0
+
+
+def test_policy_learns_from_the_asked_share_of_each_batchs_clips(small_run: Any) -> None:
+    whole, half = [], []
+    for fraction, pushed in ((1.0, whole), (0.4, half)):
+        loop = LoopConfig(epochs=1, mae_only_epochs=0, rollout_fraction=fraction)
+        run = small_run(loop=loop, seed=0)
+        run.client.push = pushed.append
+        run.client.update = lambda _, run=run: PolicyUpdate(0, run.acting.state_dict(), {})
+        run.loop.run()
+    assert len(half) == len(whole) > 0
+    for part, all_of_it in zip(half, whole, strict=True):
+        clips = len(all_of_it.tokens)
+        assert len(part.tokens) == math.ceil(0.4 * clips) < clips
+        for name in ("tokens", "visible_idx", "log_prob", "value", "reward"):
+            assert torch.equal(getattr(part, name), getattr(all_of_it, name)[: len(part.tokens)])
+
+
+def test_each_clip_gets_its_group_of_masks_in_rows_that_follow_each_other(small_run: Any) -> None:
+    run = small_run(
+        loop=LoopConfig(epochs=2, mae_only_epochs=1, rollout_fraction=0.4),
+        algorithm=RLOOConfig(lr=1e-2, policy_coef=1.0, group_size=3),
+        optim=OptimConfig(batch_size=6, base_lr=0.1, warmup_epochs=0.5),
+    )
+    pushed: list[Rollout] = []
+    seen: list[torch.Tensor] = []
+    reset, push = run.loop.main.env.reset, run.client.push
+
+    def note_clips(*, options: dict[str, Any]) -> Any:
+        seen.append(options["clips"])
+        return reset(options=options)
+
+    def note_rollout(rollout: Rollout) -> None:
+        pushed.append(rollout)
+        push(rollout)
+
+    run.loop.main.env.reset, run.client.push = note_clips, note_rollout
+    run.loop.run()
+    # The autoencoder's batch has all rows in all epochs: two clips, three times each.
+    assert len(seen) == 8
+    for index, clips in enumerate(seen):
+        distinct = next(run.batches(index // 4, index % 4)).pixels
+        assert len(distinct) == 2
+        assert torch.equal(clips, distinct[[0, 0, 0, 1, 1, 1]])
+    # Of the two clips, two fifths are one, with all of its masks.
+    assert [(len(r.value), r.masks_per_clip, r.num_clips) for r in pushed] == [(3, 3, 1)] * 4
+    for rollout in pushed:
+        assert torch.equal(rollout.tokens[0], rollout.tokens[2])
+        assert len({tuple(sorted(row)) for row in rollout.visible_idx.tolist()}) == 3
+    assert any(m.get("policy/group_spread", 0) > 0 for m in run.metrics)
+    assert "policy/value_loss" not in run.metrics[-1]
+
+
+def test_run_with_groups_that_was_stopped_continues_to_the_same_weights(small_run: Any) -> None:
+    def fresh() -> Any:
+        return small_run(
+            loop=LoopConfig(epochs=3, mae_only_epochs=1),
+            algorithm=GRPOConfig(lr=1e-2, policy_coef=1.0, group_size=2, update_steps=2),
+            optim=OptimConfig(batch_size=4, base_lr=0.1, warmup_epochs=0.5),
+        )
+
+    straight, stopped, resumed = fresh(), fresh(), fresh()
+    straight.loop.run()
+
+    def halt(loop: PretrainLoop) -> None:
+        if loop.at.step == 6:
+            raise Halt("enough")
+
+    stopped.after_batch = halt
+    with pytest.raises(Halt):
+        stopped.loop.run()
+    resumed.restore(stopped.checkpoint())
+    resumed.loop.run()
+    expected = straight.weights()
+    assert all(torch.equal(expected[name], value) for name, value in resumed.weights().items())
 
 
 def test_rollouts_say_what_the_policy_saw_drew_and_earned_under_which_version(
@@ -233,3 +312,22 @@ def test_stopwatch_shares_add_up_to_at_most_one_and_start_anew_after_a_reading()
     assert shares["mae"] > shares["policy"]
     assert seconds > 0
     assert stopwatch.read()[1] == {}
+
+
+@pytest.mark.parametrize("staleness", [0, 1, 3])
+def test_masks_are_drawn_by_the_policy_of_exactly_that_many_updates_ago(
+    small_run: Any, staleness: int
+) -> None:
+    loop = LoopConfig(epochs=1, mae_only_epochs=0, max_staleness=staleness)
+    run = small_run(loop=loop, batches_per_epoch=6)
+    pushed: list[Rollout] = []
+    push = run.client.push
+    run.client.push = lambda rollout: (pushed.append(rollout), push(rollout))
+    run.loop.run()
+    assert [r.policy_version for r in pushed] == [max(0, step - staleness) for step in range(6)]
+    told = [metrics["policy/staleness"] for metrics in run.metrics if "policy/staleness" in metrics]
+    assert max(told) <= staleness
+    run.loop.drain()
+    assert run.loop.at.policy_version == 6
+    for name, value in run.policy_learner.weights().items():
+        assert torch.equal(run.acting.state_dict()[name], value)

@@ -9,10 +9,16 @@ import torch
 from torch import Tensor
 
 from tats_ray.algorithms.ppo import PPOConfig
-from tats_ray.core.errors import NonFiniteError
+from tats_ray.core.errors import NonFiniteError, UsageError
 from tats_ray.core.grid import TokenGrid
 from tats_ray.core.types import Rollout
-from tats_ray.models.policy import FixedPolicy, SamplerPolicy, ValueHead
+from tats_ray.models.policy import (
+    FixedPolicy,
+    MotionOracle,
+    SamplerPolicy,
+    ValueHead,
+    knowing,
+)
 from tats_ray.models.samplers import adamae_sampler, tats_sampler
 
 PAPER = TokenGrid()
@@ -201,7 +207,7 @@ def test_uniform_policy_draws_every_token_equally_often() -> None:
 
 
 def test_tube_shows_the_same_columns_in_every_slot_and_different_ones_in_each_clip() -> None:
-    policy = FixedPolicy(PAPER, is_tube=True)
+    policy = FixedPolicy(PAPER, "tube")
     count = PAPER.num_visible_tube(0.9)
     drawn = policy.act(torch.zeros(4, 1568, 1), count, generator=generator()).visible_idx
     assert drawn.shape == (4, 160)
@@ -215,4 +221,70 @@ def test_tube_shows_the_same_columns_in_every_slot_and_different_ones_in_each_cl
 
 def test_tube_refuses_a_count_that_is_not_whole_columns() -> None:
     with pytest.raises(ValueError, match="over 8 time slots cannot show 157"):
-        FixedPolicy(PAPER, is_tube=True).act(torch.zeros(1, 1568, 1), 157, generator=generator())
+        FixedPolicy(PAPER, "tube").act(torch.zeros(1, 1568, 1), 157, generator=generator())
+
+
+def test_frames_are_shown_whole_and_the_rounding_is_the_methods() -> None:
+    shown = [PAPER.num_visible_frame(ratio) for ratio in (0.75, 0.8, 0.85, 0.9, 0.95)]
+    assert shown == [392, 392, 392, 196, 196]  # method section 5
+    drawn = FixedPolicy(PAPER, "frame").act(torch.zeros(40, 1568, 1), 392, generator=generator())
+    slots = []
+    for row in drawn.visible_idx.tolist():
+        per_slot = [len({n for n in row if n // 196 == slot}) for slot in range(8)]
+        assert sorted(per_slot) == [0] * 6 + [196] * 2
+        slots.append(tuple(per_slot))
+    assert len(set(slots)) > 15  # of 28 pairs
+    with pytest.raises(ValueError, match="196 tokens a slot cannot show 157"):
+        FixedPolicy(PAPER, "frame").act(torch.zeros(1, 1568, 1), 157, generator=generator())
+    with pytest.raises(
+        UsageError, match=r"0\.1 hides none of the 8 time slots; use at least 0\.125"
+    ):
+        PAPER.num_visible_frame(0.1)
+
+
+@pytest.mark.parametrize("count", [1, 78, 157, 1000, 1567])
+def test_blocks_hide_columns_through_all_time_and_leave_exactly_the_asked_count(
+    count: int,
+) -> None:
+    policy = FixedPolicy(PAPER, "multi_block")
+    drawn = policy.act(torch.zeros(4, 1568, 1), count, generator=generator()).visible_idx
+    assert drawn.shape == (4, count)
+    visible = torch.zeros(4, 1568, dtype=torch.bool).scatter(1, drawn, True)
+    assert visible.sum(1).tolist() == [count] * 4  # distinct
+    slots_shown = visible.view(4, 8, 196).sum(1)
+    # A column is shown at all times or at none, but for the one that is trimmed to the count.
+    assert (((slots_shown > 0) & (slots_shown < 8)).sum(1) == int(count % 8 > 0)).all()
+    assert len({tuple(sorted(row)) for row in drawn.tolist()}) == 4
+
+
+def test_blocks_hide_neighbours_together_where_a_random_tube_does_not() -> None:
+    def alike(name: str) -> float:
+        """Share of neighbouring columns that are both shown or both hidden."""
+        drawn = FixedPolicy(PAPER, name).act(torch.zeros(64, 1568, 1), 784, generator=generator())
+        visible = torch.zeros(64, 1568, dtype=torch.bool).scatter(1, drawn.visible_idx, True)
+        first_slot = visible[:, :196].view(64, 14, 14)
+        return float((first_slot[:, :, 1:] == first_slot[:, :, :-1]).float().mean())
+
+    assert alike("tube") == pytest.approx(0.5, abs=0.02)
+    assert alike("multi_block") > 0.8
+
+
+def test_oracle_draws_in_proportion_to_true_motion_plus_a_floor() -> None:
+    grid = TokenGrid(num_frames=4, image_size=16, patch=4)
+    motion = torch.zeros(6000, 32)
+    motion[:, :4] = torch.tensor([1.0, 0.5, 0.25, 0.0])
+    oracle = knowing(MotionOracle(grid), motion)
+    drawn = oracle.act(torch.zeros(6000, 32, 1), 1, generator=generator())
+    found = torch.bincount(drawn.visible_idx[:, 0], minlength=32) / 6000
+    weight = motion[0] + 0.05
+    expected = weight / weight.sum()
+    sigma = (expected * (1 - expected) / 6000).sqrt()
+    assert ((found - expected).abs() < 4 * sigma).all()
+    torch.testing.assert_close(drawn.log_prob[0].exp(), expected)
+
+
+def test_oracle_that_was_told_no_motion_says_what_it_needs(policy: SamplerPolicy) -> None:
+    grid = TokenGrid(num_frames=4, image_size=16, patch=4)
+    with pytest.raises(UsageError, match=r"oracle needs the true motion .* choose another sampler"):
+        MotionOracle(grid).act(torch.zeros(1, 32, 1), 4, generator=generator())
+    assert knowing(policy, torch.zeros(1, 32)) is policy

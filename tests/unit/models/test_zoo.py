@@ -11,7 +11,7 @@ from tats_ray.config.schema import DataConfig, ModelConfig, SamplerConfig
 from tats_ray.core.errors import UsageError
 from tats_ray.core.grid import TokenGrid
 from tats_ray.models.mae import MaskedAutoencoder
-from tats_ray.models.policy import FixedPolicy, SamplerPolicy
+from tats_ray.models.policy import FixedPolicy, MotionOracle, SamplerPolicy
 from tats_ray.models.trajectory import TrajectoryBlock
 from tats_ray.models.zoo import (
     SIZES,
@@ -125,11 +125,12 @@ def test_heads_that_do_not_divide_the_width_are_refused_with_ones_that_do() -> N
         build_policy(SamplerConfig(num_heads=5), ModelConfig(size="tiny"), SMALL, seed=0)
 
 
-@pytest.mark.parametrize(("name", "is_tube"), [("random", False), ("tube", True)])
-def test_samplers_that_do_not_learn_have_no_network(name: Any, is_tube: bool) -> None:
+@pytest.mark.parametrize("name", ["random", "tube", "frame", "multi_block", "oracle"])
+def test_samplers_that_do_not_learn_have_no_network(name: Any) -> None:
     policy = build_policy(SamplerConfig(name=name), ModelConfig(size="tiny"), SMALL, seed=0)
     assert isinstance(policy, FixedPolicy)
-    assert policy.is_tube == is_tube
+    assert policy.name == name
+    assert isinstance(policy, MotionOracle) == (name == "oracle")
 
 
 def test_tats_without_trajectory_attention_is_adamaes_block_with_the_encoders_heads() -> None:

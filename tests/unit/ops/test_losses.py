@@ -14,9 +14,12 @@ from torch.distributions import Categorical, kl_divergence
 from tats_ray.ops.losses import (
     advantages,
     approx_kl,
+    clip_fraction,
     clipped_surrogate,
     explained_variance,
+    group_advantages,
     scored_sum,
+    sharpened,
 )
 
 SCORED = torch.tensor([[True, False, True], [False, True, False]])
@@ -75,10 +78,24 @@ def test_relative_advantage_has_mean_1_in_each_clip_and_no_baseline() -> None:
     assert torch.equal(found, torch.tensor([[0.5, 0.0, 1.5], [0.0, 1.0, 0.0]]))
 
 
-def test_relative_advantage_is_raised_to_its_sharpness() -> None:
-    reward = torch.tensor([[1.0, 9.0, 3.0], [9.0, 5.0, 9.0]])
-    found = advantages(reward, torch.zeros(2), SCORED, "relative", sharpness=3.0)
-    torch.testing.assert_close(found, torch.tensor([[0.125, 0.0, 3.375], [0.0, 1.0, 0.0]]))
+@pytest.mark.parametrize("sharpness", [0.5, 1.0, 3.0, 5.0])
+def test_sharpened_advantages_settle_at_the_expected_reward_to_that_power(sharpness: float) -> None:
+    """With noisy rewards too: the power is of the mean, not the mean of the power."""
+    generator = torch.Generator().manual_seed(0)
+    mean = torch.tensor([0.4, 0.7, 1.0, 1.3, 1.6])
+    noise = 0.5 * torch.rand(20_000, 5, generator=generator) + 0.75
+    scored = torch.ones(20_000, 5, dtype=torch.bool)
+    noisy = advantages(mean * noise, torch.zeros(20_000), scored, "relative")
+    settled = noisy.mean(0) ** sharpness
+    old = (settled / settled.sum()).log()
+    # The gain is a cross-entropy towards the mean advantage: its slope is that minus pi.
+    slope = sharpened(noisy, old.expand_as(noisy), sharpness).mean(0)
+    torch.testing.assert_close(slope / slope.sum(), old.exp(), rtol=1e-4, atol=1e-6)
+
+
+def test_sharpness_1_leaves_advantages_alone() -> None:
+    advantage, old = torch.rand(2, 3), torch.randn(2, 3).log_softmax(1)
+    assert torch.equal(sharpened(advantage, old, 1.0), advantage)
 
 
 def test_relative_advantage_limits_itself_where_a_baseline_runs_away() -> None:
@@ -144,3 +161,32 @@ def test_explained_variance_is_1_for_the_truth_0_for_a_constant_and_negative_for
     assert explained_variance(torch.ones(3), target).item() == pytest.approx(0.0)
     assert explained_variance(-target, target).item() == pytest.approx(-3.0)
     assert explained_variance(target, torch.ones(3)).item() == 0.0
+
+
+def test_group_advantages_of_numbers_worked_out_by_hand() -> None:
+    returns = torch.tensor([1.0, 2.0, 6.0, 5.0, 5.0, 5.0])
+    # Against the mean of the two others: 1 - 4, 2 - 3.5, 6 - 1.5.
+    apart = group_advantages(returns, 3, "leave_one_out")
+    torch.testing.assert_close(apart, torch.tensor([-3.0, -1.5, 4.5, 0, 0, 0]))
+    # Mean 3, deviation sqrt((4 + 1 + 9) / 3).
+    scaled = group_advantages(returns, 3, "standardized")
+    expected = torch.tensor([-2.0, -1.0, 3.0, 0, 0, 0]) / math.sqrt(14 / 3)
+    torch.testing.assert_close(scaled, expected)
+
+
+def test_standardized_groups_forget_scale_and_shift_and_leave_one_out_keeps_scale() -> None:
+    returns = noise(12, seed=8)
+    moved = 100 * returns + 7
+    same = group_advantages(returns, 4, "standardized")
+    torch.testing.assert_close(group_advantages(moved, 4, "standardized"), same, atol=1e-4, rtol=0)
+    apart = group_advantages(returns, 4, "leave_one_out")
+    torch.testing.assert_close(
+        group_advantages(moved, 4, "leave_one_out"), 100 * apart, atol=1e-3, rtol=0
+    )
+
+
+def test_clip_fraction_counts_scored_ratios_outside_the_range() -> None:
+    log_ratio = torch.tensor([[1.3, 0.9, 0.7], [1.1, 1.25, 5.0]]).log()
+    # Of the scored 1.3, 0.7 and 1.25, all are further than .2 from 1; than .28, two are.
+    assert clip_fraction(log_ratio, SCORED, 0.2).item() == pytest.approx(1.0)
+    assert clip_fraction(log_ratio, SCORED, 0.28).item() == pytest.approx(2 / 3)

@@ -1,0 +1,115 @@
+"""Episodes per second of the environments: many clips in one step against one after another.
+
+    python benchmarks/env.py [--batch 32] [--rounds 5]
+
+Both forms take turns in one process, one thread, process CPU time. Prints JSON:
+milliseconds per episode of both, and their ratio as median and range over the rounds, with the tiny
+autoencoder and with a scorer that costs nothing, which is the environment alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from torch import Tensor
+
+from tats_ray.learning.frozen import TINY_GRID
+
+
+class FreeScorer:
+    """Answers at once: a fixed error per token."""
+
+    grid, width, is_frozen = TINY_GRID, 1, True
+
+    def embed(self, clips: Tensor) -> Tensor:
+        return torch.zeros(len(clips), TINY_GRID.num_tokens, 1)
+
+    def score(self, clips: Tensor, visible_idx: Tensor) -> Tensor:
+        error = torch.ones(len(clips), TINY_GRID.num_tokens)
+        return error.scatter_(1, visible_idx, 0.0)
+
+    probe = score
+
+
+FREE: dict[str, Any] = {
+    "scorer": FreeScorer(),
+    "num_visible": 16,
+    "action": "scores",
+    "observation": "features",
+    "reward": "error_reduction",
+    "num_clips": 256,
+}
+"""The defaults of `gymnasium.make`, but for the scorer."""
+
+
+def milliseconds(env_id: str, batch: int, rounds: int, **options: Any) -> dict[str, Any]:
+    """Per episode, of `batch` episodes: in one vector environment, and in a loop over one."""
+    single = gymnasium.make(env_id, **options)
+    vector = gymnasium.make_vec(env_id, num_envs=batch, **options)
+    steps = getattr(vector, "num_rounds", None) or 1
+    actions = np.random.default_rng(0).uniform(-1, 1, (batch, TINY_GRID.num_tokens))
+    actions = actions.astype(np.float32)
+
+    def together() -> None:
+        for _ in range(steps):
+            vector.step(actions)  # the next episode begins by itself
+
+    def looped() -> None:
+        for action in actions:
+            single.reset()
+            for _ in range(steps):
+                single.step(action)
+
+    for number in range(0, 256, batch):  # paint and probe every clip before the clock runs
+        vector.reset(options={"clip_idx": np.arange(number, number + batch) % 256})
+        together()
+    for number in range(256):
+        single.reset(options={"clip_idx": number})
+        for _ in range(steps):
+            single.step(actions[0])
+    vector.reset(seed=0)
+    single.reset(seed=0)
+    pairs = [(_spent(together), _spent(looped)) for _ in range(rounds)]
+    ratios = [loop / vec for vec, loop in pairs]
+    return {
+        "vector": round(1e3 * statistics.median(vec for vec, _ in pairs) / batch, 3),
+        "loop": round(1e3 * statistics.median(loop for _, loop in pairs) / batch, 3),
+        "ratio": [round(r, 1) for r in (statistics.median(ratios), min(ratios), max(ratios))],
+    }
+
+
+def _spent(work: Any) -> float:
+    """Processor time; the shortest of three."""
+    times = []
+    for _ in range(3):
+        start = time.process_time()
+        work()
+        times.append(time.process_time() - start)
+    return min(times)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    found: dict[str, Any] = {"torch": torch.__version__, "load": os.getloadavg()[0]}
+    for env_id in ("tats_ray:TATS/TokenSelection-v0", "tats_ray:TATS/SequentialTokenSelection-v0"):
+        found[env_id.split("/")[1]] = {
+            "tiny autoencoder": milliseconds(env_id, args.batch, args.rounds),
+            "environment alone": milliseconds(env_id, args.batch, args.rounds, **FREE),
+        }
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()

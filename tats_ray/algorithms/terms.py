@@ -1,0 +1,129 @@
+"""What the losses here are made of: scored log-probabilities, a critic, groups, their settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from tats_ray.config.schema import AlgorithmConfig, require
+from tats_ray.core.arrays import Bool, Float
+from tats_ray.core.types import Evaluation, Metrics, Rollout
+from tats_ray.ops.losses import AdvantageForm, Reduction, explained_variance
+from tats_ray.ops.rewards import clip_return
+from tats_ray.ops.selection import is_visible, plackett_luce_log_prob
+
+ScoredTokens = Literal["hidden", "visible", "joint"]
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """One column per scored thing: the N tokens, or the draw as a whole."""
+
+    log_prob: Float[Tensor, "B S"]
+    """Under the present weights, with gradients."""
+    old_log_prob: Float[Tensor, "B S"]
+    """Under the policy that drew."""
+    reward: Float[Tensor, "B S"]
+    is_scored: Bool[Tensor, "B S"]
+
+    @property
+    def log_ratio(self) -> Float[Tensor, "B S"]:
+        return self.log_prob - self.old_log_prob
+
+
+def scored_terms(rollout: Rollout, now: Evaluation, scored: ScoredTokens) -> Terms:
+    """Whose log-probability enters a loss [A2][A18].
+
+    `hidden` and `visible` score each such token by its own log-probability, `joint` the draw as a
+    whole (Plackett-Luce), which is paid with the clip's return.
+    """
+    if scored == "joint":
+        new = plackett_luce_log_prob(now.log_prob, rollout.visible_idx)
+        old = plackett_luce_log_prob(rollout.log_prob, rollout.visible_idx)
+        reward = clip_return(rollout.reward, rollout.visible_idx)[:, None]
+        return Terms(new[:, None], old[:, None], reward, torch.ones_like(reward, dtype=torch.bool))
+    visible = is_visible(rollout.visible_idx, rollout.log_prob.shape[1])
+    chosen = visible if scored == "visible" else ~visible
+    return Terms(now.log_prob, rollout.log_prob, rollout.reward, chosen)
+
+
+def critic(rollout: Rollout, now: Evaluation) -> tuple[Float[Tensor, ""], Metrics]:
+    """Squared error of the value head, and how well it did before the draws."""
+    returns = clip_return(rollout.reward, rollout.visible_idx)
+    value_loss = (now.value - returns).square().mean()
+    return value_loss, {
+        "value_loss": value_loss.item(),
+        "value": rollout.value.mean().item(),
+        "explained_variance": explained_variance(rollout.value, returns).item(),
+    }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ActorCriticConfig(AlgorithmConfig):
+    """What PPO and A2C share: L = -c1 J + c2 (V - R)^2 - c3 H, with the paper's coefficients."""
+
+    policy_coef: float = 1e-4
+    """c1: weight of the policy term [R][S]."""
+    value_coef: float = 1e-4
+    """c2: weight of the squared value error [R][S]."""
+    entropy_coef: float = 1e-4
+    """c3: weight of the entropy over all tokens [R][S]."""
+    scored: ScoredTokens = "hidden"
+    """Whose log-probability is scored: hidden tokens, visible tokens, or the draw as a whole
+    (Plackett-Luce, one ratio per clip) [A2][A18]."""
+    advantage: AdvantageForm = "raw"
+    """raw is reward minus value [A7]; standardized over the batch; relative to the clip's mean,
+    which limits itself where the others need the entropy term against collapse."""
+    reduction: Reduction = "mean"
+    """Over the scored tokens of a clip [A4]."""
+
+    def __post_init__(self) -> None:
+        AlgorithmConfig.__post_init__(self)
+        # All visible tokens of a clip are paid alike: relative to their mean, each earns 1.
+        require(
+            self.advantage != "relative" or self.scored == "hidden",
+            "algorithm.advantage",
+            self.advantage,
+            f"raw or standardized where algorithm.scored is {self.scored}",
+        )
+
+    @property
+    def default_reward(self) -> str:
+        return "token_error" if self.scored == "hidden" else "negative_clip_error"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GroupConfig(AlgorithmConfig):
+    """Several masks per clip, each judged by the clip's other masks instead of by a critic."""
+
+    group_size: int = 4
+    """Masks per clip and step; a batch holds batch_size / group_size distinct clips."""
+    policy_coef: float = 1e-4
+    """Weight of the policy term."""
+    entropy_coef: float = 1e-4
+    """Weight of the entropy over all tokens; up to a constant, minus the KL to the uniform
+    distribution, so that it is the penalty towards a reference policy, here the uniform one."""
+    scored: Literal["joint", "visible"] = "joint"
+    """What is scored: the draw as a whole (Plackett-Luce), or each visible token by itself."""
+
+    def __post_init__(self) -> None:
+        AlgorithmConfig.__post_init__(self)
+        require(self.group_size >= 2, "algorithm.group_size", self.group_size, "at least 2")
+
+    @property
+    def default_reward(self) -> str:
+        return "negative_clip_error"
+
+    @property
+    def masks_per_clip(self) -> int:
+        return self.group_size
+
+
+def group_spread(rollout: Rollout) -> dict[str, float]:
+    """How much the returns of one clip's masks differ: all that a group can learn from."""
+    returns = clip_return(rollout.reward, rollout.visible_idx)
+    groups = returns.view(-1, rollout.masks_per_clip)
+    return {"group_spread": groups.std(1, correction=0).mean().item()}

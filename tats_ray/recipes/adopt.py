@@ -1,0 +1,90 @@
+"""Any checkpoint as networks of ours: our own, other projects' files, transformers' folders."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from tats_ray.config.schema import RunConfig
+from tats_ray.core.errors import CheckpointError, UsageError
+from tats_ray.learning.fitting import ENOUGH
+from tats_ray.learning.foreign import is_transformers_folder
+from tats_ray.recipes.foreign import adopt, chosen, some
+from tats_ray.recipes.restore import Restored, restore
+
+Need = Literal["autoencoder", "encoder", "nothing"]
+ORIGIN_FILE = "origin.json"
+"""Beside a converted checkpoint: where it comes from, and what it lacked."""
+
+
+def open_checkpoint(
+    path: str | Path,
+    *,
+    need: Need = "autoencoder",
+    num_frames: int = 0,
+    image_size: int = 0,
+    config: RunConfig | None = None,
+) -> Restored:
+    """Networks of ours with the weights of a checkpoint of anyone's.
+
+    Args:
+        need: what must be there, to 95 % of its tensors.
+        num_frames: of a clip, where the file does not say; default 16.
+        image_size: likewise; default 224.
+        config: the model that the weights must fit; default: the one that they are of.
+
+    Raises:
+        CheckpointError: for what cannot be read, is of another model, or lacks what is needed.
+        UsageError: for clip sizes that a checkpoint does not have.
+    """
+    path = settled(path)
+    if config is not None and (num_frames or image_size):
+        raise UsageError("--config says frames and pixels of a clip; leave out the other two flags")
+    if path.is_file() or is_transformers_folder(path):
+        return require(adopt(path, num_frames, image_size, config), need)
+    found = restore(path)
+    if config is not None:
+        raise UsageError(f"{path} has settings of its own; leave out --config")
+    chosen(path, "num_frames", num_frames, found.grid.num_frames)
+    chosen(path, "image_size", image_size, found.grid.image_size)
+    return require(replace(found, missing=_lacked(found.folder)), need)
+
+
+def settled(path: str | Path) -> Path:
+    """A file of a checkpoint of ours stands for the checkpoint, whose config.yaml it needs."""
+    path = Path(path)
+    return path.parent if path.is_file() and (path.parent / "state.json").is_file() else path
+
+
+def require(found: Restored, need: Need, *, way_out: str = "use a complete checkpoint") -> Restored:
+    """Refuse networks that lack more than 5 % of the tensors that are needed.
+
+    Raises:
+        CheckpointError: with counts and names.
+    """
+    if need == "nothing":
+        return found
+    part = "encoder." if need == "encoder" else ""
+    names = [name for name in found.mae.state_dict() if name.startswith(part)]
+    lacking = [name for name in found.missing if name.startswith(part)]
+    if len(names) - len(lacking) >= ENOUGH * len(names):
+        return found
+    if need == "autoencoder" and all(name.startswith(_NOT_ENCODER) for name in lacking):
+        raise CheckpointError(
+            f"{found.origin}: it has no decoder; masks and reconstructions need all of a "
+            f"pre-training checkpoint, tats_ray.load encodes clips without; {way_out}"
+        )
+    raise CheckpointError(
+        f"{found.origin}: under {ENOUGH:.0%} of its {need}; {len(lacking)} do not fit "
+        f"({some(lacking)}); {way_out}"
+    )
+
+
+_NOT_ENCODER = ("decoder.", "encoder_to_decoder.", "mask_token", "encoder.norm.")
+
+
+def _lacked(folder: Path) -> tuple[str, ...]:
+    file = folder / ORIGIN_FILE
+    return tuple(json.loads(file.read_text())["missing"]) if file.is_file() else ()

@@ -1,0 +1,157 @@
+"""Checkpoints of other projects as networks of ours."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tats_ray.config.load import parse_config
+from tats_ray.config.schema import RunConfig
+from tats_ray.core.errors import CheckpointError, UsageError
+from tats_ray.core.grid import TokenGrid
+from tats_ray.learning.checkpoint import load_weights
+from tats_ray.learning.fitting import demand, fit, same_tokens
+from tats_ray.learning.foreign import Foreign, Shape, named_size, read_foreign
+from tats_ray.learning.huggingface import SAMPLER_CONFIG, SAMPLER_WEIGHTS
+from tats_ray.learning.weight_files import read_weights
+from tats_ray.models.head import ClassifierHead
+from tats_ray.models.policy import FixedPolicy, SamplerPolicy
+from tats_ray.models.zoo import SIZES, build_mae, build_policy, token_grid
+from tats_ray.recipes.restore import Restored
+
+
+def adopt(path: Path, num_frames: int, image_size: int, config: RunConfig | None) -> Restored:
+    """A file or a folder of another project; see `open_checkpoint`."""
+    found = read_foreign(path)
+    if found.shape is None:
+        raise CheckpointError(
+            f"{path} is no model of this family: its {found.num_tensors} tensors are named "
+            f"{some(found.weights.ignored or tuple(found.weights.mae))}"
+        )
+    config = config or _config(found, found.shape, num_frames, image_size)
+    same_tokens(
+        found.weights.mae,
+        width=SIZES[config.model.size].width,
+        patch=config.model.patch,
+        tubelet=config.model.tubelet,
+        source=str(path),
+    )
+    grid = token_grid(config.data, config.model)
+    mae = build_mae(config.model, grid, seed=config.seed)
+    policy, left_over, said = _policy(found, config, grid)
+    brought = fit(mae, found.weights.mae, ignored=len(found.weights.ignored) + left_over)
+    return Restored(
+        path,
+        config,
+        grid,
+        mae.eval(),
+        policy,
+        head=_head(found),
+        origin=f"{path.name}, {found.kind}: {brought}{said}",
+        missing=brought.reshaped + brought.missing,
+    )
+
+
+def _config(found: Foreign, shape: Shape, num_frames: int, image_size: int) -> RunConfig:
+    """The configuration of a model as the file shows it, as far as it does."""
+    noted = found.noted
+    heads = [_whole(noted, f"{part}num_attention_heads") or None for part in ("", "decoder_")]
+    path, frames = found.path, _whole(noted, "num_frames")
+    pixels = _whole(noted, "image_size", "input_size")
+    config = parse_config(
+        {
+            "name": path.stem,
+            "data": {
+                "num_frames": chosen(path, "num_frames", num_frames, frames) or 16,
+                "image_size": chosen(path, "image_size", image_size, pixels) or 224,
+                "stride": _whole(noted, "sampling_rate") or 2,
+            },
+            "model": {
+                "size": named_size(shape, str(path), heads),
+                "depth": shape.depth,
+                "decoder_depth": shape.decoder_depth or 0,
+                "patch": shape.patch,
+                "tubelet": shape.tubelet,
+            },
+            "sampler": _sampler(found),
+        },
+        source=str(path),
+    )
+    grid = token_grid(config.data, config.model)
+    if shape.num_tokens not in (None, grid.num_tokens):
+        raise CheckpointError(
+            f"{path} has a sampler for {shape.num_tokens} tokens; {grid.num_frames} frames "
+            f"of {grid.image_size} pixels give {grid.num_tokens}; give both as they were trained"
+        )
+    return config
+
+
+def chosen(path: Path, name: str, asked: int, own: int) -> int:
+    """What is asked for, else what the checkpoint says; 0 for neither.
+
+    Raises:
+        UsageError: when they differ.
+    """
+    if asked and own and asked != own:
+        raise UsageError(f"{path} was trained with {name} {own}, not {asked}; leave it out")
+    return asked or own
+
+
+def _sampler(found: Foreign) -> dict[str, Any]:
+    """Its own file says it, or its names do; without a sampler it is what VideoMAE trains with."""
+    own = found.path / SAMPLER_CONFIG
+    if own.is_file():
+        try:
+            return dict(json.loads(own.read_text()))
+        except (OSError, ValueError, TypeError) as error:
+            raise CheckpointError(f"{own} cannot be read: {error}") from None
+    ratio = found.noted.get("mask_ratio")
+    is_ratio = isinstance(ratio, float) and 0 < ratio < 1
+    if found.weights.sampler:
+        return {"name": "adamae", "mask_ratio": ratio if is_ratio else 0.95}
+    return {"name": "tube", "mask_ratio": ratio if is_ratio else 0.9}
+
+
+def _policy(
+    found: Foreign, config: RunConfig, grid: TokenGrid
+) -> tuple[SamplerPolicy | FixedPolicy, int, str]:
+    """The policy, how many of the file's sampler tensors have no place, and words about it."""
+    policy = build_policy(config.sampler, config.model, grid, seed=config.seed)
+    own, theirs = found.path / SAMPLER_WEIGHTS, found.weights.sampler
+    if not isinstance(policy, SamplerPolicy):
+        return policy, len(theirs), ""
+    if own.is_file():
+        load_weights(policy, read_weights(own).tensors, source=str(own))
+        return policy, len(theirs), f"; {config.sampler.name} sampler with it"
+    if theirs and config.sampler.name == "adamae":
+        brought = fit(policy, theirs, only="sampler.")
+        demand(brought, source=f"{found.path}, its sampler", way_out="use a complete checkpoint")
+        part = f"sampler {brought.loaded}/{brought.total}, its value head new"
+        return policy, brought.ignored, f"; {part}"
+    return policy, len(theirs), f"; the {config.sampler.name} sampler is new"
+
+
+def _head(found: Foreign) -> ClassifierHead | None:
+    shape = found.shape
+    if shape is None or shape.num_classes is None:
+        return None
+    head = ClassifierHead(shape.width, shape.num_classes)
+    demand(
+        fit(head, found.weights.head),
+        source=f"{found.path}, its head",
+        way_out="only a head of fc_norm and head is known",
+    )
+    return head.eval()
+
+
+def _whole(noted: Mapping[str, Any], *names: str) -> int:
+    """The first of these settings that is a positive whole number; else 0."""
+    values = (noted.get(name) for name in names)
+    return next((v for v in values if type(v) is int and v > 0), 0)
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few of many names."""
+    return f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"

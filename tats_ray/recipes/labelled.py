@@ -1,0 +1,75 @@
+"""Training and validation lists with classes: found, read, and checked against each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tats_ray.core.errors import UsageError
+from tats_ray.data.manifest import VideoEntry, read_list
+from tats_ray.recipes.extract import warn, without_repeats
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Videos, all with a class id below `num_classes`."""
+
+    train: list[VideoEntry]
+    val: list[VideoEntry]
+    num_classes: int
+    """The highest id of the training list, and one."""
+
+
+def find_lists(
+    data: str | Path | None, train: str | Path | None, val: str | Path | None
+) -> tuple[Path, Path]:
+    """Training and validation list: those of a folder, unless they are named.
+
+    Raises:
+        UsageError: when one is neither named nor in the folder.
+    """
+    found = []
+    for name, given in (("train", train), ("val", val)):
+        path = Path(given) if given else Path(data or ".") / f"{name}.csv"
+        if not given and (data is None or not path.is_file()):
+            where = f"{data} has no {name}.csv" if data is not None else f"there is no {name} list"
+            raise UsageError(
+                f"{where}; give a folder with train.csv and val.csv, or --train LIST --val LIST"
+            )
+        found.append(path)
+    return found[0], found[1]
+
+
+def read_labelled(train_list: Path, val_list: Path) -> Labelled:
+    """Both lists, each video once. Classes without training videos are only noted.
+
+    Raises:
+        UsageError: for a list without labels, a single class, or a validation class beyond those
+            of the training list.
+    """
+    train, val = _labelled(train_list), _labelled(val_list)
+    seen = {entry.label for entry in train}
+    num_classes = 1 + max(label for label in seen if label is not None)
+    if len(seen) < 2:
+        raise UsageError(f"{train_list} has one class only; it needs two or more")
+    for entry in val:
+        if entry.label is not None and entry.label >= num_classes:
+            raise UsageError(
+                f"{val_list}: {entry.path} has class {entry.label}, {train_list} has 0 to "
+                f"{num_classes - 1}; number the classes of both lists alike"
+            )
+    empty = sorted(set(range(num_classes)) - seen)
+    if empty:
+        some = ", ".join(map(str, empty[:5])) + (", ..." if len(empty) > 5 else "")
+        warn(f"{train_list} has no video of {len(empty)} classes ({some})")
+    strange = sum(entry.label not in seen for entry in val)
+    if strange:
+        warn(f"{strange} videos of {val_list} are of such classes: they count as wrong")
+    return Labelled(train, val, num_classes)
+
+
+def _labelled(path: Path) -> list[VideoEntry]:
+    entries = without_repeats(read_list(path), str(path))
+    if entries[0].label is None:
+        raise UsageError(f"{path} has no labels; write a class id after each path")
+    return entries

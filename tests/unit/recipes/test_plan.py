@@ -1,0 +1,89 @@
+"""What is printed and checked before a run, for algorithms and samplers that change its sizes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tats_ray.config.load import parse_config
+from tats_ray.core.errors import UsageError
+from tats_ray.recipes.plan import Plan, make_plan
+
+
+def plan(tmp_path: Path, **branches: dict[str, Any]) -> Plan:
+    """Of 20 videos, 8 x 14 x 14 tokens, batches of 8."""
+    (tmp_path / "v.mp4").touch()
+    listed = tmp_path / "train.csv"
+    listed.write_text("v.mp4\t0\n" * 20)
+    raw: dict[str, Any] = {
+        "data": {"train_list": str(listed)},
+        "model": {"size": "tiny"},
+        "optim": {"batch_size": 8},
+        **branches,
+    }
+    return make_plan(parse_config(raw))
+
+
+def words(made: Plan, what: str) -> str:
+    return dict(made.lines())[what]
+
+
+@pytest.mark.parametrize(
+    ("sampler", "expected"),
+    [
+        ({"name": "random"}, "156 visible (9.9%), sampler random"),
+        ({"name": "tube"}, "160 visible (10.2%), sampler tube, mask ratio 0.898 for 0.9"),
+        ({"name": "frame"}, "196 visible (12.5%), sampler frame, mask ratio 0.875 for 0.9"),
+        ({"name": "multi_block"}, "156 visible (9.9%), sampler multi_block"),
+    ],
+)
+def test_plan_says_what_mask_ratio_a_sampler_comes_to(
+    tmp_path: Path, sampler: dict[str, Any], expected: str
+) -> None:
+    made = plan(tmp_path, sampler=sampler)
+    assert words(made, "tokens") == f"1568 per clip, {expected}"
+    assert words(made, "algorithm") == f"none: sampler {sampler['name']} does not learn"
+
+
+def test_group_of_masks_divides_the_clips_of_a_step_and_multiplies_the_steps(
+    tmp_path: Path,
+) -> None:
+    single = plan(tmp_path)
+    assert (single.steps_per_epoch, single.global_batch) == (2, 8)
+    assert words(single, "batch") == "8 clips x 1 learner = 8"
+    grouped = plan(tmp_path, algorithm={"name": "grpo", "group_size": 4})
+    assert (grouped.steps_per_epoch, grouped.global_batch, grouped.lr) == (10, 8, single.lr)
+    assert words(grouped, "batch") == "8 rows (2 clips x 4 masks) x 1 learner = 8"
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "expected"),
+    [
+        ({}, "ppo, paid with token_error"),
+        ({"scored": "joint"}, "ppo, paid with negative_clip_error"),
+        ({"name": "a2c", "scored": "visible"}, "a2c, paid with negative_clip_error"),
+        ({"name": "rloo"}, "rloo, paid with negative_clip_error"),
+        ({"name": "reinforce"}, "reinforce, paid with token_error"),
+    ],
+)
+def test_reward_is_the_algorithms_own_unless_one_is_named(
+    tmp_path: Path, algorithm: dict[str, Any], expected: str
+) -> None:
+    assert words(plan(tmp_path, algorithm=algorithm), "algorithm") == expected
+    named = plan(tmp_path, algorithm=algorithm, env={"reward": "clip_error"})
+    assert named.config.reward == "clip_error"
+
+
+@pytest.mark.parametrize("algorithm", [{"name": "grpo"}, {"scored": "visible"}])
+def test_reward_that_visible_tokens_cannot_earn_is_refused(
+    tmp_path: Path, algorithm: dict[str, Any]
+) -> None:
+    with pytest.raises(UsageError, match="which is 0 on visible tokens; use --env.reward negative"):
+        plan(tmp_path, algorithm=algorithm, env={"reward": "token_error"})
+
+
+def test_batch_that_holds_no_whole_groups_is_refused_with_one_that_does(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"8 is not a multiple of the 3 .*--optim\.batch_size 9"):
+        plan(tmp_path, algorithm={"name": "rloo", "group_size": 3})
