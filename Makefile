@@ -31,7 +31,7 @@ demo: $(VENV)/installed
 	@$(BIN)/tats demo $(FLAGS)
 
 test: $(VENV)/installed
-	@$(TEST_ENV) $(BIN)/python -m pytest $(FLAGS)
+	@$(TEST_ENV) $(BIN)/python -m pytest -n auto --dist loadgroup $(FLAGS)
 
 check: $(VENV)/installed
 	@$(BIN)/ruff format --check .

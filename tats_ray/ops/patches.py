@@ -67,8 +67,7 @@ def patch_statistics(pixels: Float[Tensor, "B N P"]) -> PatchStatistics:
 
     Source: AdaMAE / VideoMAE engine_for_pretraining (image MAE pools the colours instead).
     """
-    var, mean = torch.var_mean(pixels.unflatten(-1, (-1, 3)), dim=-2, keepdim=True, correction=1)
-    return PatchStatistics(mean, var.sqrt() + 1e-6)
+    return _centred(pixels)[1]
 
 
 def normalized_targets(pixels: Float[Tensor, "B N P"]) -> Float[Tensor, "B N P"]:
@@ -77,8 +76,17 @@ def normalized_targets(pixels: Float[Tensor, "B N P"]) -> Float[Tensor, "B N P"]
     Args:
         pixels: in [0, 1], float32. Half precision would amplify round-off of flat patches.
     """
-    mean, scale = patch_statistics(pixels)
-    return ((pixels.unflatten(-1, (-1, 3)) - mean) / scale).flatten(-2)
+    centred, statistics = _centred(pixels)
+    return (centred / statistics.scale).flatten(-2)
+
+
+def _centred(pixels: Float[Tensor, "B N P"]) -> tuple[Float[Tensor, "B N p 3"], PatchStatistics]:
+    """Pixels less their patch's mean. Two passes: `torch.var_mean` takes four times as long."""
+    colours = pixels.unflatten(-1, (-1, 3))
+    mean = colours.mean(-2, keepdim=True)
+    centred = colours - mean
+    variance = centred.square().sum(-2, keepdim=True) / (colours.shape[-2] - 1)
+    return centred, PatchStatistics(mean, variance.sqrt() + 1e-6)
 
 
 def denormalize(
