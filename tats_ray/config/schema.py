@@ -289,6 +289,9 @@ class ClusterConfig(ConfigBase):
     """Ray cluster to join; default: RAY_ADDRESS, or a private cluster on this machine."""
     num_workers: int = 1
     """MAE learners; each is a Ray Train worker with a batch of its own."""
+    sharding: Literal["ddp", "fsdp"] = "ddp"
+    """fsdp spreads the autoencoder's weights, gradients and moments over the MAE learners, for
+    sizes large and huge; ddp keeps all of them in each. The numbers are the same."""
     use_gpu: bool = False
     """One GPU per MAE learner, and one for the policy learner's share."""
     cpus_per_worker: float = 1

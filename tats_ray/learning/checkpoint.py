@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from tats_ray.core.errors import CheckpointError
 from tats_ray.learning.loop import Position
+from tats_ray.learning.sharding import load_whole
 
 FORMAT = 1
 _FOLDER = re.compile(r"step_\d{8}$")
@@ -151,7 +152,7 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], *, source: s
             f"{source} does not fit: {fitting}/{len(own)} tensors match; {'; '.join(problems)}; "
             "use the config.yaml beside the checkpoint"
         )
-    network.load_state_dict(dict(weights))
+    load_whole(network, weights)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from tats_ray.config.schema import LoopConfig, OptimConfig
 from tats_ray.core.arrays import Float, Int, UInt8
 from tats_ray.core.errors import NonFiniteError
 from tats_ray.core.types import Reconstruction
+from tats_ray.learning.sharding import load_whole, load_whole_optimizer, whole
 from tats_ray.models.mae import MaskedAutoencoder
 from tats_ray.ops.optim import adamw
 from tats_ray.ops.schedules import warmup_cosine
@@ -45,7 +46,7 @@ class MAELearner:
             schedule.
         total_steps: optimiser steps of the whole run.
         global_batch: clips per optimiser step over all ranks; scales the learning rate by /256.
-        wrapped: `mae` inside DistributedDataParallel; default: `mae` itself.
+        wrapped: `mae` inside DistributedDataParallel; default: `mae` itself, which may be sharded.
         all_finite: agrees over all ranks whether a loss is finite; default: this rank's word.
     """
 
@@ -151,18 +152,19 @@ class MAELearner:
         norm = nn.utils.clip_grad_norm_(self.mae.parameters(), limit)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.grad_norm = float(norm)
+        self.grad_norm = float(whole(norm))
         self.step += 1
         self.pending = 0
 
     def state_dict(self) -> dict[str, Any]:
+        """Whole tensors; a collective where the network is sharded."""
         return {
-            "network": self.mae.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "network": whole(self.mae.state_dict()),
+            "optimizer": whole(self.optimizer.state_dict()),
             "numbers": {"step": self.step},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.mae.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_whole(self.mae, state["network"])
+        load_whole_optimizer(self.optimizer, state["optimizer"])
         self.step = int(state["numbers"]["step"])

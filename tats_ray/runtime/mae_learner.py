@@ -26,6 +26,7 @@ from tats_ray.learning.build import Batches, evaluator, read_lists
 from tats_ray.learning.evaluation import collapse_signs
 from tats_ray.learning.loop import Batch, Halt, Position, PretrainLoop, Stage
 from tats_ray.learning.mae_learner import MAELearner, optimizer_steps
+from tats_ray.learning.sharding import shard
 from tats_ray.models.policy import FixedPolicy, SamplerPolicy
 from tats_ray.models.zoo import build_mae, build_policy, num_visible, token_grid
 from tats_ray.runtime.calls import call_restarting
@@ -85,13 +86,17 @@ class _Rank:
         self.grid = token_grid(config.data, config.model)
         self.lists = read_lists(config.data)
         self.batches = Batches(config, self.lists.train, rank=self.rank, world_size=self.world_size)
+        self.is_sharded = config.cluster.sharding == "fsdp" and self.world_size > 1
+        """Then whatever reads the network is done by all ranks together."""
         self.learner = self._mae_learner()
 
     def _mae_learner(self) -> MAELearner:
         config = self.config
         mae = build_mae(config.model, self.grid, seed=config.seed).to(self.device)
         wrapped: nn.Module = mae
-        if self.world_size > 1:
+        if self.is_sharded:
+            shard(mae, self.world_size)
+        elif self.world_size > 1:
             wrapped = DistributedDataParallel(
                 mae, device_ids=[self.device] if self.device.type == "cuda" else None
             )
@@ -231,6 +236,8 @@ class _Rank:
 
     def save(self, loop: PretrainLoop) -> Path | None:
         """Write a checkpoint, on rank 0; the memory must be empty."""
+        if self.is_sharded or self.rank == 0:
+            mae = self.learner.state_dict()
         if self.rank != 0:
             return None
         policy = self.client.state_dict() if self.client is not None else None
@@ -238,7 +245,7 @@ class _Rank:
             loop.at.policy_version = policy["numbers"]["version"]
         state = checkpoints.Checkpoint(
             position=loop.at,
-            mae=self.learner.state_dict(),
+            mae=mae,
             policy=policy,
             config_yaml=dump_config(self.config),
         )
@@ -262,7 +269,8 @@ class _Hooks:
     def __init__(self, rank: _Rank) -> None:
         self.rank = rank
         self.config = rank.config
-        self.evaluator = evaluator(rank.config, rank.lists.val) if rank.rank == 0 else None
+        is_asked = rank.rank == 0 or rank.is_sharded
+        self.evaluator = evaluator(rank.config, rank.lists.val) if is_asked else None
         self._sums: dict[str, float] = {}
         self._counts: dict[str, int] = {}
         self._replaced = 0

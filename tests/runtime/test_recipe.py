@@ -170,6 +170,21 @@ def test_the_ray_run_equals_the_recipe_bit_for_bit(
     assert all(0.5 < m["eval/error"] < 2.0 for m in measured)
 
 
+def test_a_sharded_autoencoder_follows_the_same_recipe(
+    videos: SyntheticSet, run_folder: Path
+) -> None:
+    """With checkpoints, measures and draws by two ranks together; sums may round otherwise."""
+    cluster = {"threads": 1, "num_workers": 2, "sharding": "fsdp"}
+    config = small_config(videos, run_folder, cluster=cluster)
+    outcome, events = train(config, run_folder)
+    assert outcome.is_finished
+    found = checkpoints.load(run_folder)
+    mae, _ = recipe(config)
+    for name, expected in mae.items():
+        torch.testing.assert_close(found.mae["network"][name], expected, atol=1e-5, rtol=0)
+    assert len([e for e in events if "eval/error" in e.get("metrics", {})]) == 3
+
+
 def test_a_stopped_run_continues_to_the_same_weights(
     videos: SyntheticSet, run_folder: Path, tmp_path: Path
 ) -> None:
