@@ -33,10 +33,14 @@ demo: $(VENV)/installed
 test: $(VENV)/installed
 	@$(TEST_ENV) $(BIN)/python -m pytest -n auto --dist loadgroup $(FLAGS)
 
+# Types are checked in the layout of the wheel, where envs/ is tats_ray.envs.
 check: $(VENV)/installed
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
-	@$(BIN)/mypy
+	@rm -rf build/typed && mkdir -p build/typed
+	@cp -as $(CURDIR)/tats_ray build/typed/ && cp -as $(CURDIR)/envs build/typed/tats_ray/
+	@cd build/typed && MYPYPATH=. $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml \
+	--cache-dir $(CURDIR)/.mypy_cache
 
 # RLlib pins an older Gymnasium: an environment of its own, over the packages of the first.
 $(VENV)-rllib/installed: $(VENV)/installed
