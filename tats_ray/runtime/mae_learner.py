@@ -28,6 +28,7 @@ from tats_ray.learning.loop import Batch, Halt, Position, PretrainLoop, Stage
 from tats_ray.learning.mae_learner import MAELearner, optimizer_steps
 from tats_ray.models.policy import FixedPolicy, SamplerPolicy
 from tats_ray.models.zoo import build_mae, build_policy, num_visible, token_grid
+from tats_ray.runtime.calls import call_restarting
 from tats_ray.runtime.policy_learner import RayPolicyClient
 from tats_ray.runtime.transfer import to_arrays
 
@@ -157,12 +158,13 @@ class _Rank:
         if peers.policy_learner is None:
             return None
         if self.rank == 0:
-            ray.get([peers.buffer.reset.remote(token), peers.store.reset.remote(token)])
+            timeout_s = self.config.cluster.timeout_s
             state = to_arrays(found.policy) if found is not None and found.policy else None
-            ray.get(
-                peers.policy_learner.reset.remote(
-                    token, state, buffer=peers.buffer, store=peers.store
-                )
+            call_restarting(peers.buffer.reset, token, timeout_s=timeout_s)
+            call_restarting(peers.store.reset, token, timeout_s=timeout_s)
+            handles = {"buffer": peers.buffer, "store": peers.store}
+            call_restarting(
+                peers.policy_learner.reset, token, state, timeout_s=timeout_s, **handles
             )
         broadcast_from_rank_zero("ready")
         return RayPolicyClient(

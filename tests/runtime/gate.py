@@ -1,0 +1,129 @@
+"""A place where a run stands still until a test lets it go on.
+
+What a test does to a run must happen at a known step, however slow the machine is and however late
+the events come. So the environment itself waits before the batch of a closed step, inside the
+learner; the test sees that it waits, acts, and opens the gate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import ray
+from ray.util.state import list_actors
+from tats_ray.envs import TokenSelectionVectorEnv
+
+ENV_ID = "tests.runtime.gate:Tests/Gated-v0"
+_NAME = "tests-gate"
+_DEADLINE_S = 150.0
+
+
+class GatedEnv(TokenSelectionVectorEnv):
+    """The environment of a run, with a gate before every batch."""
+
+    def __init__(self, *args: Any, scorer: Any, **kwargs: Any) -> None:
+        super().__init__(*args, scorer=scorer, **kwargs)
+        self._learner = scorer
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        gate = ray.get_actor(_NAME)
+        ray.get(gate.pass_through.remote(self._learner.step, os.getpid()), timeout=_DEADLINE_S)
+        return super().reset(**kwargs)
+
+
+gymnasium.register(ENV_ID.partition(":")[2], vector_entry_point=GatedEnv)
+
+
+class _GateActor:
+    def __init__(self, closed: list[int]) -> None:
+        self._closed = closed
+        self._waiting: dict[int, int] = {}
+        self._changed = asyncio.Condition()
+
+    async def pass_through(self, step: int, pid: int) -> None:
+        async with self._changed:
+            self._waiting[pid] = step
+            await self._changed.wait_for(lambda: step not in self._closed)
+            self._waiting.pop(pid, None)
+
+    async def waiting(self) -> dict[int, int]:
+        """Process -> step that it stands before, of the closed ones."""
+        return {pid: step for pid, step in self._waiting.items() if step in self._closed}
+
+    async def open(self, step: int) -> None:
+        async with self._changed:
+            self._closed.remove(step)
+            self._waiting = {}
+            self._changed.notify_all()
+
+
+class Gate:
+    """Closed before the batches of some steps, until `act` was called there.
+
+    Args:
+        act: what the test does at a step; by step. Called on the driver's thread, once each.
+        num_ranks: learners that must stand at the gate first.
+
+    Hand `on_tick` to `launch.run`, and `ENV_ID` to `env.id`.
+    """
+
+    def __init__(self, act: dict[int, Callable[[], None]], *, num_ranks: int = 1) -> None:
+        self._act = act
+        self._num_ranks = num_ranks
+        self._before = {actor.actor_id for actor in _living()}
+        actor = ray.remote(_GateActor).options(name=_NAME, num_cpus=0, max_concurrency=100)
+        self._actor: Any = actor.remote(list(act))
+        self.passed: list[int] = []
+
+    def on_tick(self) -> None:
+        waiting = ray.get(self._actor.waiting.remote(), timeout=_DEADLINE_S)
+        for step in sorted(set(waiting.values())):
+            if list(waiting.values()).count(step) == self._num_ranks:
+                self._act[step]()
+                self.passed.append(step)
+                ray.get(self._actor.open.remote(step), timeout=_DEADLINE_S)
+
+    def pids(self, class_name: str) -> list[int]:
+        """Processes of the run's living actors of a class."""
+        return [
+            actor.pid
+            for actor in _living()
+            if actor.class_name == class_name and actor.actor_id not in self._before
+        ]
+
+    def kill(self, class_name: str) -> None:
+        """SIGKILL to the first actor of a class; returns when the process is gone."""
+        (pid, *_) = self.pids(class_name)
+        kill_process(pid)
+
+    def close(self) -> None:
+        ray.kill(self._actor)
+
+
+def kill_process(pid: int) -> None:
+    """SIGKILL, and wait for it to have happened."""
+    os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + _DEADLINE_S
+    while _is_running(pid):
+        assert time.monotonic() < deadline, f"process {pid} does not die"
+        time.sleep(0.02)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        with Path(f"/proc/{pid}/stat").open(encoding="utf-8") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def _living() -> list[Any]:
+    actors = list_actors(address=ray.get_runtime_context().gcs_address, limit=10_000)
+    return [actor for actor in actors if actor.state == "ALIVE"]
