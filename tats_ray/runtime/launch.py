@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 import time
@@ -34,6 +35,9 @@ from tats_ray.runtime.watch import Event, RunFailedError, Watch
 from tats_ray.runtime.weights import WeightStore
 
 __all__ = ["Event", "Outcome", "Placement", "RunFailedError", "plan_placement", "run"]
+
+
+RAY_FOLDER = "ray"
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,7 @@ def run(
         UsageError: when the cluster cannot hold the placement.
         RunFailedError: naming the first cause; the last checkpoint is intact.
     """
-    with _cluster(config):
+    with _cluster(config), _scratch(folder):
         check_cluster(config, folder, rollout_bytes=rollout_bytes)
         peers = _start_peers(config, placement)
         job = {
@@ -130,6 +134,16 @@ def run(
         watch.poll()
         # What a learner called fatal is the cause; other ranks only saw it hang up.
         return fit.outcome(call_restarting(peers.log.fatal, timeout_s=config.cluster.timeout_s))
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[None]:
+    """Ray Train's own state, which is of no use after the run: checkpoints are ours."""
+    shutil.rmtree(folder / RAY_FOLDER, ignore_errors=True)
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder / RAY_FOLDER, ignore_errors=True)
 
 
 def _living_nodes() -> list[Mapping[str, float]]:
@@ -225,10 +239,9 @@ def _trainer(config: RunConfig, folder: Path, job: dict[str, Any]) -> TorchTrain
             },
         ),
         run_config=ray.train.RunConfig(
-            # Ray's own state is of no use after the run: checkpoints are ours. A name of its own
-            # keeps Ray from continuing what it finds.
+            # A name of its own keeps Ray from continuing what it finds.
             name=f"attempt-{time.time_ns()}",
-            storage_path=str((folder / "ray").resolve()),
+            storage_path=str((folder / RAY_FOLDER).resolve()),
             failure_config=ray.train.FailureConfig(max_failures=cluster.max_failures),
             callbacks=[TellFailures(job["peers"].log, rooms_of(job["peers"]))],
         ),
@@ -300,7 +313,7 @@ def _stop_requests(watch: Watch, on_event: Callable[[Event], None]) -> Iterator[
         if asked.is_set():
             raise KeyboardInterrupt
         asked.set()
-        watch.wants_stop = True  # passed on with the next poll
+        watch.wants_stop = True  # the next poll passes it on
         text = "stopping: a checkpoint is saved at the next log step; again to give up at once"
         on_event({"kind": "note", "text": text, "time": time.time()})
 

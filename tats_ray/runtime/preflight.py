@@ -75,7 +75,8 @@ def check_resources(
     way_out = "lower cluster.num_workers, cluster.cpus_per_worker or cluster.policy_gpus"
     places = 0
     spare = 0.0
-    for node in nodes:
+    # Small nodes first, so that the policy learner's share stays together.
+    for node in sorted(nodes, key=lambda node: (node.get("GPU", 0.0), node.get("CPU", 0.0))):
         cpus, gpus = node.get("CPU", 0.0), node.get("GPU", 0.0)
         fits = cpus // cluster.cpus_per_worker if cluster.cpus_per_worker else cluster.num_workers
         here = int(min(fits, gpus) if cluster.use_gpu else fits)

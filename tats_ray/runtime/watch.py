@@ -60,7 +60,7 @@ class Watch:
             reply = self._log.drain.remote(self._life, self._acknowledged, _POLL_S)
             life, last, events = ray.get(reply, timeout=self._timeout_s)
             if self.wants_stop:  # a log that was started anew has forgotten it
-                self._log.request_stop.remote()
+                ray.get(self._log.request_stop.remote(), timeout=self._timeout_s)
         except ActorUnavailableError:
             time.sleep(_POLL_S)
         except ActorDiedError as error:

@@ -34,7 +34,8 @@ class GatedEnv(TokenSelectionVectorEnv):
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         gate = ray.get_actor(_NAME)
-        ray.get(gate.pass_through.remote(self._learner.step, os.getpid()), timeout=_DEADLINE_S)
+        reply = gate.pass_through.remote(self._learner.step, os.getpid())
+        time.sleep(ray.get(reply, timeout=_DEADLINE_S))
         return super().reset(**kwargs)
 
 
@@ -42,16 +43,19 @@ gymnasium.register(ENV_ID.partition(":")[2], vector_entry_point=GatedEnv)
 
 
 class _GateActor:
-    def __init__(self, closed: list[int]) -> None:
+    def __init__(self, closed: list[int], pace_s: float) -> None:
+        self._pace_s = pace_s
         self._closed = closed
         self._waiting: dict[int, int] = {}
         self._changed = asyncio.Condition()
 
-    async def pass_through(self, step: int, pid: int) -> None:
+    async def pass_through(self, step: int, pid: int) -> float:
+        """Returns the seconds to rest before the batch."""
         async with self._changed:
             self._waiting[pid] = step
             await self._changed.wait_for(lambda: step not in self._closed)
             self._waiting.pop(pid, None)
+        return self._pace_s
 
     async def waiting(self) -> dict[int, int]:
         """Process -> step that it stands before, of the closed ones."""
@@ -70,16 +74,23 @@ class Gate:
     Args:
         act: what the test does at a step; by step. Called on the driver's thread, once each.
         num_ranks: learners that must stand at the gate first.
+        pace_s: rest before each batch, to spread the steps over some time.
 
     Hand `on_tick` to `launch.run`, and `ENV_ID` to `env.id`.
     """
 
-    def __init__(self, act: dict[int, Callable[[], None]], *, num_ranks: int = 1) -> None:
+    def __init__(
+        self,
+        act: dict[int, Callable[[], None]],
+        *,
+        num_ranks: int = 1,
+        pace_s: float = 0.0,
+    ) -> None:
         self._act = act
         self._num_ranks = num_ranks
-        self._before = {actor.actor_id for actor in _living()}
+        self._before = {actor.actor_id for actor in living_actors()}
         actor = ray.remote(_GateActor).options(name=_NAME, num_cpus=0, max_concurrency=100)
-        self._actor: Any = actor.remote(list(act))
+        self._actor: Any = actor.remote(list(act), pace_s)
         self.passed: list[int] = []
 
     def on_tick(self) -> None:
@@ -90,13 +101,17 @@ class Gate:
                 self.passed.append(step)
                 ray.get(self._actor.open.remote(step), timeout=_DEADLINE_S)
 
+    def run_pids(self) -> dict[str, list[int]]:
+        """Class -> processes of the run's living actors."""
+        found: dict[str, list[int]] = {}
+        for actor in living_actors():
+            if actor.actor_id not in self._before and actor.class_name != _GateActor.__name__:
+                found.setdefault(actor.class_name, []).append(actor.pid)
+        return found
+
     def pids(self, class_name: str) -> list[int]:
         """Processes of the run's living actors of a class."""
-        return [
-            actor.pid
-            for actor in _living()
-            if actor.class_name == class_name and actor.actor_id not in self._before
-        ]
+        return self.run_pids().get(class_name, [])
 
     def kill(self, class_name: str) -> None:
         """SIGKILL to the first actor of a class; returns when the process is gone."""
@@ -124,6 +139,6 @@ def _is_running(pid: int) -> bool:
         return False
 
 
-def _living() -> list[Any]:
+def living_actors() -> list[Any]:
     actors = list_actors(address=ray.get_runtime_context().gcs_address, limit=10_000)
     return [actor for actor in actors if actor.state == "ALIVE"]
