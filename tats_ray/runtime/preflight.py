@@ -152,7 +152,7 @@ def check_reports(own: NodeReport, others: Mapping[str, NodeReport | None]) -> N
 
 def _ask(nodes: Sequence[Mapping[str, Any]], file: Path) -> dict[str, NodeReport | None]:
     """A small task on each node; None for those that do not answer in time."""
-    task = ray.remote(report).options(num_cpus=0, max_retries=0)
+    task = ray.remote(num_cpus=0, max_retries=0)(report)
     asked = {}
     for node in nodes:
         here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)

@@ -70,6 +70,8 @@ class Watch:
         except GetTimeoutError as error:
             raise RunFailedError(f"the run log gave no answer for {self._timeout_s:g} s") from error
         else:
+            if self._life not in ("", life):  # a log that dies cannot tell of it
+                self._take({"kind": "failure", "text": "the run log died", "time": time.time()})
             for event in events:
                 self._take(event)
             self._life, self._acknowledged = life, last

@@ -17,6 +17,7 @@ from typing import Any
 
 import gymnasium
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ray.util.state import list_actors
 from tats_ray.envs import TokenSelectionVectorEnv
 
@@ -89,7 +90,8 @@ class Gate:
         self._act = act
         self._num_ranks = num_ranks
         self._before = {actor.actor_id for actor in living_actors()}
-        actor = ray.remote(_GateActor).options(name=_NAME, num_cpus=0, max_concurrency=100)
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        actor = ray.remote(_GateActor).options(name=_NAME, num_cpus=0, scheduling_strategy=here)
         self._actor: Any = actor.remote(list(act), pace_s)
         self.passed: list[int] = []
 

@@ -25,12 +25,15 @@ class Scene:
         self.stops = 0
         self.heard: list[Any] = []
         self.now = 0.0
+        self.life = "life"
         log = SimpleNamespace(
             drain=SimpleNamespace(remote=self._drain),
             request_stop=SimpleNamespace(remote=self._stop),
         )
         monkeypatch.setattr(watch_module.ray, "get", lambda reply, timeout: reply())
-        clock = SimpleNamespace(monotonic=lambda: self.now, sleep=lambda seconds: None)
+        clock = SimpleNamespace(
+            monotonic=lambda: self.now, time=lambda: self.now, sleep=lambda seconds: None
+        )
         monkeypatch.setattr(watch_module, "time", clock)
         config = parse_config({"cluster": {"timeout_s": 100, "max_failures": max_failures}})
         self.watch = Watch(log, config, self.heard.append, lambda: "needs 2 CPU, has 1 CPU")
@@ -42,7 +45,7 @@ class Scene:
         def answer() -> Any:
             if isinstance(reply, Exception):
                 raise reply
-            return ("life", len(self.asked), reply)
+            return (self.life, len(self.asked), reply)
 
         return answer
 
@@ -86,6 +89,18 @@ def test_restart_says_what_was_lost_to_whom_and_how_long_it_took(
         "at most 3",
     ]
     assert [event["kind"] for event in scene.heard] == ["start", "note", "start", "note", "start"]
+
+
+def test_log_that_came_back_is_named_though_it_has_forgotten_what_happened(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = Scene(monkeypatch)
+    scene.poll([start(0), reached(7)])
+    scene.life, scene.now = "another", 20.0
+    scene.poll([], [failure("rank 0: what followed"), start(6, 29.0)])
+    assert scene.notes == [
+        "lost 1 step: restarted from step 6, 9 s after the run log died; restart 1 of at most 3"
+    ]
 
 
 def test_resumed_run_has_lost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
