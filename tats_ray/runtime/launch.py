@@ -7,6 +7,7 @@ import shutil
 import signal
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -31,6 +32,7 @@ from tats_ray.runtime.mae_learner import Peers, train_loop
 from tats_ray.runtime.policy_learner import PolicyLearnerActor
 from tats_ray.runtime.preflight import check_cluster, in_words
 from tats_ray.runtime.run_log import RunLog
+from tats_ray.runtime.scratch import clear
 from tats_ray.runtime.watch import Event, RunFailedError, Watch
 from tats_ray.runtime.weights import WeightStore
 
@@ -116,12 +118,14 @@ def run(
         UsageError: when the cluster cannot hold the placement.
         RunFailedError: naming the first cause; the last checkpoint is intact.
     """
-    with _cluster(config), _scratch(folder):
+    run_id = uuid.uuid4().hex[:8]
+    with _cluster(config), _scratch(folder, run_id):
         check_cluster(config, folder, rollout_bytes=rollout_bytes)
         peers = _start_peers(config, placement)
         job = {
             "config": asdict(config),
             "run": str(folder.resolve()),
+            "id": run_id,
             "threads": placement.threads,
             "peers": peers,
         }
@@ -137,13 +141,14 @@ def run(
 
 
 @contextmanager
-def _scratch(folder: Path) -> Iterator[None]:
-    """Ray Train's own state, which is of no use after the run: checkpoints are ours."""
+def _scratch(folder: Path, run_id: str) -> Iterator[None]:
+    """Remove Ray Train's own state, of no use after the run since checkpoints are ours."""
     shutil.rmtree(folder / RAY_FOLDER, ignore_errors=True)
     try:
         yield
     finally:
         shutil.rmtree(folder / RAY_FOLDER, ignore_errors=True)
+        clear(run_id)
 
 
 def _living_nodes() -> list[Mapping[str, float]]:

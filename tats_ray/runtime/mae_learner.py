@@ -31,6 +31,7 @@ from tats_ray.models.policy import FixedPolicy, SamplerPolicy
 from tats_ray.models.zoo import build_mae, build_policy, num_visible, token_grid
 from tats_ray.runtime.calls import call_restarting
 from tats_ray.runtime.policy_learner import GRACE_S, RayPolicyClient
+from tats_ray.runtime.scratch import temporary_files_of
 from tats_ray.runtime.transfer import to_arrays
 
 
@@ -49,7 +50,7 @@ def train_loop(job: dict[str, Any]) -> dict[str, Any]:
     """Entry point of a Ray Train worker.
 
     Args:
-        job: `config` (nested dict), `run` (folder of the run), `threads`, and `peers`.
+        job: `config` (nested dict), `run` (folder of the run), `id`, `threads`, and `peers`.
 
     Returns:
         `status`: finished, stopped or failed; `message`; `step`.
@@ -63,7 +64,8 @@ def train_loop(job: dict[str, Any]) -> dict[str, Any]:
         return {"status": "failed", "message": fatal, "step": 0}
     torch.set_num_threads(job["threads"])
     try:
-        return _Rank(config, Path(job["run"]), peers).run()
+        with temporary_files_of(job["id"], rank):
+            return _Rank(config, Path(job["run"]), peers).run()
     except (StaleError, PeerFailedError):
         raise  # another process died or failed: a restart heals it, or its own message counts
     except TatsError as error:

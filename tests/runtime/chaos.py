@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -159,7 +160,11 @@ def chaos(folder: Path, *, seed: int, seconds: float, every: float, learners: in
         "placement_groups": groups,
         "shared_memory": left_in_shared_memory(before),
         "temporary": [str(path) for path in [*folder.rglob(".*"), *folder.glob("ray")]]
-        + [str(path) for path in Path(tempfile.gettempdir()).iterdir()],
+        + [
+            path.name
+            for path in Path(tempfile.gettempdir()).iterdir()
+            if not path.name.startswith("torchinductor_")  # a cache of torch's, made on import
+        ],
     }
 
 
@@ -204,15 +209,22 @@ def is_orphan(segment: Path) -> bool:
         return False
     if status.st_uid != os.getuid():
         return False
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if any(os.path.samestat(fd.stat(), status) for fd in (process / "fd").iterdir()):
-                return False
-            if str(segment) in (process / "maps").read_text():
-                return False
-        except OSError:
-            continue  # it ended, or is of another user
-    return True
+    return not any(has_open(process, segment, status) for process in Path("/proc").glob("[0-9]*"))
+
+
+def has_open(process: Path, segment: Path, status: os.stat_result) -> bool:
+    """Whether a process, by its folder in /proc, has a file open or mapped."""
+    try:
+        if str(segment) in (process / "maps").read_text():
+            return True
+        handles = list((process / "fd").iterdir())
+    except OSError:
+        return False  # it ended, or is of another user
+    for handle in handles:
+        with contextlib.suppress(OSError):  # closed meanwhile
+            if os.path.samestat(handle.stat(), status):
+                return True
+    return False
 
 
 def faults_of(result: dict[str, Any]) -> list[str]:
