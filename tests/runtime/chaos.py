@@ -115,7 +115,7 @@ def chaos(folder: Path, *, seed: int, seconds: float, every: float, learners: in
         cluster={
             "num_workers": learners,
             "threads": 1,
-            "timeout_s": 60,
+            "timeout_s": 120,
             "max_failures": 2 * int(seconds / every) + 2,
         },
     )

@@ -97,8 +97,9 @@ class Gate:
 
     def on_tick(self) -> None:
         waiting = ray.get(self._actor.waiting.remote(), timeout=_DEADLINE_S)
-        for step in sorted(set(waiting.values())):
-            if list(waiting.values()).count(step) == self._num_ranks:
+        steps = [step for pid, step in waiting.items() if is_running(pid)]
+        for step in sorted(set(steps)):
+            if steps.count(step) == self._num_ranks:
                 self._act[step]()
                 self.passed.append(step)
                 ray.get(self._actor.open.remote(step), timeout=_DEADLINE_S)
@@ -128,12 +129,12 @@ def kill_process(pid: int) -> None:
     """SIGKILL, and wait for it to have happened."""
     os.kill(pid, signal.SIGKILL)
     deadline = time.monotonic() + _DEADLINE_S
-    while _is_running(pid):
+    while is_running(pid):
         assert time.monotonic() < deadline, f"process {pid} does not die"
         time.sleep(0.02)
 
 
-def _is_running(pid: int) -> bool:
+def is_running(pid: int) -> bool:
     try:
         with Path(f"/proc/{pid}/stat").open(encoding="utf-8") as file:
             return file.read().rpartition(")")[2].split()[0] != "Z"
