@@ -8,6 +8,7 @@ learner; the test sees that it waits, acts, and opens the gate.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -122,7 +123,13 @@ class Gate:
         kill_process(pid)
 
     def close(self) -> None:
+        """Remove the actor, and wait until its name is free for the next one."""
         ray.kill(self._actor)
+        deadline = time.monotonic() + _DEADLINE_S
+        with contextlib.suppress(ValueError):
+            while time.monotonic() < deadline:
+                ray.get_actor(_NAME)
+                time.sleep(0.1)
 
 
 def kill_process(pid: int) -> None:
