@@ -17,7 +17,6 @@ from typing import Any
 import ray
 import ray.train
 import torch
-from ray.exceptions import RayActorError
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -27,7 +26,8 @@ from tats_ray.models.policy import SamplerPolicy
 from tats_ray.models.zoo import build_policy, token_grid
 from tats_ray.runtime.buffer import RolloutBuffer
 from tats_ray.runtime.calls import call_restarting
-from tats_ray.runtime.causes import TellFailures, first_cause
+from tats_ray.runtime.causes import TellFailures, rooms_of
+from tats_ray.runtime.fit import Fit, Outcome
 from tats_ray.runtime.mae_learner import Peers, train_loop
 from tats_ray.runtime.policy_learner import PolicyLearnerActor
 from tats_ray.runtime.preflight import check_cluster, in_words
@@ -40,16 +40,6 @@ __all__ = ["Event", "Outcome", "Placement", "RunFailedError", "plan_placement", 
 
 
 RAY_FOLDER = "ray"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended."""
-
-    is_finished: bool
-    """False when it was asked to stop before its last epoch."""
-    message: str
-    step: int
 
 
 @dataclass(frozen=True)
@@ -130,7 +120,7 @@ def run(
             "peers": peers,
         }
         watch = Watch(peers.log, config, on_event, lambda: in_words(config, _living_nodes()))
-        fit = _Fit(lambda: _trainer(config, folder, job), config, peers)
+        fit = Fit(lambda: _trainer(config, folder, job), config, peers)
         with _stop_requests(watch, on_event):
             while not fit.done.is_set():
                 watch.poll()
@@ -251,62 +241,6 @@ def _trainer(config: RunConfig, folder: Path, job: dict[str, Any]) -> TorchTrain
             callbacks=[TellFailures(job["peers"].log, rooms_of(job["peers"]))],
         ),
     )
-
-
-class _Fit:
-    """`trainer.fit()` on a thread of its own, so that the driver can watch.
-
-    Where Ray Train's own controller dies, another one takes over from the newest checkpoint.
-    """
-
-    def __init__(
-        self, trainer: Callable[[], TorchTrainer], config: RunConfig, peers: Peers
-    ) -> None:
-        self.done = threading.Event()
-        self._trainer = trainer
-        self._max_failures = config.cluster.max_failures
-        self._peers = peers
-        self._result: Any = None
-        self._error: BaseException | None = None
-        threading.Thread(target=self._run, name="fit", daemon=True).start()
-
-    def _run(self) -> None:
-        try:
-            for attempt in range(self._max_failures + 1):
-                try:
-                    self._result = self._trainer().fit()
-                    return
-                except RayActorError as error:
-                    if attempt == self._max_failures:
-                        raise
-                    cause = first_cause(error, rooms_of(self._peers))
-                    self._peers.log.failed.remote(cause, time.time())
-        except BaseException as error:
-            self._error = error
-        finally:
-            self.done.set()
-
-    def outcome(self, fatal: str | None) -> Outcome:
-        if fatal is not None:
-            raise RunFailedError(fatal)
-        if self._error is not None:
-            cause = first_cause(self._error, rooms_of(self._peers))
-            raise RunFailedError(cause) from self._error
-        told = self._result.return_value
-        if told["status"] == "failed":
-            raise RunFailedError(told["message"])
-        return Outcome(told["status"] == "finished", told["message"], told["step"])
-
-
-def rooms_of(peers: Peers) -> dict[str, str]:
-    """Actor id -> what it is, of the actors of a run."""
-    handles = {
-        "rollout buffer": peers.buffer,
-        "weight store": peers.store,
-        "policy learner": peers.policy_learner,
-        "run log": peers.log,
-    }
-    return {handle._actor_id.hex(): room for room, handle in handles.items() if handle is not None}
 
 
 @contextmanager
