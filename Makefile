@@ -9,11 +9,12 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 TEST_ENV := RAY_AUTH_MODE=disabled RAY_USAGE_STATS_ENABLED=0
 FLAGS ?=
 
-.PHONY: demo test test-rllib test-hf457 check bench lock clean help
+.PHONY: demo test chaos test-rllib test-hf457 check bench lock clean help
 
 help:
 	@echo "make demo    train on synthetic videos and show what was learned (under 5 minutes)"
 	@echo "make test    run the tests"
+	@echo "make chaos   kill a random process of a run every 20 s for 5 minutes"
 	@echo "make test-rllib   run the RLlib example in an environment of its own"
 	@echo "make test-hf457   run the tests of the export with transformers 4.57"
 	@echo "make check   formatting, lint, strict types"
@@ -32,6 +33,9 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed
 	@$(TEST_ENV) $(BIN)/python -m pytest -n auto --dist loadgroup $(FLAGS)
+
+chaos: $(VENV)/installed
+	@$(TEST_ENV) PYTHONPATH=. $(BIN)/python -m tests.runtime.chaos $(FLAGS)
 
 # Types are checked in the layout of the wheel, where envs/ is tats_ray.envs.
 check: $(VENV)/installed

@@ -262,10 +262,16 @@ class CheckpointConfig(ConfigBase):
     """Epochs between checkpoints; the last epoch always has one [R]."""
     keep_last: int = 2
     """Checkpoints kept; older ones are removed."""
+    keep_best: bool = True
+    """Keep the one of the lowest `eval/error` too; `checkpoints/best` names it."""
+    retry_s: float = 300.0
+    """Seconds that a storage may refuse writes before the run ends; at most half of
+    cluster.timeout_s is used, since the other learners wait meanwhile."""
 
     def __post_init__(self) -> None:
         require(self.every_epochs >= 1, "checkpoint.every_epochs", self.every_epochs, "at least 1")
         require(self.keep_last >= 1, "checkpoint.keep_last", self.keep_last, "at least 1")
+        require(self.retry_s >= 0, "checkpoint.retry_s", self.retry_s, "0 or more")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -301,7 +307,7 @@ class ClusterConfig(ConfigBase):
     threads: int = 0
     """Torch threads per learner; 0 divides this machine's cores among the MAE learners."""
     max_failures: int = 3
-    """Times that lost MAE learners are restarted from the last checkpoint."""
+    """Deaths of processes and nodes that the run survives; each one restarts the learners."""
     buffer_mb: int = 1024
     """Most that waiting rollouts may hold; pushing waits when it is reached."""
     timeout_s: float = 600.0
@@ -353,3 +359,8 @@ class RunConfig(ConfigBase):
                 f"algorithm {self.algorithm.name}; try --optim.batch_size {near}"
             )
         return size // masks
+
+
+def storage_retry_s(config: RunConfig) -> float:
+    """How long a storage may refuse: the other learners must not give up on the one that waits."""
+    return min(config.checkpoint.retry_s, config.cluster.timeout_s / 2)

@@ -36,3 +36,7 @@ class StaleError(TatsError):
 
 class PeerFailedError(TatsError):
     """Another part of the run ended with an error, which is named."""
+
+
+class StorageError(TatsError):
+    """A storage that took no writes for longer than the run was told to wait."""

@@ -3,8 +3,9 @@
 ```
 <run>/checkpoints/step_00001200/
     mae.safetensors  mae_optimizer.safetensors  policy.safetensors  policy_optimizer.safetensors
-    state.json   position, versions, counters        config.yaml   the resolved configuration
+    state.json   position, versions, counters, checksums        config.yaml   the configuration
 <run>/checkpoints/latest        the newest folder's name
+<run>/checkpoints/best          the name of the one with the lowest validation error
 ```
 Nothing in it is pickled. Random streams are named by (seed, purpose, step, rank), so the position
 is their whole state.
@@ -12,9 +13,9 @@ is their whole state.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -27,11 +28,21 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tats_ray.core.errors import CheckpointError
+from tats_ray.learning.checkpoint_folders import (
+    STATE_FILE,
+    candidates,
+    commit,
+    find,
+    retire,
+    sweep,
+)
 from tats_ray.learning.loop import Position
 from tats_ray.learning.sharding import load_whole
 
+__all__ = ["Checkpoint", "find", "load", "load_newest", "load_weights", "save"]
+
 FORMAT = 1
-_FOLDER = re.compile(r"step_\d{8}$")
+_WAY_OUT = "; use an older one"
 
 
 @dataclass(frozen=True)
@@ -44,57 +55,30 @@ class Checkpoint:
     policy: Mapping[str, Any] | None
     """The same of the policy learner; None where the sampler does not learn."""
     config_yaml: str
+    validation_error: float | None = None
+    """`eval/error` at this position, where it was measured: under masks that never change."""
 
 
-def save(run: Path, checkpoint: Checkpoint, *, keep_last: int) -> Path:
-    """Write a checkpoint into `run/checkpoints` and drop the oldest beyond `keep_last`.
+def save(run: Path, checkpoint: Checkpoint, *, keep_last: int, keep_best: bool = True) -> Path:
+    """Write a checkpoint into `run/checkpoints`; drop the oldest beyond `keep_last`, not the best.
 
-    The folder gets its name only when all of it is on disk.
+    Raises:
+        OSError: when the storage refuses; nothing is left of the attempt, and older ones stand.
     """
     root = run / "checkpoints"
     root.mkdir(parents=True, exist_ok=True)
+    sweep(root)
     final = root / f"step_{checkpoint.position.step:08d}"
     partial = root / f".{final.name}.{os.getpid()}.partial"
-    for left_over in root.glob(".step_*.partial"):  # by a process that was killed while writing
-        shutil.rmtree(left_over)
-    partial.mkdir()
-    state: dict[str, Any] = {"format": FORMAT, "position": asdict(checkpoint.position)}
-    for name, part in (("mae", checkpoint.mae), ("policy", checkpoint.policy)):
-        if part is not None:
-            state[name] = _write_part(partial, name, part)
-    (partial / "state.json").write_text(json.dumps(state, indent=1))
-    (partial / "config.yaml").write_text(checkpoint.config_yaml)
-    for file in partial.iterdir():
-        with file.open("rb") as handle:
-            os.fsync(handle.fileno())
-    shutil.rmtree(final, ignore_errors=True)
-    partial.rename(final)
-    pointer = root / ".latest.partial"
-    pointer.write_text(final.name + "\n")
-    pointer.rename(root / "latest")
-    # Newer folders belong to a future that was given up for an older checkpoint: they do not count.
-    past = sorted(p for p in root.iterdir() if _FOLDER.match(p.name) and p.name <= final.name)
-    for old in past[:-keep_last]:
-        shutil.rmtree(old)
+    try:
+        _write(partial, checkpoint)
+        commit(partial, final)
+    except SafetensorError as error:
+        raise OSError(f"{partial}: {error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    retire(final, keep_last=keep_last, keep_best=keep_best)
     return final
-
-
-def find(path: str | Path) -> Path:
-    """The checkpoint folder that `path` means: itself, or the newest of a run's folder.
-
-    Raises:
-        CheckpointError: when there is none.
-    """
-    path = Path(path)
-    if (path / "state.json").is_file():
-        return path
-    root = path if (path / "latest").is_file() else path / "checkpoints"
-    pointer = root / "latest"
-    if pointer.is_file() and (root / pointer.read_text().strip() / "state.json").is_file():
-        return root / pointer.read_text().strip()
-    raise CheckpointError(
-        f"{path} holds no checkpoint; give a run folder, or one of its checkpoints/step_... folders"
-    )
 
 
 def load(path: str | Path) -> Checkpoint:
@@ -105,22 +89,44 @@ def load(path: str | Path) -> Checkpoint:
     """
     folder = find(path)
     try:
-        state = json.loads((folder / "state.json").read_text())
+        state = json.loads((folder / STATE_FILE).read_text())
         if state["format"] != FORMAT:
             raise CheckpointError(
                 f"{folder} has checkpoint format {state['format']}, this version reads {FORMAT}"
             )
+        _verify(folder, state)
         policy = _read_part(folder, "policy", state["policy"]) if "policy" in state else None
         return Checkpoint(
             position=Position(**state["position"]),
             mae=_read_part(folder, "mae", state["mae"]),
             policy=policy,
             config_yaml=(folder / "config.yaml").read_text(),
+            validation_error=state.get("validation_error"),
         )
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         if isinstance(error, CheckpointError):
             raise
-        raise CheckpointError(f"{folder} is damaged: {error}; use an older one") from error
+        raise CheckpointError(f"{folder} is damaged: {error}{_WAY_OUT}") from error
+
+
+def load_newest(run: Path) -> tuple[Path, Checkpoint, list[str]]:
+    """The newest checkpoint of a run that is not damaged.
+
+    Returns:
+        Its folder, what it holds, and a line about each newer one that had to be passed over.
+
+    Raises:
+        CheckpointError: when there is none, or all are damaged.
+    """
+    passed_over: list[str] = []
+    for folder in candidates(run / "checkpoints"):
+        try:
+            return folder, load(folder), passed_over
+        except CheckpointError as error:
+            passed_over.append(str(error).removesuffix(_WAY_OUT))
+    if passed_over:
+        raise CheckpointError(f"no checkpoint of {run} is whole: {'; '.join(passed_over)}")
+    raise CheckpointError(f"{run} holds no checkpoint")
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor], *, source: str) -> None:
@@ -170,6 +176,45 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Tensors to a safetensors file."""
     save_file(_own_memory(tensors), path)
+
+
+def _write(partial: Path, checkpoint: Checkpoint) -> None:
+    partial.mkdir()
+    state: dict[str, Any] = {"format": FORMAT, "position": asdict(checkpoint.position)}
+    if checkpoint.validation_error is not None:
+        state["validation_error"] = checkpoint.validation_error
+    for name, part in (("mae", checkpoint.mae), ("policy", checkpoint.policy)):
+        if part is not None:
+            state[name] = _write_part(partial, name, part)
+    (partial / "config.yaml").write_text(checkpoint.config_yaml)
+    state["files"] = {file.name: _checksum(file) for file in sorted(partial.iterdir())}
+    state["sha256"] = _checksum_of_state(state)
+    (partial / STATE_FILE).write_text(json.dumps(state, indent=1))
+
+
+def _verify(folder: Path, state: Mapping[str, Any]) -> None:
+    """Compare with the checksums of when it was written; older checkpoints have none."""
+    if "files" not in state:
+        return
+    if state["sha256"] != _checksum_of_state(state):
+        raise ValueError(f"{STATE_FILE} is not what was written")
+    for name, expected in state["files"].items():
+        if _checksum(folder / name) != expected:
+            raise ValueError(f"{name} is not what was written")
+
+
+def _checksum(file: Path) -> str:
+    with file.open("rb") as handle:
+        digest = hashlib.sha256()
+        while block := handle.read(2**20):
+            digest.update(block)
+        return digest.hexdigest()
+
+
+def _checksum_of_state(state: Mapping[str, Any]) -> str:
+    rest = {name: value for name, value in state.items() if name != "sha256"}
+    as_read = json.loads(json.dumps(rest))
+    return hashlib.sha256(json.dumps(as_read, sort_keys=True).encode()).hexdigest()
 
 
 def _write_part(folder: Path, name: str, part: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Literal
 
 from tats_ray.config.schema import RunConfig
 from tats_ray.core.errors import CheckpointError, UsageError
+from tats_ray.learning.checkpoint_folders import BEST, LATEST, find
 from tats_ray.learning.fitting import ENOUGH
 from tats_ray.learning.foreign import is_transformers_folder
 from tats_ray.recipes.foreign import adopt, chosen, some
@@ -55,6 +56,8 @@ def open_checkpoint(
 def settled(path: str | Path) -> Path:
     """A file of a checkpoint of ours stands for the checkpoint, whose config.yaml it needs."""
     path = Path(path)
+    if path.name in (LATEST, BEST) and path.is_file():
+        return find(path)
     return path.parent if path.is_file() and (path.parent / "state.json").is_file() else path
 
 

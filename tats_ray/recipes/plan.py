@@ -29,6 +29,8 @@ class Plan:
     steps_per_epoch: int
     lr: float
     min_lr: float
+    rollout_bytes: int
+    """That wait in the buffer at most."""
 
     @property
     def plateau(self) -> float:
@@ -118,8 +120,10 @@ def make_plan(config: RunConfig) -> Plan:
     grid = token_grid(config.data, config.model)
     visible = num_visible(config.sampler, grid)
     placement = plan_placement(config)
+    rollout_bytes = 0
     if placement.learns_policy:
-        _check_buffer(config, grid, placement.num_workers)
+        rollout_bytes = buffer_bytes(config, grid, placement.num_workers)
+        _check_buffer(config, rollout_bytes)
     lists = read_lists(config.data)
     if wants_motion(config):
         _check_motion(config, lists)
@@ -135,6 +139,7 @@ def make_plan(config: RunConfig) -> Plan:
         steps_per_epoch=steps,
         lr=config.optim.base_lr * global_batch / 256,
         min_lr=config.optim.min_lr * global_batch / 256,
+        rollout_bytes=rollout_bytes,
     )
 
 
@@ -161,9 +166,9 @@ def buffer_bytes(config: RunConfig, grid: TokenGrid, num_workers: int) -> int:
     return row * rows * config.loop.mae_steps_per_update * updates
 
 
-def _check_buffer(config: RunConfig, grid: TokenGrid, num_workers: int) -> None:
+def _check_buffer(config: RunConfig, needed: int) -> None:
     """An update waits for all its rollouts, so a shelf too small for them would never empty."""
-    needed = buffer_bytes(config, grid, num_workers)
+    num_workers = config.cluster.num_workers
     if needed > config.cluster.buffer_mb * 2**20:
         raise UsageError(
             f"cluster.buffer_mb {config.cluster.buffer_mb} cannot hold the rollouts of "

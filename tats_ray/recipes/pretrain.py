@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import fcntl
 import shlex
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tats_ray.config.differences import deciding
 from tats_ray.config.load import dump_config, parse_config, read_yaml
-from tats_ray.config.schema import RunConfig
-from tats_ray.core.errors import CheckpointError, UsageError
-from tats_ray.learning import checkpoint as checkpoints
+from tats_ray.config.schema import RunConfig, storage_retry_s
+from tats_ray.core.errors import UsageError
+from tats_ray.learning.checkpoint_folders import candidates
 from tats_ray.recipes.plan import Plan, make_plan
 from tats_ray.recipes.report import write_run_report
+from tats_ray.recipes.run_lock import only_run_in
 from tats_ray.runtime import launch
 from tats_ray.view.board import ViewPlan, make_view
 from tats_ray.view.tracking import RunFiles
@@ -51,7 +51,7 @@ def pretrain(config: RunConfig, *, resume: bool = False) -> Result:
     folder = run_folder(config)
     _check_folder(config, folder, resume=resume)
     folder.mkdir(parents=True, exist_ok=True)
-    with _only_run_in(folder):
+    with only_run_in(folder):
         (folder / "config.yaml").write_text(dump_config(config))
         for what, how_much in plan.lines():
             print(f"{what:>14}  {how_much}")
@@ -71,7 +71,6 @@ def resume_command(folder: Path) -> str:
 
 def _train(plan: Plan, folder: Path) -> launch.Outcome:
     config = plan.config
-    files = RunFiles(folder)
     view = make_view(
         config.log.mode,
         plan=ViewPlan(
@@ -87,6 +86,11 @@ def _train(plan: Plan, folder: Path) -> launch.Outcome:
         ),
     )
 
+    def on_note(text: str) -> None:
+        view.on_event({"kind": "note", "text": text, "time": time.time()})
+
+    files = RunFiles(folder, retry_s=storage_retry_s(config), on_note=on_note)
+
     def on_event(event: Mapping[str, Any]) -> None:
         files.on_event(event)
         view.on_event(event)
@@ -94,7 +98,12 @@ def _train(plan: Plan, folder: Path) -> launch.Outcome:
     try:
         with view:
             return launch.run(
-                config, folder, plan.placement, on_event=on_event, on_tick=view.on_tick
+                config,
+                folder,
+                plan.placement,
+                on_event=on_event,
+                on_tick=view.on_tick,
+                rollout_bytes=plan.rollout_bytes,
             )
     finally:
         files.close()
@@ -102,18 +111,21 @@ def _train(plan: Plan, folder: Path) -> launch.Outcome:
 
 def _check_folder(config: RunConfig, folder: Path, *, resume: bool) -> None:
     """A fresh run needs a fresh folder; a continued one needs its own."""
-    try:
-        found = checkpoints.find(folder)
-    except CheckpointError:
+    found = candidates(folder / "checkpoints")
+    if not found:
         if resume and not (folder / "config.yaml").is_file():
-            raise UsageError(f"{folder} holds no run to resume; leave out --resume") from None
+            raise UsageError(f"{folder} holds no run to resume; leave out --resume")
         return
     if not resume:
         raise UsageError(
-            f"{folder} already holds a run ({found.name}); continue it with --resume, "
+            f"{folder} already holds a run ({found[0].name}); continue it with --resume, "
             "or choose another --name"
         )
-    before = parse_config(read_yaml(found / "config.yaml"), source=str(found / "config.yaml"))
+    # The newest may be damaged: rank 0 says so, and goes on from the one before.
+    settings = next((f for f in (c / "config.yaml" for c in found) if f.is_file()), None)
+    if settings is None:
+        return
+    before = parse_config(read_yaml(settings), source=str(settings))
     old, new = deciding(asdict(before)), deciding(asdict(config))
     changed = [f"{k} {old.get(k)!r} -> {v!r}" for k, v in new.items() if old.get(k) != v]
     if changed:
@@ -121,16 +133,3 @@ def _check_folder(config: RunConfig, folder: Path, *, resume: bool) -> None:
             f"{folder} was begun with other settings: {'; '.join(changed)}; "
             "resume with the old ones, or choose another --name"
         )
-
-
-@contextmanager
-def _only_run_in(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, so that two runs cannot write into it."""
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UsageError(
-                f"another process is running in {folder}; wait for it, or choose another --name"
-            ) from None
-        yield

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tats_ray.core.errors import PeerFailedError, StaleError
+from tats_ray.runtime.calls import replaced
 
 
 class RolloutBuffer:
@@ -97,6 +98,6 @@ class RolloutBuffer:
         except asyncio.TimeoutError:
             raise TimeoutError(f"waited {timeout_s:g} s for {what()}") from None
         if token != self._token:
-            raise StaleError(f"incarnation {token} was replaced by {self._token or 'none'}")
+            raise StaleError(replaced("rollout buffer", token, self._token))
         if self._error is not None:
             raise PeerFailedError(self._error)

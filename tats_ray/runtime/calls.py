@@ -33,3 +33,10 @@ def call_restarting(method: Any, *args: Any, timeout_s: float, **kwargs: Any) ->
             time.sleep(_PAUSE_S)
         except GetTimeoutError as error:
             raise TimeoutError(f"waited {timeout_s:g} s for an answer of an actor") from error
+
+
+def replaced(name: str, token: str, present: str) -> str:
+    """Why a call of an incarnation is refused."""
+    if not present:
+        return f"the {name} died and was started anew, empty"
+    return f"incarnation {token} was replaced by {present}"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -16,33 +18,28 @@ import ray
 import ray.train
 import torch
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tats_ray.config.schema import RunConfig
-from tats_ray.core.errors import TatsError, UsageError
+from tats_ray.core.errors import UsageError
 from tats_ray.models.policy import SamplerPolicy
 from tats_ray.models.zoo import build_policy, token_grid
 from tats_ray.runtime.buffer import RolloutBuffer
+from tats_ray.runtime.calls import call_restarting
+from tats_ray.runtime.causes import TellFailures, rooms_of
+from tats_ray.runtime.fit import Fit, Outcome
 from tats_ray.runtime.mae_learner import Peers, train_loop
 from tats_ray.runtime.policy_learner import PolicyLearnerActor
+from tats_ray.runtime.preflight import check_cluster, in_words
 from tats_ray.runtime.run_log import RunLog
+from tats_ray.runtime.scratch import clear
+from tats_ray.runtime.watch import Event, RunFailedError, Watch
 from tats_ray.runtime.weights import WeightStore
 
-Event = Mapping[str, Any]
-_POLL_S = 0.5
+__all__ = ["Event", "Outcome", "Placement", "RunFailedError", "plan_placement", "run"]
 
 
-class RunFailedError(TatsError):
-    """A run that ended with an error; the message is its first cause."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended."""
-
-    is_finished: bool
-    """False when it was asked to stop before its last epoch."""
-    message: str
-    step: int
+RAY_FOLDER = "ray"
 
 
 @dataclass(frozen=True)
@@ -97,6 +94,7 @@ def run(
     *,
     on_event: Callable[[Event], None],
     on_tick: Callable[[], None] = lambda: None,
+    rollout_bytes: int = 0,
 ) -> Outcome:
     """Train until the last epoch, a failure, or a request to stop (Ctrl-C or SIGTERM).
 
@@ -104,28 +102,47 @@ def run(
         folder: the run's own; a checkpoint in it is continued.
         on_event: gets every event of the learners, in order, on this thread.
         on_tick: called about twice a second meanwhile.
+        rollout_bytes: that wait at most; the object store must hold them.
 
     Raises:
         UsageError: when the cluster cannot hold the placement.
         RunFailedError: naming the first cause; the last checkpoint is intact.
     """
-    with _cluster(config):
-        _check_resources(config)
+    run_id = uuid.uuid4().hex[:8]
+    with _cluster(config), _scratch(folder, run_id):
+        check_cluster(config, folder, rollout_bytes=rollout_bytes)
         peers = _start_peers(config, placement)
         job = {
             "config": asdict(config),
             "run": str(folder.resolve()),
+            "id": run_id,
             "threads": placement.threads,
             "peers": peers,
         }
-        fit = _Fit(_trainer(config, folder, job))
-        with _stop_requests(peers.log, on_event):
-            while not fit.done.wait(_POLL_S):
-                _pass_on(peers.log, on_event)
+        watch = Watch(peers.log, config, on_event, lambda: in_words(config, _living_nodes()))
+        fit = Fit(lambda: _trainer(config, folder, job), config, peers)
+        with _stop_requests(watch, on_event):
+            while not fit.done.is_set():
+                watch.poll()
                 on_tick()
-        _pass_on(peers.log, on_event)
+        watch.poll()
         # What a learner called fatal is the cause; other ranks only saw it hang up.
-        return fit.outcome(ray.get(peers.log.fatal.remote(), timeout=60))
+        return fit.outcome(call_restarting(peers.log.fatal, timeout_s=config.cluster.timeout_s))
+
+
+@contextmanager
+def _scratch(folder: Path, run_id: str) -> Iterator[None]:
+    """Remove Ray Train's own state, of no use after the run since checkpoints are ours."""
+    shutil.rmtree(folder / RAY_FOLDER, ignore_errors=True)
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder / RAY_FOLDER, ignore_errors=True)
+        clear(run_id)
+
+
+def _living_nodes() -> list[Mapping[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def _usable_cores() -> int:
@@ -140,6 +157,8 @@ def cluster_settings() -> None:
         # Watching for spot preemption costs a process, and belongs to clusters that have it.
         "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60",
+        # A rank that never comes to a barrier; Ray Train would wait for it for ever.
+        "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "600",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_CHDIR_TO_TRIAL_DIR": "0",
         # Ray no longer hides GPUs from actors that reserve none; every actor names its device.
@@ -172,31 +191,18 @@ def _cluster(config: RunConfig) -> Iterator[None]:
         ray.shutdown()
 
 
-def _check_resources(config: RunConfig) -> None:
-    have = ray.cluster_resources()
-    cluster = config.cluster
-    needs = {
-        "CPU": cluster.num_workers * cluster.cpus_per_worker,
-        "GPU": cluster.num_workers * cluster.use_gpu + cluster.policy_gpus,
-    }
-    for kind, amount in needs.items():
-        if amount > have.get(kind, 0.0):
-            raise UsageError(
-                f"the run needs {amount:g} {kind}, the cluster has {have.get(kind, 0.0):g}; "
-                "lower cluster.num_workers, cluster.cpus_per_worker or cluster.policy_gpus"
-            )
-
-
 def _start_peers(config: RunConfig, placement: Placement) -> Peers:
     """Start the side actors. This driver owns them: they outlive a restart of the learners.
 
     One that dies is started anew, empty. The call that met its death fails, so the learners are
     restarted too, and bring all of them back to the last checkpoint. Nothing is retried alone.
     """
-    log = ray.remote(RunLog).options(num_cpus=0, max_restarts=0).remote()
+    light = {"num_cpus": 0, "max_restarts": config.cluster.max_failures, "max_task_retries": 0}
+    # Beside the driver: a node that is lost takes it only where it takes the driver, too.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    log = ray.remote(RunLog).options(**light, scheduling_strategy=here).remote()
     if not placement.learns_policy:
         return Peers(buffer=None, store=None, policy_learner=None, log=log)
-    light = {"num_cpus": 0, "max_restarts": config.cluster.max_failures, "max_task_retries": 0}
     max_bytes = config.cluster.buffer_mb * 2**20
     buffer = ray.remote(RolloutBuffer).options(**light).remote(max_bytes=max_bytes)
     store = ray.remote(WeightStore).options(**light).remote(num_kept=config.loop.max_staleness + 1)
@@ -228,59 +234,17 @@ def _trainer(config: RunConfig, folder: Path, job: dict[str, Any]) -> TorchTrain
             },
         ),
         run_config=ray.train.RunConfig(
-            # Ray's own state is of no use after the run: checkpoints are ours. A name of its own
-            # keeps Ray from continuing what it finds.
+            # A name of its own keeps Ray from continuing what it finds.
             name=f"attempt-{time.time_ns()}",
-            storage_path=str((folder / "ray").resolve()),
+            storage_path=str((folder / RAY_FOLDER).resolve()),
             failure_config=ray.train.FailureConfig(max_failures=cluster.max_failures),
+            callbacks=[TellFailures(job["peers"].log, rooms_of(job["peers"]))],
         ),
     )
 
 
-class _Fit:
-    """`trainer.fit()` on a thread of its own, so that the driver can watch."""
-
-    def __init__(self, trainer: TorchTrainer) -> None:
-        self.done = threading.Event()
-        self._trainer = trainer
-        self._result: Any = None
-        self._error: BaseException | None = None
-        threading.Thread(target=self._run, name="fit", daemon=True).start()
-
-    def _run(self) -> None:
-        try:
-            self._result = self._trainer.fit()
-        except BaseException as error:
-            self._error = error
-        finally:
-            self.done.set()
-
-    def outcome(self, fatal: str | None) -> Outcome:
-        if fatal is not None:
-            raise RunFailedError(fatal)
-        if self._error is not None:
-            raise RunFailedError(_first_cause(self._error)) from self._error
-        told = self._result.return_value
-        if told["status"] == "failed":
-            raise RunFailedError(told["message"])
-        return Outcome(told["status"] == "finished", told["message"], told["step"])
-
-
-def _first_cause(error: BaseException) -> str:
-    """The innermost message, not the wrapping of it."""
-    failures = getattr(error, "worker_failures", None)
-    if failures:
-        rank, first = min(failures.items())
-        return f"rank {rank}: {_first_cause(first)}"
-    cause = getattr(error, "cause", None) or error.__cause__
-    if isinstance(cause, BaseException):
-        return _first_cause(cause)
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1] if lines else 'no message'}"
-
-
 @contextmanager
-def _stop_requests(log: Any, on_event: Callable[[Event], None]) -> Iterator[None]:
+def _stop_requests(watch: Watch, on_event: Callable[[Event], None]) -> Iterator[None]:
     """First Ctrl-C or SIGTERM: ask the learners to save and stop. Second: give up at once."""
     asked = threading.Event()
 
@@ -288,7 +252,7 @@ def _stop_requests(log: Any, on_event: Callable[[Event], None]) -> Iterator[None
         if asked.is_set():
             raise KeyboardInterrupt
         asked.set()
-        log.request_stop.remote()
+        watch.wants_stop = True  # the next poll passes it on
         text = "stopping: a checkpoint is saved at the next log step; again to give up at once"
         on_event({"kind": "note", "text": text, "time": time.time()})
 
@@ -301,8 +265,3 @@ def _stop_requests(log: Any, on_event: Callable[[Event], None]) -> Iterator[None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _pass_on(log: Any, on_event: Callable[[Event], None]) -> None:
-    for event in ray.get(log.drain.remote(), timeout=60):
-        on_event(event)

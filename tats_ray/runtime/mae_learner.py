@@ -19,8 +19,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from tats_ray.config.load import dump_config, parse_config
-from tats_ray.config.schema import RunConfig
-from tats_ray.core.errors import CheckpointError, NonFiniteError, TatsError, UsageError
+from tats_ray.config.schema import RunConfig, storage_retry_s
+from tats_ray.core.errors import NonFiniteError, PeerFailedError, StaleError, TatsError, UsageError
+from tats_ray.core.storage import persist
 from tats_ray.learning import checkpoint as checkpoints
 from tats_ray.learning.build import Batches, evaluator, read_lists
 from tats_ray.learning.evaluation import collapse_signs
@@ -30,7 +31,8 @@ from tats_ray.learning.sharding import shard
 from tats_ray.models.policy import FixedPolicy, SamplerPolicy
 from tats_ray.models.zoo import build_mae, build_policy, num_visible, token_grid
 from tats_ray.runtime.calls import call_restarting
-from tats_ray.runtime.policy_learner import RayPolicyClient
+from tats_ray.runtime.policy_learner import GRACE_S, RayPolicyClient
+from tats_ray.runtime.scratch import temporary_files_of
 from tats_ray.runtime.transfer import to_arrays
 
 
@@ -49,25 +51,32 @@ def train_loop(job: dict[str, Any]) -> dict[str, Any]:
     """Entry point of a Ray Train worker.
 
     Args:
-        job: `config` (nested dict), `run` (folder of the run), `threads`, and `peers`.
+        job: `config` (nested dict), `run` (folder of the run), `id`, `threads`, and `peers`.
 
     Returns:
         `status`: finished, stopped or failed; `message`; `step`.
     """
     peers: Peers = job["peers"]
+    config = parse_config(job["config"])
+    timeout_s = config.cluster.timeout_s
     rank = ray.train.get_context().get_world_rank()
-    fatal = ray.get(peers.log.fatal.remote())
+    fatal = call_restarting(peers.log.fatal, timeout_s=timeout_s)
     if fatal is not None:
         return {"status": "failed", "message": fatal, "step": 0}
     torch.set_num_threads(job["threads"])
     try:
-        return _Rank(parse_config(job["config"]), Path(job["run"]), peers).run()
-    except NonFiniteError as error:
-        # All ranks are here: whether a loss is finite is agreed.
-        return {"status": "failed", "message": str(error), "step": 0}
+        with temporary_files_of(job["id"], rank):
+            return _Rank(config, Path(job["run"]), peers).run()
+    except (StaleError, PeerFailedError):
+        raise  # another process died or failed: a restart heals it, or its own message counts
     except TatsError as error:
+        remote = error.cause if isinstance(error, ray.exceptions.RayTaskError) else None
+        if isinstance(error, NonFiniteError) and remote is None:
+            # All ranks are here: whether a loss is finite is agreed.
+            return {"status": "failed", "message": str(error), "step": 0}
         # Only this rank is here. The restart finds the message and ends the run.
-        ray.get(peers.log.set_fatal.remote(f"rank {rank}: {error}"))
+        message = str(error) if remote is None else f"policy learner: {remote}"
+        call_restarting(peers.log.set_fatal, f"rank {rank}: {message}", timeout_s=timeout_s)
         raise
 
 
@@ -89,6 +98,11 @@ class _Rank:
         self.is_sharded = config.cluster.sharding == "fsdp" and self.world_size > 1
         """Then whatever reads the network is done by all ranks together."""
         self.learner = self._mae_learner()
+        self.timeout_s = config.cluster.timeout_s
+        self._token = ""
+        self._num_told = 0
+        self._told: list[Any] = []
+        """Events whose arrival at the log is not certain yet."""
 
     def _mae_learner(self) -> MAELearner:
         config = self.config
@@ -128,7 +142,9 @@ class _Rank:
         loop = self._loop(self._restore())
         try:
             loop.run()
+            self.flush()
         except Halt as halt:
+            self.flush()
             return {"status": "stopped", "message": str(halt), "step": loop.at.step}
         except NonFiniteError as error:
             if isinstance(error, ray.exceptions.RayTaskError):
@@ -139,12 +155,7 @@ class _Rank:
 
     def _restore(self) -> Position:
         """Load the newest checkpoint, if there is one, and begin an incarnation of the run."""
-        try:
-            found = checkpoints.load(self.run_folder)
-        except CheckpointError:
-            if (self.run_folder / "checkpoints" / "latest").exists():
-                raise
-            found = None
+        found, passed_over = self._newest()
         if found is not None:
             checkpoints.load_weights(
                 self.learner.mae, found.mae["network"], source=str(self.run_folder)
@@ -152,18 +163,34 @@ class _Rank:
             self.learner.load_state_dict(found.mae)
         position = found.position if found is not None else Position()
         self.client = self._join(found, position)
+        for line in passed_over:
+            self.tell("note", text=f"{line}; the one before is used")
         self.tell("start", step=position.step, is_resumed=found is not None)
         return position
+
+    def _newest(self) -> tuple[checkpoints.Checkpoint | None, list[str]]:
+        """The newest good checkpoint, the same on all ranks, and lines about damaged ones."""
+        folder, found = None, None
+        passed_over: list[str] = []
+        if self.rank == 0 and any((self.run_folder / "checkpoints").glob("step_*")):
+            path, found, passed_over = checkpoints.load_newest(self.run_folder)
+            folder = str(path)
+        folder = broadcast_from_rank_zero(folder)
+        if folder is not None and found is None:
+            found = checkpoints.load(folder)
+        return found, passed_over
 
     def _join(
         self, found: checkpoints.Checkpoint | None, position: Position
     ) -> RayPolicyClient | None:
-        peers = self.peers
+        peers, timeout_s = self.peers, self.timeout_s
         token: str = broadcast_from_rank_zero(uuid.uuid4().hex)
+        self._token = token
+        if self.rank == 0:
+            call_restarting(peers.log.reset, token, timeout_s=timeout_s)
         if peers.policy_learner is None:
             return None
         if self.rank == 0:
-            timeout_s = self.config.cluster.timeout_s
             state = to_arrays(found.policy) if found is not None and found.policy else None
             call_restarting(peers.buffer.reset, token, timeout_s=timeout_s)
             call_restarting(peers.store.reset, token, timeout_s=timeout_s)
@@ -181,7 +208,7 @@ class _Rank:
             world_size=self.world_size,
             version=position.policy_version,
             max_staleness=self.config.loop.max_staleness,
-            timeout_s=self.config.cluster.timeout_s,
+            timeout_s=timeout_s,
         )
 
     def _loop(self, position: Position) -> PretrainLoop:
@@ -230,11 +257,27 @@ class _Rank:
         return Stage(policy, env, count)
 
     def tell(self, kind: str, **event: Any) -> None:
-        """Send the driver an event, from rank 0 only; nobody waits for it."""
+        """Send the driver an event, from rank 0 only; `flush` waits for those that were sent."""
         if self.rank == 0:
-            self.peers.log.add.remote({"kind": kind, "time": time.time(), **event})
+            whole = {"kind": kind, "time": time.time(), **event}
+            self._told.append(self.peers.log.add.remote(self._token, self._num_told, whole))
+            self._num_told += 1
 
-    def save(self, loop: PretrainLoop) -> Path | None:
+    def reached(self, step: int) -> None:
+        """Tell that a step is done, so that a restart can say how many were lost."""
+        if self.rank == 0:
+            self._told.append(self.peers.log.reached.remote(self._token, step))
+
+    def flush(self) -> None:
+        """Wait until the log has all that was told.
+
+        Raises:
+            StaleError: when the log was started anew meanwhile, and may have lost something.
+        """
+        told, self._told = self._told, []
+        ray.get(told, timeout=self.timeout_s)
+
+    def save(self, loop: PretrainLoop, validation_error: float | None = None) -> Path | None:
         """Write a checkpoint, on rank 0; the memory must be empty."""
         if self.is_sharded or self.rank == 0:
             mae = self.learner.state_dict()
@@ -248,9 +291,19 @@ class _Rank:
             mae=mae,
             policy=policy,
             config_yaml=dump_config(self.config),
+            validation_error=validation_error,
         )
-        folder = checkpoints.save(
-            self.run_folder, state, keep_last=self.config.checkpoint.keep_last
+        self.flush()
+        settled = self.peers.log.settle.remote(self._token, self.timeout_s)
+        ray.get(settled, timeout=self.timeout_s + GRACE_S)
+        keep = self.config.checkpoint
+        folder = persist(
+            lambda: checkpoints.save(
+                self.run_folder, state, keep_last=keep.keep_last, keep_best=keep.keep_best
+            ),
+            what=f"the checkpoint of step {loop.at.step}",
+            retry_s=storage_retry_s(self.config),
+            on_note=lambda text: self.tell("note", text=text),
         )
         self.tell("checkpoint", step=loop.at.step, path=str(folder))
         return folder
@@ -282,6 +335,7 @@ class _Hooks:
         self._gather(metrics)
         self._replaced += batch.num_replaced
         self._shown += len(batch.pixels)
+        self.rank.reached(loop.at.step)
         if loop.at.step % self.config.log.every_steps == 0:
             self._record(loop)
         if self._wants_stop and not loop.num_pending and not self.rank.learner.pending:
@@ -298,14 +352,16 @@ class _Hooks:
         self._gather(loop.flushed)
         if last and self._shown:
             self._record(loop)
+        validation_error = None
         if self.evaluator is not None and is_measured:
             measures = self.evaluator.measure(self.rank.learner.mae, loop.main.policy)
             self._send(loop, {f"eval/{name}": value for name, value in measures.items()})
             if loop.at.epoch > self.config.loop.mae_only_epochs and self.rank.client is not None:
                 for sign in collapse_signs(measures, num_visible=loop.main.num_visible):
                     self.rank.tell("note", text=f"the policy looks collapsed: {sign}")
+            validation_error = measures["error"]
         if is_saved:
-            self.rank.save(loop)
+            self.rank.save(loop, validation_error)
 
     def _gather(self, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():
@@ -329,7 +385,10 @@ class _Hooks:
         self._sums, self._counts, self._shown, self._replaced = {}, {}, 0, 0
         self._send(loop, means)
         self._check_clips(loop, replaced, shown)
-        wish = self.rank.rank == 0 and ray.get(self.rank.peers.log.should_stop.remote())
+        self.rank.flush()
+        wish = self.rank.rank == 0 and ray.get(
+            self.rank.peers.log.should_stop.remote(), timeout=self.rank.timeout_s
+        )
         self._wants_stop = self._wants_stop or not self.rank.all_true(not wish)
 
     def _check_clips(self, loop: PretrainLoop, replaced: float, shown: float) -> None:

@@ -14,10 +14,13 @@ from tats_ray.core.types import Rollout
 from tats_ray.learning.policy_learner import PolicyLearner, PolicyUpdate
 from tats_ray.models.policy import SamplerPolicy
 from tats_ray.models.zoo import build_policy, token_grid
+from tats_ray.runtime.calls import replaced
 from tats_ray.runtime.transfer import to_arrays, to_tensors
 
 POLICY = "policy"
 """Name of the policy's weights in the store."""
+GRACE_S = 30.0
+"""An actor's own deadline passes first, and its message says what was missing."""
 
 
 class PolicyLearnerActor:
@@ -66,30 +69,43 @@ class PolicyLearnerActor:
         Raises:
             StaleError: from another incarnation, or when the policy is not at `version`.
         """
-        if token != self._token or version != self._learner.version:
+        self._check(token)
+        if version != self._learner.version:
             raise StaleError(
-                f"update of version {version}, incarnation {token}; "
-                f"the policy is at {self._learner.version}, {self._token}"
+                f"update of version {version}, the policy is at {self._learner.version}"
             )
         try:
-            arrived = ray.get(self._buffer.take.remote(token, version, num_rollouts, timeout_s))
+            reply = self._buffer.take.remote(token, version, num_rollouts, timeout_s)
+            arrived = ray.get(reply, timeout=timeout_s + GRACE_S)
             rollouts = [Rollout.from_arrays(arrays).to(self._device) for arrays in arrived]
             metrics = self._learner.update(rollouts)
             self._publish()
         except Exception as error:
             # The other ranks wait for weights that will not come: tell them why.
             cause = getattr(error, "cause", None) or error
-            ray.get(self._store.close.remote(token, f"policy learner: {cause}"))
+            # Nobody waits for the word to arrive: the store may be what has died.
+            self._store.close.remote(token, f"policy learner: {cause}")
             raise
         return dict(metrics)
 
-    def state(self) -> dict[str, Any]:
+    def state(self, token: str) -> dict[str, Any]:
+        """All that a checkpoint needs.
+
+        Raises:
+            StaleError: from another incarnation, whose checkpoint would mix two pasts.
+        """
+        self._check(token)
         return to_arrays(self._learner.state_dict())
 
     def _publish(self) -> None:
         weights = ray.put(to_arrays(self._learner.weights()))
         version = self._learner.version
-        ray.get(self._store.publish.remote(self._token, POLICY, version, [weights]))
+        reply = self._store.publish.remote(self._token, POLICY, version, [weights])
+        ray.get(reply, timeout=self._config.cluster.timeout_s)
+
+    def _check(self, token: str) -> None:
+        if token != self._token:
+            raise StaleError(replaced("policy learner", token, self._token))
 
 
 class RayPolicyClient:
@@ -136,9 +152,8 @@ class RayPolicyClient:
         )
 
     def update(self, num_entries: int) -> PolicyUpdate | None:
-        # A full buffer holds its producers up here. The actor's own deadline passes first, and
-        # its message says what was missing.
-        ray.get(self._pushes, timeout=self._timeout_s + 30)
+        # A full buffer holds its producers up here.
+        ray.get(self._pushes, timeout=self._timeout_s + GRACE_S)
         self._pushes = []
         if self._rank == 0:
             count = num_entries * self._world_size
@@ -158,16 +173,16 @@ class RayPolicyClient:
             self._requests[: version - self._version],
             self._requests[version - self._version :],
         )
-        metrics = ray.get(done, timeout=self._timeout_s + 30)
+        metrics = ray.get(done, timeout=self._timeout_s + GRACE_S)
         return self.fetch(version, metrics[-1] if metrics else {})
 
     def fetch(self, version: int, metrics: Mapping[str, float]) -> PolicyUpdate:
         """Wait for the weights of a version."""
         reply = self._store.fetch.remote(self._token, POLICY, version, self._timeout_s)
-        self._version, (weights,) = ray.get(reply, timeout=self._timeout_s + 30)
+        self._version, (weights,) = ray.get(reply, timeout=self._timeout_s + GRACE_S)
         assert self._version == version  # the store keeps every version that can be asked for
         arrays = ray.get(weights, timeout=self._timeout_s)
         return PolicyUpdate(self._version, to_tensors(arrays), metrics)
 
     def state_dict(self) -> dict[str, Any]:
-        return to_tensors(ray.get(self._learner.state.remote(), timeout=self._timeout_s))
+        return to_tensors(ray.get(self._learner.state.remote(self._token), timeout=self._timeout_s))

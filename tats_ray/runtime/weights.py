@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from tats_ray.core.errors import PeerFailedError, StaleError
+from tats_ray.runtime.calls import replaced
 
 
 class WeightStore:
@@ -81,6 +82,6 @@ class WeightStore:
 
     def _check(self, token: str) -> None:
         if token != self._token:
-            raise StaleError(f"incarnation {token} was replaced by {self._token or 'none'}")
+            raise StaleError(replaced("weight store", token, self._token))
         if self._error is not None:
             raise PeerFailedError(self._error)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
+from tats_ray.core.storage import persist, replace_text
 from tats_ray.view.progress import Event
 
 METRICS_FILE = "metrics.jsonl"
@@ -22,13 +24,26 @@ class RunFiles:
 
     A start rewinds them to its step, so that the steps that are done again after a failure or a
     resumption are there once.
+
+    Args:
+        retry_s: how long the storage may refuse a record. TensorBoard's copy is given up sooner.
+        on_note: gets a line when the storage refuses.
     """
 
-    def __init__(self, run: Path) -> None:
+    def __init__(
+        self,
+        run: Path,
+        *,
+        retry_s: float = 0.0,
+        on_note: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self._retry_s = retry_s
+        self._on_note = on_note
         self._path = run / METRICS_FILE
         self._folder = run / TENSORBOARD_FOLDER
         run.mkdir(parents=True, exist_ok=True)
         self._writer: SummaryWriter | None = None
+        self._purge_step: int | None = None
         self._end_line()
 
     def on_event(self, event: Event) -> None:
@@ -45,24 +60,41 @@ class RunFiles:
             if record is not None and record["step"] <= step:
                 kept.append(line + "\n")
         if self._path.exists():
-            # A whole file takes the place of a whole file: a crash here loses nothing.
-            draft = self._path.with_suffix(".draft")
-            draft.write_text("".join(kept), encoding="utf-8")
-            draft.replace(self._path)
+            self._persist(lambda: replace_text(self._path, "".join(kept)))
         self._close_writer()
         has_events = self._folder.is_dir() and any(self._folder.iterdir())
-        self._writer = self._open_writer(purge_step=step + 1 if has_events else None)
+        self._purge_step = step + 1 if has_events else None
 
     def _record(self, event: Event) -> None:
         metrics = {name: float(value) for name, value in event["metrics"].items()}
         record = {name: event[name] for name in _POSITION}
         # JSON has no NaN: Python would write one that other readers refuse.
         record |= {name: v if math.isfinite(v) else None for name, v in metrics.items()}
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record, allow_nan=False) + "\n")
-        self._writer = self._writer or self._open_writer(purge_step=None)
-        for name, value in metrics.items():
-            self._writer.add_scalar(name, value, int(event["step"]), walltime=event["time"])
+        line = json.dumps(record, allow_nan=False) + "\n"
+        self._persist(lambda: self._append(line))
+        try:
+            self._writer = self._writer or self._open_writer()
+            for name, value in metrics.items():
+                self._writer.add_scalar(name, value, int(event["step"]), walltime=event["time"])
+        except OSError as error:
+            # A copy of what metrics.jsonl has: not worth the run. The next record tries again.
+            self._writer = None
+            self._on_note(f"a record for TensorBoard could not be written: {error}")
+
+    def _append(self, line: str) -> None:
+        """A whole line or none: a full disk takes half of one."""
+        size = self._path.stat().st_size if self._path.exists() else 0
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(line)
+        except OSError:
+            if self._path.exists():
+                os.truncate(self._path, size)
+            raise
+
+    def _persist(self, write: Callable[[], None]) -> None:
+        what = f"{self._path.name} of the run"
+        persist(write, what=what, retry_s=self._retry_s, on_note=self._on_note)
 
     def _end_line(self) -> None:
         """A process that was killed may have left half a line, which must stay a line alone."""
@@ -73,13 +105,17 @@ class RunFiles:
             if file.read(1) != b"\n":
                 file.write(b"\n")
 
-    def _open_writer(self, *, purge_step: int | None) -> SummaryWriter:
+    def _open_writer(self) -> SummaryWriter:
+        purge_step, self._purge_step = self._purge_step, None
         return SummaryWriter(str(self._folder), purge_step=purge_step, flush_secs=10)
 
     def _close_writer(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            try:
+                writer.close()
+            except OSError as error:
+                self._on_note(f"records for TensorBoard could not be written: {error}")
 
     def close(self) -> None:
         self._close_writer()

@@ -8,6 +8,7 @@ learner; the test sees that it waits, acts, and opens the gate.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -17,6 +18,7 @@ from typing import Any
 
 import gymnasium
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ray.util.state import list_actors
 from tats_ray.envs import TokenSelectionVectorEnv
 
@@ -34,7 +36,8 @@ class GatedEnv(TokenSelectionVectorEnv):
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         gate = ray.get_actor(_NAME)
-        ray.get(gate.pass_through.remote(self._learner.step, os.getpid()), timeout=_DEADLINE_S)
+        reply = gate.pass_through.remote(self._learner.step, os.getpid())
+        time.sleep(ray.get(reply, timeout=_DEADLINE_S))
         return super().reset(**kwargs)
 
 
@@ -42,16 +45,19 @@ gymnasium.register(ENV_ID.partition(":")[2], vector_entry_point=GatedEnv)
 
 
 class _GateActor:
-    def __init__(self, closed: list[int]) -> None:
+    def __init__(self, closed: list[int], pace_s: float) -> None:
+        self._pace_s = pace_s
         self._closed = closed
         self._waiting: dict[int, int] = {}
         self._changed = asyncio.Condition()
 
-    async def pass_through(self, step: int, pid: int) -> None:
+    async def pass_through(self, step: int, pid: int) -> float:
+        """Returns the seconds to rest before the batch."""
         async with self._changed:
             self._waiting[pid] = step
             await self._changed.wait_for(lambda: step not in self._closed)
             self._waiting.pop(pid, None)
+        return self._pace_s
 
     async def waiting(self) -> dict[int, int]:
         """Process -> step that it stands before, of the closed ones."""
@@ -70,33 +76,46 @@ class Gate:
     Args:
         act: what the test does at a step; by step. Called on the driver's thread, once each.
         num_ranks: learners that must stand at the gate first.
+        pace_s: rest before each batch, to spread the steps over some time.
 
     Hand `on_tick` to `launch.run`, and `ENV_ID` to `env.id`.
     """
 
-    def __init__(self, act: dict[int, Callable[[], None]], *, num_ranks: int = 1) -> None:
+    def __init__(
+        self,
+        act: dict[int, Callable[[], None]],
+        *,
+        num_ranks: int = 1,
+        pace_s: float = 0.0,
+    ) -> None:
         self._act = act
         self._num_ranks = num_ranks
-        self._before = {actor.actor_id for actor in _living()}
-        actor = ray.remote(_GateActor).options(name=_NAME, num_cpus=0, max_concurrency=100)
-        self._actor: Any = actor.remote(list(act))
+        self._before = {actor.actor_id for actor in living_actors()}
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        actor = ray.remote(_GateActor).options(name=_NAME, num_cpus=0, scheduling_strategy=here)
+        self._actor: Any = actor.remote(list(act), pace_s)
         self.passed: list[int] = []
 
     def on_tick(self) -> None:
         waiting = ray.get(self._actor.waiting.remote(), timeout=_DEADLINE_S)
-        for step in sorted(set(waiting.values())):
-            if list(waiting.values()).count(step) == self._num_ranks:
+        steps = [step for pid, step in waiting.items() if is_running(pid)]
+        for step in sorted(set(steps)):
+            if steps.count(step) == self._num_ranks:
                 self._act[step]()
                 self.passed.append(step)
                 ray.get(self._actor.open.remote(step), timeout=_DEADLINE_S)
 
+    def run_pids(self) -> dict[str, list[int]]:
+        """Class -> processes of the run's living actors."""
+        found: dict[str, list[int]] = {}
+        for actor in living_actors():
+            if actor.actor_id not in self._before and actor.class_name != _GateActor.__name__:
+                found.setdefault(actor.class_name, []).append(actor.pid)
+        return found
+
     def pids(self, class_name: str) -> list[int]:
         """Processes of the run's living actors of a class."""
-        return [
-            actor.pid
-            for actor in _living()
-            if actor.class_name == class_name and actor.actor_id not in self._before
-        ]
+        return self.run_pids().get(class_name, [])
 
     def kill(self, class_name: str) -> None:
         """SIGKILL to the first actor of a class; returns when the process is gone."""
@@ -104,19 +123,25 @@ class Gate:
         kill_process(pid)
 
     def close(self) -> None:
+        """Remove the actor, and wait until its name is free for the next one."""
         ray.kill(self._actor)
+        deadline = time.monotonic() + _DEADLINE_S
+        with contextlib.suppress(ValueError):
+            while time.monotonic() < deadline:
+                ray.get_actor(_NAME)
+                time.sleep(0.1)
 
 
 def kill_process(pid: int) -> None:
     """SIGKILL, and wait for it to have happened."""
     os.kill(pid, signal.SIGKILL)
     deadline = time.monotonic() + _DEADLINE_S
-    while _is_running(pid):
+    while is_running(pid):
         assert time.monotonic() < deadline, f"process {pid} does not die"
         time.sleep(0.02)
 
 
-def _is_running(pid: int) -> bool:
+def is_running(pid: int) -> bool:
     try:
         with Path(f"/proc/{pid}/stat").open(encoding="utf-8") as file:
             return file.read().rpartition(")")[2].split()[0] != "Z"
@@ -124,6 +149,6 @@ def _is_running(pid: int) -> bool:
         return False
 
 
-def _living() -> list[Any]:
+def living_actors() -> list[Any]:
     actors = list_actors(address=ray.get_runtime_context().gcs_address, limit=10_000)
     return [actor for actor in actors if actor.state == "ALIVE"]

@@ -103,6 +103,7 @@ BAD_VALUES: dict[str, list[Any]] = {
     "eval.num_clips": [0],
     "checkpoint.every_epochs": [0],
     "checkpoint.keep_last": [0],
+    "checkpoint.retry_s": [-1.0],
     "log.every_steps": [0],
     "cluster.num_workers": [0],
     "cluster.timeout_s": [0.0],

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -182,10 +184,149 @@ def test_write_that_breaks_off_leaves_the_older_checkpoint_in_force(
         with pytest.raises(OSError, match="disk full"):
             save(tmp_path, at_step(trained, 2), keep_last=1)
     assert load(tmp_path).position.step == 1
-    assert any("partial" in p.name for p in (tmp_path / "checkpoints").iterdir())
+    assert names(tmp_path) == ["latest", "step_00000001"]
     save(tmp_path, at_step(trained, 3), keep_last=2)  # what broke off does not count as kept
     assert load(tmp_path).position.step == 3
     assert checkpoint.find(tmp_path / "checkpoints" / "step_00000001")
+
+
+def names(run: Path) -> list[str]:
+    return sorted(path.name for path in (run / "checkpoints").iterdir())
+
+
+def test_full_disk_stops_a_write_in_the_middle_and_nothing_of_it_is_left(
+    tmp_path: Path, trained: Checkpoint
+) -> None:
+    """A limit on the size of files breaks writes as a full disk does, and needs no privileges."""
+    save(tmp_path, at_step(trained, 1), keep_last=1)
+    sizes = [p.stat().st_size for p in (tmp_path / "checkpoints" / "step_00000001").iterdir()]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for limit in (max(sizes) // 2, 100):  # the largest file, and all of them
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        try:
+            with pytest.raises(OSError, match="File too large"):
+                save(tmp_path, at_step(trained, 2), keep_last=1)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert names(tmp_path) == ["latest", "step_00000001"]
+        assert load(tmp_path).position.step == 1
+
+
+class Killed(BaseException):
+    """Nothing after it happens, as after SIGKILL."""
+
+
+def until_killed(change: Any, left: list[int]) -> Any:
+    """A change to the disk that is done only while some are left."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        left[0] -= 1
+        if left[0] < 0:
+            raise Killed
+        return change(*args, **kwargs)
+
+    return call
+
+
+def test_process_killed_anywhere_in_a_save_leaves_a_whole_checkpoint_and_the_next_tidies_up(
+    tmp_path: Path, trained: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = [(Path, "rename"), (Path, "replace"), (Path, "mkdir"), (Path, "write_text"),
+               (Path, "unlink"), (shutil, "rmtree")]  # fmt: skip
+    found, last_ended = set(), False
+    for number in range(60):
+        run = tmp_path / str(number)
+        for step in (1, 2):
+            save(run, at_step(trained, step), keep_last=2)
+        left = [number]
+        with monkeypatch.context() as patch:
+            for owner, name in changes:
+                patch.setattr(owner, name, until_killed(getattr(owner, name), left))
+            try:
+                save(run, at_step(trained, 2), keep_last=1)  # the same step again, and one to go
+                last_ended = True
+            except Killed:
+                pass
+        _, whole, passed_over = checkpoint.load_newest(run)
+        assert passed_over == []
+        assert_same(dict(whole.mae), dict(trained.mae))
+        found.add(whole.position.step)
+        save(run, at_step(trained, 3), keep_last=1)
+        assert names(run) == ["latest", "step_00000003"]
+        if last_ended:
+            break
+    assert last_ended
+    assert number > 8  # so it was killed at many places
+    assert found == {2}
+
+
+def flip(path: Path) -> None:
+    """One bit of a tensor: the file still reads, as another one."""
+    raw = bytearray(path.read_bytes())
+    raw[-1] ^= 1
+    path.write_bytes(raw)
+
+
+@pytest.mark.parametrize("name", ["mae.safetensors", "policy_optimizer.safetensors", "config.yaml"])
+def test_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(
+    tmp_path: Path, trained: Checkpoint, name: str
+) -> None:
+    for step in (1, 2, 3):
+        folder = save(tmp_path, at_step(trained, step), keep_last=3)
+    flip(folder / name)
+    with pytest.raises(CheckpointError, match=rf"{folder} is damaged: {name} is not what was"):
+        load(tmp_path)
+    used, whole, passed_over = checkpoint.load_newest(tmp_path)
+    assert (used.name, whole.position.step) == ("step_00000002", 2)
+    assert passed_over == [f"{folder} is damaged: {name} is not what was written"]
+    flip(tmp_path / "checkpoints" / "step_00000002" / name)
+    flip(tmp_path / "checkpoints" / "step_00000001" / name)
+    with pytest.raises(CheckpointError, match=r"no checkpoint of .* is whole: .*step_00000003"):
+        checkpoint.load_newest(tmp_path)
+
+
+def test_state_that_was_changed_is_damaged(tmp_path: Path, trained: Checkpoint) -> None:
+    state = save(tmp_path, trained, keep_last=1) / "state.json"
+    state.write_text(state.read_text().replace('"policy_version": 2', '"policy_version": 3'))
+    with pytest.raises(CheckpointError, match=r"is damaged: state\.json is not what was written"):
+        load(tmp_path)
+
+
+def test_checkpoint_of_an_older_version_without_checksums_loads(
+    tmp_path: Path, trained: Checkpoint
+) -> None:
+    file = save(tmp_path, trained, keep_last=1) / "state.json"
+    state = json.loads(file.read_text())
+    del state["files"], state["sha256"]
+    file.write_text(json.dumps(state))
+    assert load(tmp_path).position == trained.position
+
+
+def test_best_checkpoint_is_kept_beside_the_last_and_found_by_its_name(
+    tmp_path: Path, trained: Checkpoint
+) -> None:
+    root = tmp_path / "checkpoints"
+    nan = float("nan")
+    for step, error in enumerate([0.9, 0.3, 0.5, None, nan, 0.4], start=1):
+        state = replace(at_step(trained, step), validation_error=error)
+        save(tmp_path, state, keep_last=2)
+    assert names(tmp_path) == ["best", "latest", *(f"step_0000000{n}" for n in (2, 5, 6))]
+    assert checkpoint.find(root / "best").name == "step_00000002"
+    assert load(root / "best").validation_error == 0.3
+    save(tmp_path, replace(at_step(trained, 7), validation_error=0.2), keep_last=2)
+    assert names(tmp_path) == ["best", "latest", "step_00000006", "step_00000007"]
+    save(tmp_path, at_step(trained, 8), keep_last=1, keep_best=False)
+    assert names(tmp_path) == ["latest", "step_00000008"]
+
+
+def test_best_of_a_future_that_was_given_up_does_not_count(
+    tmp_path: Path, trained: Checkpoint
+) -> None:
+    for step, error in ((10, 0.5), (20, 0.1)):
+        save(tmp_path, replace(at_step(trained, step), validation_error=error), keep_last=2)
+    (tmp_path / "checkpoints" / "latest").write_text("step_00000010\n")
+    save(tmp_path, replace(at_step(trained, 15), validation_error=0.6), keep_last=1)
+    assert checkpoint.find(tmp_path / "checkpoints" / "best").name == "step_00000010"
 
 
 def cut_short(path: Path) -> None:

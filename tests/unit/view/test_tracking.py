@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import resource
 from pathlib import Path
 
 import pytest
 from scripted import note, record, start
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tats_ray.core.errors import StorageError
 from tats_ray.view.tracking import RunFiles, read_metrics
 
 
@@ -102,3 +105,39 @@ def test_tensorboard_has_the_same_names_and_no_step_twice(tmp_path: Path) -> Non
         (20, 1.0),
         (30, 0.5),
     ]
+
+
+def test_record_that_a_full_disk_cuts_off_is_written_whole_once_there_is_room(
+    tmp_path: Path,
+) -> None:
+    """A limit on the size of files breaks a write in the middle, as a full disk does."""
+    notes: list[str] = []
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def make_room(text: str) -> None:
+        notes.append(text)
+        size.append((tmp_path / "metrics.jsonl").stat().st_size)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    size: list[int] = []
+    with RunFiles(tmp_path, retry_s=60, on_note=make_room) as files:
+        files.on_event(record(1, 0.0, mae__loss=1.0))
+        whole = (tmp_path / "metrics.jsonl").stat().st_size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (whole + 20, hard))
+        try:
+            files.on_event(record(2, 0.0, mae__loss=1.0))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert size[0] == whole  # nothing of the record was left
+    assert re.search(r"metrics\.jsonl of the run could not be written: .*; tried again", notes[0])
+    assert "was written after" in notes[1]
+    assert [record["step"] for record in read_metrics(tmp_path)] == [1, 2]
+
+
+def test_storage_that_stays_full_ends_with_the_cause(tmp_path: Path) -> None:
+    with RunFiles(tmp_path, retry_s=0.1) as files:
+        files.on_event(record(1, 0.0, mae__loss=1.0))
+        (tmp_path / "metrics.jsonl").unlink()
+        (tmp_path / "metrics.jsonl").mkdir()
+        with pytest.raises(StorageError, match=r"metrics\.jsonl .*for 0\.1 s: .*Is a directory"):
+            files.on_event(record(2, 0.0, mae__loss=1.0))

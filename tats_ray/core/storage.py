@@ -1,0 +1,81 @@
+"""Writing to a storage that may refuse for a while: full, away, or read-only."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from tats_ray.core.errors import StorageError
+
+T = TypeVar("T")
+FIRST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 30.0
+
+
+def persist(
+    write: Callable[[], T],
+    *,
+    what: str,
+    retry_s: float,
+    on_note: Callable[[str], None],
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> T:
+    """Call `write` until it raises no OSError, with pauses that double up to 30 s.
+
+    Args:
+        write: must leave nothing behind when it raises.
+        what: names what is written, for messages.
+        retry_s: from the first failure on; then it is given up.
+        on_note: gets a line when the storage first refuses, and one when it takes the write.
+
+    Raises:
+        StorageError: with the last cause, once `retry_s` have passed.
+    """
+    began: float | None = None
+    pause = FIRST_PAUSE_S
+    while True:
+        try:
+            done = write()
+        except OSError as error:
+            now = clock()
+            if began is None:
+                began = now
+                on_note(f"{what} could not be written: {error}; tried again for {retry_s:g} s")
+            left = began + retry_s - now
+            if left <= 0:
+                raise StorageError(
+                    f"{what} could not be written for {retry_s:g} s: {error}; make room or mount "
+                    "the storage again, then continue with --resume"
+                ) from error
+            sleep(min(pause, left))
+            pause = min(2 * pause, LONGEST_PAUSE_S)
+        else:
+            if began is not None:
+                on_note(f"{what} was written after {clock() - began:.0f} s")
+            return done
+
+
+def sync_file(path: Path) -> None:
+    """Wait until a file, or a folder's list of names, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """A whole file takes the place of a whole file, also when the machine stops half-way."""
+    draft = path.with_name(f".{path.name}.draft")
+    try:
+        draft.write_text(text, encoding="utf-8")
+        sync_file(draft)
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    sync_file(path.parent)

@@ -1,0 +1,188 @@
+"""What the cluster must have, looked at before anything is placed."""
+
+from __future__ import annotations
+
+import platform
+import socket
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from tats_ray.config.schema import RunConfig
+from tats_ray.core.errors import UsageError
+from tats_ray.core.storage import replace_text
+
+Resources = Mapping[str, float]
+DEADLINE_S = 60.0
+"""For a node to answer; its first worker process has to start."""
+
+
+@dataclass(frozen=True)
+class NodeReport:
+    """What a node says about itself."""
+
+    host: str
+    versions: Mapping[str, str]
+    token: str | None
+    """What it read from the run folder; None where there was nothing to read."""
+
+
+def check_cluster(config: RunConfig, folder: Path, *, rollout_bytes: int = 0) -> None:
+    """Refuse a cluster that cannot do the run.
+
+    Args:
+        rollout_bytes: that wait in the buffer at most; they lie in a node's object store.
+
+    Raises:
+        UsageError: with what does not fit, and the way out.
+    """
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    check_resources(config, [node["Resources"] for node in nodes], rollout_bytes=rollout_bytes)
+    if len(nodes) > 1:
+        check_nodes(nodes, folder)
+
+
+def in_words(config: RunConfig, nodes: Sequence[Resources]) -> str:
+    """What a run needs, and what the cluster has."""
+    cluster = config.cluster
+    has = {kind: sum(node.get(kind, 0.0) for node in nodes) for kind in ("GPU", "CPU")}
+    needs = {
+        "GPU": cluster.num_workers * cluster.use_gpu + cluster.policy_gpus,
+        "CPU": cluster.num_workers * cluster.cpus_per_worker,
+    }
+    return (
+        f"the run needs {_listed(needs)}, the cluster has {_listed(has)} on {len(nodes)} "
+        f"node{'s' * (len(nodes) != 1)}"
+    )
+
+
+def check_resources(
+    config: RunConfig, nodes: Sequence[Resources], *, rollout_bytes: int = 0
+) -> None:
+    """Whether every room finds a node; each learner has to fit into one.
+
+    Raises:
+        UsageError: with needs, haves and the reason.
+    """
+    cluster, words = config.cluster, in_words(config, nodes)
+    way_out = "lower cluster.num_workers, cluster.cpus_per_worker or cluster.policy_gpus"
+    places = 0
+    spare = 0.0
+    # Small nodes first, so that the policy learner's share stays together.
+    for node in sorted(nodes, key=lambda node: (node.get("GPU", 0.0), node.get("CPU", 0.0))):
+        cpus, gpus = node.get("CPU", 0.0), node.get("GPU", 0.0)
+        fits = cpus // cluster.cpus_per_worker if cluster.cpus_per_worker else cluster.num_workers
+        here = int(min(fits, gpus) if cluster.use_gpu else fits)
+        here = min(here, cluster.num_workers - places)
+        places += here
+        spare = max(spare, gpus - here * cluster.use_gpu)
+    if places < cluster.num_workers:
+        each = _listed({"GPU": float(cluster.use_gpu), "CPU": cluster.cpus_per_worker})
+        raise UsageError(
+            f"{words}: does not fit, because {each} on one node for each learner leaves room for "
+            f"{places} of {cluster.num_workers}; {way_out}"
+        )
+    if cluster.policy_gpus > spare:
+        raise UsageError(
+            f"{words}: does not fit, because the policy learner needs {cluster.policy_gpus:g} GPU "
+            f"on one node and the learners leave {spare:g}; {way_out}"
+        )
+    stores = [node["object_store_memory"] for node in nodes if "object_store_memory" in node]
+    if stores and rollout_bytes > _STORE_SHARE * min(stores):
+        raise UsageError(
+            f"up to {rollout_bytes / 2**20:.0f} MB of rollouts wait in the buffer, over "
+            f"{_STORE_SHARE:.0%} of a node's object store of {min(stores) / 2**20:.0f} MB; lower "
+            "loop.rollout_fraction or loop.max_staleness, or start Ray with more "
+            "object_store_memory"
+        )
+
+
+_STORE_SHARE = 0.8
+"""The rest is for weights on their way and for arguments of calls."""
+
+
+def check_nodes(nodes: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """Ask every node for its versions, and for a token that this one writes into the run folder.
+
+    Raises:
+        UsageError: for a node that is silent, has other versions, or does not see the folder.
+    """
+    token = uuid.uuid4().hex
+    file = folder / f".preflight-{token[:8]}"
+    replace_text(file, token)
+    try:
+        check_reports(NodeReport(socket.gethostname(), _versions(), token), _ask(nodes, file))
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def check_reports(own: NodeReport, others: Mapping[str, NodeReport | None]) -> None:
+    """Compare what nodes say with the driver's own report.
+
+    Raises:
+        UsageError: naming the first node that differs.
+    """
+    for name, report in sorted(others.items()):
+        if report is None:
+            raise UsageError(
+                f"node {name} gave no answer within {DEADLINE_S:g} s; take it out of the cluster, "
+                "or look at its raylet.out"
+            )
+        where = f"node {name} ({report.host})"
+        for package, mine in own.versions.items():
+            theirs = report.versions.get(package)
+            if theirs != mine:
+                raise UsageError(
+                    f"{where} has {package} {theirs}, the driver ({own.host}) has {mine}; install "
+                    "the same requirements.lock on both"
+                )
+        if report.token != own.token:
+            raise UsageError(
+                f"{where} does not see the run folder of the driver ({own.host}); set "
+                "checkpoint.folder to a folder that all nodes share"
+            )
+
+
+def _ask(nodes: Sequence[Mapping[str, Any]], file: Path) -> dict[str, NodeReport | None]:
+    """A small task on each node; None for those that do not answer in time."""
+    task = ray.remote(num_cpus=0, max_retries=0)(report)
+    asked = {}
+    for node in nodes:
+        here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        name = f"{node['NodeManagerAddress']} {node['NodeID'][:6]}"
+        asked[task.options(scheduling_strategy=here).remote(str(file))] = name
+    ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=DEADLINE_S)
+    for reply in late:
+        ray.cancel(reply, force=True)
+    return {
+        **{asked[reply]: None for reply in late},
+        **{asked[reply]: ray.get(reply, timeout=DEADLINE_S) for reply in ready},
+    }
+
+
+def report(file: str) -> NodeReport:
+    """What this node says; waits a little for a file system whose caches lag behind."""
+    path, deadline = Path(file), time.monotonic() + 10
+    while not path.is_file() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    token = path.read_text() if path.is_file() else None
+    return NodeReport(socket.gethostname(), _versions(), token)
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "Python": platform.python_version(),
+        "Ray": version("ray"),
+        "torch": version("torch"),
+    }
+
+
+def _listed(amounts: Mapping[str, float]) -> str:
+    return " + ".join(f"{amount:g} {kind}" for kind, amount in amounts.items() if amount) or "0 CPU"

@@ -1,0 +1,121 @@
+"""What the driver makes of the learners' events: who died, what it cost, who is silent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import ray
+from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError
+
+from tats_ray.config.schema import RunConfig
+from tats_ray.core.errors import TatsError
+
+Event = Mapping[str, Any]
+_POLL_S = 0.5
+
+
+class RunFailedError(TatsError):
+    """A run that ended with an error; the message is its first cause."""
+
+
+class Watch:
+    """Takes events from the run log, in order and each once, and passes on what people see.
+
+    Args:
+        log: the actor; it may die and come back.
+        on_event: has an event in the run's files when it returns.
+        resources: says in words what the run needs and what the cluster has now.
+    """
+
+    def __init__(
+        self,
+        log: Any,
+        config: RunConfig,
+        on_event: Callable[[Event], None],
+        resources: Callable[[], str],
+    ) -> None:
+        self._log = log
+        self._on_event = on_event
+        self._resources = resources
+        self._max_failures = config.cluster.max_failures
+        self._timeout_s = config.cluster.timeout_s
+        self._life, self._acknowledged = "", 0
+        self._reached: int | None = None
+        """Newest step that is known to be done; None before the first start."""
+        self._failure: Event | None = None
+        self._num_restarts = 0
+        self._heard = time.monotonic()
+        self._is_starting = True
+        self.wants_stop = False
+
+    def poll(self) -> None:
+        """Wait half a second at most for events, and pass them on.
+
+        Raises:
+            RunFailedError: when the log will not come back, or nothing has come for too long.
+        """
+        try:
+            reply = self._log.drain.remote(self._life, self._acknowledged, _POLL_S)
+            life, last, events = ray.get(reply, timeout=self._timeout_s)
+            if self.wants_stop:  # a log that was started anew has forgotten it
+                ray.get(self._log.request_stop.remote(), timeout=self._timeout_s)
+        except ActorUnavailableError:
+            time.sleep(_POLL_S)
+        except ActorDiedError as error:
+            raise RunFailedError(
+                f"the run log died more than cluster.max_failures {self._max_failures} times"
+            ) from error
+        except GetTimeoutError as error:
+            raise RunFailedError(f"the run log gave no answer for {self._timeout_s:g} s") from error
+        else:
+            if self._life not in ("", life):  # a log that dies cannot tell of it
+                self._take({"kind": "failure", "text": "the run log died", "time": time.time()})
+            for event in events:
+                self._take(event)
+            self._life, self._acknowledged = life, last
+        self._check_silence()
+
+    def _take(self, event: Event) -> None:
+        kind = event["kind"]
+        if kind == "reached":
+            if event["step"] != self._reached:
+                self._heard = time.monotonic()
+            self._reached = event["step"]
+            return
+        self._heard = time.monotonic()
+        if kind == "failure":
+            self._failure = self._failure or event
+            self._is_starting = True
+            return
+        if kind == "start":
+            self._started(event)
+        self._on_event(event)
+
+    def _started(self, event: Event) -> None:
+        self._is_starting = False
+        if self._reached is not None:
+            self._num_restarts += 1
+            lost = max(self._reached - event["step"], 0)
+            cause = self._failure["text"] if self._failure else "the learners died"
+            after = f", {event['time'] - self._failure['time']:.0f} s" if self._failure else ""
+            text = (
+                f"lost {lost} step{'s' * (lost != 1)}: restarted from step {event['step']}{after} "
+                f"after {cause}; restart {self._num_restarts} of at most {self._max_failures}"
+            )
+            self._on_event({"kind": "note", "text": text, "time": event["time"]})
+        self._reached, self._failure = event["step"], None
+
+    def _check_silence(self) -> None:
+        """Every wait of a learner has a deadline, so silence beyond two of them is a hang."""
+        silent_s, limit_s = time.monotonic() - self._heard, 2 * self._timeout_s + 60
+        if silent_s <= limit_s:
+            return
+        limit = f"{limit_s:g} s (2 x cluster.timeout_s + 60)"
+        if self._is_starting:
+            cause = f" after {self._failure['text']}" if self._failure else ""
+            raise RunFailedError(
+                f"the learners did not start within {limit}{cause}; {self._resources()}"
+            )
+        raise RunFailedError(f"no step was done for {limit}; the last one was {self._reached}")

@@ -1,0 +1,34 @@
+"""The short form of `make chaos`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.runtime.chaos import faults_of
+
+ROOT = Path(__file__).parents[2]
+SHORT = "--seconds 27 --every 8 --learners 1 --epochs 12 --pace-s 0.1 --seed 1"
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+
+
+def test_run_whose_processes_are_killed_at_random_ends_as_if_nothing_had_happened() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.runtime.chaos", *SHORT.split()],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert "RESULT " in done.stdout, done.stdout + done.stderr
+    result = json.loads(done.stdout.rpartition("RESULT ")[2].splitlines()[0])
+    assert faults_of(result) == [], done.stdout
+    assert done.returncode == 0
+    assert len(result["killed"]) >= 2
+    assert result["restarts"] >= 1

@@ -1,0 +1,53 @@
+"""A run over two nodes goes on when one of them is gone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tats_ray.data.synthetic import SyntheticSet
+from tats_ray.learning import checkpoint as checkpoints
+from tats_ray.view.tracking import read_metrics
+from tests.runtime.test_recipe import recipe, small_config
+
+ROOT = Path(__file__).parents[2]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+
+
+def test_run_that_loses_one_of_two_nodes_finishes_on_the_other(
+    videos: SyntheticSet, run_folder: Path
+) -> None:
+    words = [str(run_folder), str(videos.train_list), str(videos.val_list)]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.runtime.two_nodes", *words],
+        cwd=ROOT,
+        env={**os.environ, "RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads(done.stdout.rpartition("RESULT ")[2])
+    assert 2 in told["placed"]  # the learners were on two nodes
+    assert (told["finished"], told["step"]) == (True, 9)
+    starts = [event["step"] for event in told["events"] if event["kind"] == "start"]
+    assert starts == [0, 3]
+    notes = [event["text"] for event in told["events"] if event["kind"] == "note"]
+    (lost,) = [note for note in notes if note.startswith("lost ")]
+    assert "restarted from step 3" in lost
+    assert "died" in lost
+    assert "does not see the run folder of the driver" in told["not_shared"]
+    rows = [record["step"] for record in read_metrics(run_folder) if "mae/loss" in record]
+    assert rows == list(range(1, 10))
+    mae, policy = recipe(small_config(videos, run_folder, cluster={"num_workers": 2}))
+    found = checkpoints.load(run_folder)
+    assert found.policy is not None
+    for part, expected in ((found.mae, mae), (found.policy, policy)):
+        for name, tensor in expected.items():
+            assert torch.equal(part["network"][name], tensor), name
