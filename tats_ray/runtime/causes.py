@@ -70,6 +70,8 @@ def _of_ranks(failures: Mapping[int, BaseException], rooms: Rooms) -> str:
     if _severity(error) == 0:
         where = " with its node" if "node has died" in str(error) else ""
         return f"the learner of rank {rank} died{where}"
+    if any("gloo" in str(inner).lower() for inner in _chain(error)):
+        return f"rank {rank} lost its connection to another learner"  # whose death is not known yet
     cause = first_cause(error, rooms)
     return cause if _severity(error) == 1 else f"rank {rank}: {cause}"
 

@@ -119,15 +119,29 @@ def run(
             "threads": placement.threads,
             "peers": peers,
         }
-        watch = Watch(peers.log, config, on_event, lambda: in_words(config, _living_nodes()))
-        fit = Fit(lambda: _trainer(config, folder, job), config, peers)
-        with _stop_requests(watch, on_event):
-            while not fit.done.is_set():
-                watch.poll()
-                on_tick()
-        watch.poll()
-        # What a learner called fatal is the cause; other ranks only saw it hang up.
-        return fit.outcome(call_restarting(peers.log.fatal, timeout_s=config.cluster.timeout_s))
+        with _ended(peers):
+            watch = Watch(peers.log, config, on_event, lambda: in_words(config, _living_nodes()))
+            fit = Fit(lambda: _trainer(config, folder, job), config, peers)
+            with _stop_requests(watch, on_event):
+                while not fit.done.is_set():
+                    watch.poll()
+                    on_tick()
+            watch.poll()
+            # What a learner called fatal is the cause; other ranks only saw it hang up.
+            return fit.outcome(call_restarting(peers.log.fatal, timeout_s=config.cluster.timeout_s))
+
+
+@contextmanager
+def _ended(peers: Peers) -> Iterator[None]:
+    """End the side actors with the run: in a cluster that goes on, a handle that is kept somewhere
+    would keep them, too.
+    """
+    try:
+        yield
+    finally:
+        for actor in (peers.buffer, peers.store, peers.policy_learner, peers.log):
+            if actor is not None:
+                ray.kill(actor)
 
 
 @contextmanager

@@ -41,7 +41,8 @@ def test_run_that_loses_one_of_two_nodes_finishes_on_the_other(
     notes = [event["text"] for event in told["events"] if event["kind"] == "note"]
     (lost,) = [note for note in notes if note.startswith("lost ")]
     assert "restarted from step 3" in lost
-    assert "died" in lost
+    # Which is noticed first, the death or the silence of its connections, is up to the network.
+    assert "died" in lost or "lost its connection to another learner" in lost
     assert "does not see the run folder of the driver" in told["not_shared"]
     rows = [record["step"] for record in read_metrics(run_folder) if "mae/loss" in record]
     assert rows == list(range(1, 10))
