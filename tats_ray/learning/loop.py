@@ -26,7 +26,7 @@ from tats_ray.core.arrays import Float, UInt8
 from tats_ray.core.protocols import MaskPolicy
 from tats_ray.core.seeds import stream
 from tats_ray.core.types import Rollout, Selection
-from tats_ray.learning.mae_learner import MAELearner
+from tats_ray.learning.mae_learner import MAELearner, autocast
 from tats_ray.learning.policy_learner import PolicyClient, PolicyUpdate
 from tats_ray.models.policy import knowing
 
@@ -204,7 +204,8 @@ class PretrainLoop:
         with self.stopwatch("policy"):
             generator = stream(self.seed, "draw", self.at.step, self.rank, device=tokens.device)
             policy = knowing(stage.policy, motion)
-            selection = policy.act(tokens, stage.num_visible, generator=generator)
+            with autocast(tokens.device, self.config.precision):
+                selection = policy.act(tokens, stage.num_visible, generator=generator)
         with self.stopwatch("mae"):
             _, reward, _, _, info = stage.env.step(selection.visible_idx)
         if self.policy_takes_part and self.client is not None:

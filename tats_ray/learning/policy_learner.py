@@ -12,6 +12,7 @@ from torch import Tensor
 from tats_ray.core.protocols import Algorithm
 from tats_ray.core.seeds import stream
 from tats_ray.core.types import Metrics, Rollout
+from tats_ray.learning.mae_learner import Precision, autocast
 from tats_ray.models.policy import SamplerPolicy
 
 
@@ -31,8 +32,16 @@ class PolicyLearner:
     order of (step, rank) first, so that it does not matter in which order they arrived.
     """
 
-    def __init__(self, policy: SamplerPolicy, algorithm: Algorithm, *, seed: int) -> None:
+    def __init__(
+        self,
+        policy: SamplerPolicy,
+        algorithm: Algorithm,
+        *,
+        seed: int,
+        precision: Precision = "float32",
+    ) -> None:
         self.policy = policy
+        self.precision: Precision = precision
         self.algorithm = algorithm
         self.seed = seed
         self.version = 0
@@ -52,9 +61,9 @@ class PolicyLearner:
         entries = [
             Rollout.concatenate(list(group)) for _, group in groupby(ordered, lambda r: r.step)
         ]
-        metrics = self.algorithm.update(
-            entries, generator=stream(self.seed, "update", self.version)
-        )
+        generator = stream(self.seed, "update", self.version)
+        with autocast(entries[0].tokens.device, self.precision):
+            metrics = self.algorithm.update(entries, generator=generator)
         staleness = self.version - min(rollout.policy_version for rollout in rollouts)
         self.version += 1
         return {**metrics, "staleness": staleness}

@@ -43,7 +43,12 @@ class PolicyLearnerActor:
         policy = build_policy(config.sampler, config.model, grid, seed=config.seed)
         assert isinstance(policy, SamplerPolicy)  # launch starts this actor for learned ones only
         policy.to(self._device)
-        return PolicyLearner(policy, config.algorithm.build(policy), seed=config.seed)
+        return PolicyLearner(
+            policy,
+            config.algorithm.build(policy),
+            seed=config.seed,
+            precision=config.loop.precision,
+        )
 
     def reset(
         self, token: str, state: Mapping[str, Any] | None, *, buffer: Any, store: Any
