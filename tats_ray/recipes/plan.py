@@ -155,8 +155,7 @@ def buffer_bytes(config: RunConfig, grid: TokenGrid, num_workers: int) -> int:
     value_bytes = 2 if config.loop.precision == "bfloat16" else 4
     visible = num_visible(config.sampler, grid)
     row = grid.num_tokens * (width * value_bytes + 4 + 4) + 8 * visible + 4
-    clips = math.ceil(config.loop.rollout_fraction * config.clips_per_step)
-    rows = clips * config.algorithm.masks_per_clip * num_workers
+    rows = config.clips_per_rollout * config.algorithm.masks_per_clip * num_workers
     updates = 1 + config.loop.max_staleness
     return row * rows * config.loop.mae_steps_per_update * updates
 

@@ -24,7 +24,9 @@ from tats_ray.models.zoo import build_policy, token_grid
 from tats_ray.runtime.buffer import RolloutBuffer
 from tats_ray.runtime.mae_learner import Peers, train_loop
 from tats_ray.runtime.policy_learner import PolicyLearnerActor
+from tats_ray.runtime.rollout_worker import RolloutWorkers
 from tats_ray.runtime.run_log import RunLog
+from tats_ray.runtime.tickets import TicketedBuffer
 from tats_ray.runtime.weights import WeightStore
 
 Event = Mapping[str, Any]
@@ -52,6 +54,7 @@ class Placement:
     num_workers: int
     device: str
     policy_device: str
+    rollout_device: str
     threads: int
     learns_policy: bool
 
@@ -65,17 +68,23 @@ def plan_placement(config: RunConfig) -> Placement:
     cluster = config.cluster
     is_private = not (cluster.address or os.environ.get("RAY_ADDRESS"))
     gpus = torch.cuda.device_count()
-    wants_gpus = cluster.num_workers * cluster.use_gpu + cluster.policy_gpus
+    wants_gpus = _wanted_gpus(config)
     if is_private and wants_gpus > gpus:
         raise UsageError(
             f"cluster.use_gpu and cluster.policy_gpus ask for {wants_gpus:g} GPUs, this machine "
             f"has {gpus}; use --cluster.use_gpu false, fewer workers, or --cluster.address"
         )
     cores = _usable_cores()
-    wants_cpus = cluster.num_workers * cluster.cpus_per_worker
+    wants_cpus = _wanted_cpus(config)
     if is_private and wants_cpus > cores:
         raise UsageError(
-            f"cluster.num_workers {cluster.num_workers} x cluster.cpus_per_worker "
+            f"cluster.num_workers {cluster.num_workers}"
+            + (
+                f" + cluster.rollout_workers {makers}"
+                if (makers := config.num_rollout_workers)
+                else ""
+            )
+            + f" x cluster.cpus_per_worker "
             f"{cluster.cpus_per_worker:g} asks for {wants_cpus:g} CPUs, this machine has {cores}; "
             "lower one of them, or join a cluster with --cluster.address"
         )
@@ -85,6 +94,7 @@ def plan_placement(config: RunConfig) -> Placement:
         num_workers=cluster.num_workers,
         device="cuda" if cluster.use_gpu else "cpu",
         policy_device="cuda" if cluster.policy_gpus else "cpu",
+        rollout_device="cuda" if cluster.rollout_gpus else "cpu",
         threads=cluster.threads or max(cores // cluster.num_workers, 1),
         learns_policy=isinstance(policy, SamplerPolicy),
     )
@@ -112,6 +122,14 @@ def run(
     with _cluster(config):
         _check_resources(config)
         peers = _start_peers(config, placement)
+        workers = RolloutWorkers(
+            config,
+            device=placement.rollout_device,
+            threads=placement.threads,
+            buffer=peers.buffer,
+            store=peers.store,
+            log=peers.log,
+        )
         job = {
             "config": asdict(config),
             "run": str(folder.resolve()),
@@ -119,8 +137,9 @@ def run(
             "peers": peers,
         }
         fit = _Fit(_trainer(config, folder, job))
-        with _stop_requests(peers.log, on_event):
+        with workers, _stop_requests(peers.log, on_event):
             while not fit.done.wait(_POLL_S):
+                workers.watch(on_event)
                 _pass_on(peers.log, on_event)
                 on_tick()
         _pass_on(peers.log, on_event)
@@ -172,13 +191,20 @@ def _cluster(config: RunConfig) -> Iterator[None]:
         ray.shutdown()
 
 
+def _wanted_cpus(config: RunConfig) -> float:
+    cluster = config.cluster
+    return (cluster.num_workers + config.num_rollout_workers) * cluster.cpus_per_worker
+
+
+def _wanted_gpus(config: RunConfig) -> float:
+    cluster = config.cluster
+    own = cluster.num_workers * cluster.use_gpu + cluster.policy_gpus
+    return own + config.num_rollout_workers * cluster.rollout_gpus
+
+
 def _check_resources(config: RunConfig) -> None:
     have = ray.cluster_resources()
-    cluster = config.cluster
-    needs = {
-        "CPU": cluster.num_workers * cluster.cpus_per_worker,
-        "GPU": cluster.num_workers * cluster.use_gpu + cluster.policy_gpus,
-    }
+    needs = {"CPU": _wanted_cpus(config), "GPU": _wanted_gpus(config)}
     for kind, amount in needs.items():
         if amount > have.get(kind, 0.0):
             raise UsageError(
@@ -198,7 +224,18 @@ def _start_peers(config: RunConfig, placement: Placement) -> Peers:
         return Peers(buffer=None, store=None, policy_learner=None, log=log)
     light = {"num_cpus": 0, "max_restarts": config.cluster.max_failures, "max_task_retries": 0}
     max_bytes = config.cluster.buffer_mb * 2**20
-    buffer = ray.remote(RolloutBuffer).options(**light).remote(max_bytes=max_bytes)
+    if config.num_rollout_workers:
+        buffer = (
+            ray.remote(TicketedBuffer)
+            .options(**light)
+            .remote(
+                max_bytes=max_bytes,
+                per_update=config.rollouts_per_update,
+                max_staleness=config.loop.max_staleness,
+            )
+        )
+    else:
+        buffer = ray.remote(RolloutBuffer).options(**light).remote(max_bytes=max_bytes)
     store = ray.remote(WeightStore).options(**light).remote(num_kept=config.loop.max_staleness + 1)
     # In the synchronous recipe it works while the MAE learners wait: it reserves no CPU.
     learner = (

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import ray
 import ray.train
 import torch
@@ -29,7 +28,9 @@ from tats_ray.learning.mae_learner import MAELearner, optimizer_steps
 from tats_ray.models.policy import FixedPolicy, SamplerPolicy
 from tats_ray.models.zoo import build_mae, build_policy, num_visible, token_grid
 from tats_ray.runtime.policy_learner import RayPolicyClient
+from tats_ray.runtime.rollout_worker import make_env
 from tats_ray.runtime.transfer import to_arrays
+from tats_ray.runtime.worker_client import WorkerFedClient
 
 
 @dataclass(frozen=True)
@@ -165,24 +166,31 @@ class _Rank:
                 )
             )
         broadcast_from_rank_zero("ready")
-        return RayPolicyClient(
-            token=token,
-            buffer=peers.buffer,
-            store=peers.store,
-            learner=peers.policy_learner,
-            rank=self.rank,
-            world_size=self.world_size,
-            version=position.policy_version,
-            max_staleness=self.config.loop.max_staleness,
-            timeout_s=self.config.cluster.timeout_s,
-        )
+        parts = {
+            "token": token,
+            "buffer": peers.buffer,
+            "store": peers.store,
+            "learner": peers.policy_learner,
+            "rank": self.rank,
+            "world_size": self.world_size,
+            "version": position.policy_version,
+            "max_staleness": self.config.loop.max_staleness,
+            "timeout_s": self.config.cluster.timeout_s,
+        }
+        if self.config.loop.source == "workers":
+            return WorkerFedClient(
+                per_update=self.config.rollouts_per_update,
+                publish_every=self.config.loop.publish_every,
+                **parts,
+            )
+        return RayPolicyClient(**parts)
 
     def _loop(self, position: Position) -> PretrainLoop:
         config = self.config
         policy = build_policy(config.sampler, config.model, self.grid, seed=config.seed)
         if self.client is not None:
             assert isinstance(policy, SamplerPolicy)
-            policy.load_state_dict(dict(self.client.fetch(position.policy_version, {}).weights))
+            policy.load_state_dict(dict(self.client.current()))
             policy.to(self.device)
         main = self._stage(policy, num_visible(config.sampler, self.grid))
         loop = PretrainLoop(
@@ -210,22 +218,22 @@ class _Rank:
         return self._stage(FixedPolicy(self.grid, kind), count)
 
     def _stage(self, policy: SamplerPolicy | FixedPolicy, count: int) -> Stage:
-        env: Any = gymnasium.make_vec(
-            self.config.env.id,
-            num_envs=self.config.optim.batch_size,
-            scorer=self.learner,
-            grid=self.grid,
-            width=self.learner.mae.width,
-            num_visible=count,
-            reward=self.config.reward,
-            arrays="torch",
-        )
+        env = make_env(self.config, self.learner, self.config.optim.batch_size, count)
         return Stage(policy, env, count)
 
     def tell(self, kind: str, **event: Any) -> None:
         """Send the driver an event, from rank 0 only; nobody waits for it."""
         if self.rank == 0:
             self.peers.log.add.remote({"kind": kind, "time": time.time(), **event})
+
+    def read_buffer(self) -> dict[str, float]:
+        """Metrics of the buffer, on rank 0."""
+        if self.rank != 0 or self.peers.buffer is None:
+            return {}
+        read: dict[str, float] = ray.get(
+            self.peers.buffer.read.remote(), timeout=self.config.cluster.timeout_s
+        )
+        return read
 
     def save(self, loop: PretrainLoop) -> Path | None:
         """Write a checkpoint, on rank 0; the memory must be empty."""
@@ -317,6 +325,7 @@ class _Hooks:
         means["data/clips_per_s"] = shown / seconds
         means["data/replaced"] = replaced
         self._sums, self._counts, self._shown, self._replaced = {}, {}, 0, 0
+        means |= self.rank.read_buffer()
         self._send(loop, means)
         self._check_clips(loop, replaced, shown)
         wish = self.rank.rank == 0 and ray.get(self.rank.peers.log.should_stop.remote())
