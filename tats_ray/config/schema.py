@@ -302,6 +302,9 @@ class ClusterConfig(ConfigBase):
     """CPUs that Ray reserves for each MAE learner, and for each rollout worker."""
     policy_gpus: float = 0.0
     """GPUs reserved for the policy learner; 0 puts it on the CPU."""
+    policy_place: Literal["actor", "learner"] = "actor"
+    """Where the policy learns: in an actor of its own, or inside the one MAE learner, where its
+    rollouts never leave the device and nothing overlaps."""
     rollout_workers: int = 1
     """Rollout workers, where loop.source is workers. How many there are changes no result."""
     rollout_gpus: float = 0.0

@@ -220,7 +220,7 @@ def _start_peers(config: RunConfig, placement: Placement) -> Peers:
     restarted too, and bring all of them back to the last checkpoint. Nothing is retried alone.
     """
     log = ray.remote(RunLog).options(num_cpus=0, max_restarts=0).remote()
-    if not placement.learns_policy:
+    if not placement.learns_policy or config.cluster.policy_place == "learner":
         return Peers(buffer=None, store=None, policy_learner=None, log=log)
     light = {"num_cpus": 0, "max_restarts": config.cluster.max_failures, "max_task_retries": 0}
     max_bytes = config.cluster.buffer_mb * 2**20

@@ -25,6 +25,7 @@ from tats_ray.learning.build import Batches, evaluator, read_lists
 from tats_ray.learning.evaluation import collapse_signs
 from tats_ray.learning.loop import Batch, Halt, Position, PretrainLoop, Stage
 from tats_ray.learning.mae_learner import MAELearner, optimizer_steps
+from tats_ray.learning.policy_learner import LocalPolicyClient, PolicyClient, PolicyLearner
 from tats_ray.models.policy import FixedPolicy, SamplerPolicy
 from tats_ray.models.zoo import build_mae, build_policy, num_visible, token_grid
 from tats_ray.runtime.policy_learner import RayPolicyClient
@@ -152,8 +153,10 @@ class _Rank:
 
     def _join(
         self, found: checkpoints.Checkpoint | None, position: Position
-    ) -> RayPolicyClient | None:
+    ) -> PolicyClient | None:
         peers = self.peers
+        if self.config.cluster.policy_place == "learner":
+            return self._own_policy_learner(found)
         token: str = broadcast_from_rank_zero(uuid.uuid4().hex)
         if peers.policy_learner is None:
             return None
@@ -184,6 +187,23 @@ class _Rank:
                 **parts,
             )
         return RayPolicyClient(**parts)
+
+    def _own_policy_learner(self, found: checkpoints.Checkpoint | None) -> PolicyClient | None:
+        """Beside the MAE, on its device: rollouts are handed over as the tensors they are."""
+        config = self.config
+        policy = build_policy(config.sampler, config.model, self.grid, seed=config.seed)
+        if not isinstance(policy, SamplerPolicy):
+            return None
+        policy.to(self.device)
+        learner = PolicyLearner(
+            policy,
+            config.algorithm.build(policy),
+            seed=config.seed,
+            precision=config.loop.precision,
+        )
+        if found is not None and found.policy:
+            learner.load_state_dict(found.policy)
+        return LocalPolicyClient(learner, max_staleness=config.loop.max_staleness)
 
     def _loop(self, position: Position) -> PretrainLoop:
         config = self.config

@@ -33,7 +33,7 @@ class Rooms:
         found: list[Callable[[], None]] = []
         if self.opened < CYCLES and self.version >= self.opened - self.staleness:
             found.append(self.open)
-        if self.credits.free:
+        if self.ledger.free:
             found += [lambda w=worker: self.acquire(w) for worker in self.held]
         found += [lambda w=worker: self.put(w) for worker, held in self.held.items() if held]
         if len(self.arrived.get(self.version, [])) == self.per_update:
@@ -42,25 +42,25 @@ class Rooms:
 
     def open(self) -> None:
         drawn_by = max(0, self.opened - self.staleness)
-        self.credits.open(self.opened, step=self.opened, policy_version=drawn_by, mae_step=0)
+        self.ledger.open(self.opened, step=self.opened, policy_version=drawn_by, mae_step=0)
         self.opened += 1
 
     def acquire(self, worker: int) -> None:
-        ticket = self.credits.acquire(worker)
+        ticket = self.ledger.acquire(worker)
         if ticket is not None:
             assert ticket.policy_version <= self.version  # its weights are out
             self.held[worker].append(ticket)
 
     def put(self, worker: int) -> None:
         ticket = self.held[worker].pop(0)
-        if self.credits.finish(ticket):
+        if self.ledger.finish(ticket):
             self.arrived[ticket.cycle].append(ticket)
         waiting = sum(len(tickets) for tickets in self.arrived.values())
         assert waiting <= self.per_update * (self.staleness + 1)
 
     def learn(self) -> None:
         self.learned.append(self.arrived.pop(self.version))
-        self.credits.close(self.version)
+        self.ledger.close(self.version)
         self.version += 1
 
 
@@ -76,7 +76,7 @@ def test_no_ticket_is_staler_than_the_bound_lost_or_used_twice_in_any_order(
     rooms = Rooms(per_update, staleness, num_workers)
     for choice in choices:
         if choice % 10 == 0:  # a worker dies: its ticket is free, and what it sent still arrives
-            rooms.credits.forfeit(choice % num_workers)
+            rooms.ledger.forfeit(choice % num_workers)
         elif moves := rooms.moves():
             moves[choice % len(moves)]()
     while len(rooms.learned) < CYCLES:
