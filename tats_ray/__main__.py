@@ -288,11 +288,11 @@ class Scale:
 
     producers: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256)
     """Numbers of producers to try."""
-    clips: int = 4
+    clips: int = 2
     """Clips of a rollout, at ViT-B sizes."""
-    period_s: float = 2.0
+    period_s: float = 1.0
     """Seconds that a producer takes for one."""
-    seconds: float = 8.0
+    seconds: float = 6.0
     """Time that each number is measured for."""
 
 
