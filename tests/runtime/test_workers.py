@@ -40,42 +40,41 @@ pytestmark = [
 ]
 
 
-def worker_config(
-    videos: SyntheticSet, run: Path, *, workers: int = 2, staleness: int = 1, every: int = 1
-) -> RunConfig:
+def worker_config(videos: SyntheticSet, run: Path, loop: Any, **cluster: Any) -> RunConfig:
     return small_config(
         videos,
         run,
-        cluster={"rollout_workers": workers, "cpus_per_worker": 0.5},
-        loop={"source": "workers", "max_staleness": staleness, "publish_every": every},
+        cluster={"cpus_per_worker": 0.5, "threads": 1, **cluster},
+        loop={"source": "workers", **loop},
     )
 
 
 def recipe(config: RunConfig) -> tuple[dict[str, Tensor], dict[str, Tensor], list[int]]:
-    """One MAE learner whose masks train it, and rollouts made apart; none of the loop's code.
+    """MAE learners whose masks train it, and rollouts made apart; none of the loop's own code.
 
     Returns:
         Weights of both networks, and how old the judging MAE was at each update, MAE steps.
     """
-    loop, seed = config.loop, config.seed
+    world, loop, seed = config.cluster.num_workers, config.loop, config.seed
     grid = token_grid(config.data, config.model)
     mae, judge = (build_mae(config.model, grid, seed=seed) for _ in range(2))
     policy = build_policy(config.sampler, config.model, grid, seed=seed)
     assert isinstance(policy, SamplerPolicy)
     acting, algorithm = deepcopy(policy), config.algorithm.build(policy)
     entries = read_lists(config.data).train
-    batches, count = Batches(config, entries), num_visible(config.sampler, grid)
-    size = config.optim.batch_size
+    ranks = [Batches(config, entries, rank=rank, world_size=world) for rank in range(world)]
+    count, size = num_visible(config.sampler, grid), config.optim.batch_size
     other = derive(seed, "rollouts")
     shown = clip_dataset(config.data, entries, seed=other)
     order = ClipSampler(num_clips=len(entries), batch_size=size, seed=other)
     optimizer = adamw(mae, lr=1.0, betas=config.optim.betas, weight_decay=0.05)
-    scale, per_epoch = size / 256, batches.steps_per_epoch
+    scale, per_epoch = size * world / 256, ranks[0].steps_per_epoch
+    per_update = loop.mae_steps_per_update * world
     step, version, lags = 0, 0, []
     under_way: list[dict[str, Tensor]] = []
 
     def rollout(index: int, cycle_step: int, mae_step: int) -> Rollout:
-        epoch, place = divmod(version * loop.mae_steps_per_update + index, per_epoch)
+        epoch, place = divmod(version * per_update + index, order.steps_per_epoch)
         order.set_epoch(epoch, place)
         clips = torch.stack([shown[key].pixels for key in next(iter(order))])
         tokens = judge.embed(clips)
@@ -89,27 +88,35 @@ def recipe(config: RunConfig) -> tuple[dict[str, Tensor], dict[str, Tensor], lis
             value=drawn.value,
             reward=error,
             policy_version=version - len(under_way),
-            step=cycle_step + index,
-            rank=0,
+            step=cycle_step + index // world,
+            rank=index % world,
             mae_step=mae_step,
         )
 
     for epoch in range(loop.epochs):
         memory: list[Rollout] = []
         judged_by: int | None = None  # runs save after every epoch, and begin anew from there
-        for number, batch in enumerate(batches(epoch, 0)):
+        for number, parts in enumerate(zip(*(b(epoch, 0) for b in ranks), strict=True)):
             learns = epoch >= loop.mae_only_epochs
             if learns and number % loop.mae_steps_per_update == 0:
                 if judged_by is None or version % loop.publish_every == 0:
                     judge.load_state_dict(mae.state_dict())
                     judged_by = step
-                memory = [rollout(i, step, judged_by) for i in range(loop.mae_steps_per_update)]
-                lags.append(memory[-1].mae_lag)
-            tokens = mae.embed(batch.pixels)
-            drawer = acting if learns else FixedPolicy(grid)
-            selection = drawer.act(tokens, count, generator=stream(seed, "draw", step, 0))
-            optimizer.zero_grad()
-            mae(batch.pixels, selection.visible_idx).loss.backward()
+                made = [rollout(i, step, judged_by) for i in range(per_update)]
+                lags.append(made[-1].mae_lag)
+                memory = [
+                    Rollout.concatenate(made[i : i + world]) for i in range(0, per_update, world)
+                ]
+            gradients = []
+            for rank, batch in enumerate(parts):
+                drawer = acting if learns else FixedPolicy(grid)
+                generator = stream(seed, "draw", step, rank)
+                drawn = drawer.act(mae.embed(batch.pixels), count, generator=generator)
+                optimizer.zero_grad()
+                mae(batch.pixels, drawn.visible_idx).loss.backward()
+                gradients.append([p.grad.clone() for p in mae.parameters()])
+            for parameter, *grads in zip(mae.parameters(), *gradients, strict=True):
+                parameter.grad = sum(grad / world for grad in grads)
             for group in optimizer.param_groups:
                 group["lr"] = warmup_cosine(
                     step,
@@ -122,7 +129,9 @@ def recipe(config: RunConfig) -> tuple[dict[str, Tensor], dict[str, Tensor], lis
             step += 1
             is_last = number + 1 == per_epoch
             if learns and (is_last or (number + 1) % loop.mae_steps_per_update == 0):
+                torch.set_num_threads(world)  # as many as the policy learner has
                 algorithm.update(memory, generator=stream(seed, "update", version))
+                torch.set_num_threads(1)
                 version += 1
                 under_way.append(deepcopy(policy.state_dict()))
             while len(under_way) > (0 if is_last else loop.max_staleness):
@@ -138,11 +147,24 @@ def assert_same(run: Path, expected: tuple[dict[str, Tensor], dict[str, Tensor]]
             assert torch.equal(part["network"][name], value), name
 
 
-@pytest.mark.parametrize(("workers", "staleness", "every"), [(1, 0, 1), (2, 2, 2)])
+@pytest.mark.parametrize(
+    ("learners", "workers", "staleness", "every"), [(2, 1, 0, 1), (1, 2, 2, 2)]
+)
 def test_the_run_equals_the_recipe_bit_for_bit_with_any_number_of_workers(
-    workers: int, staleness: int, every: int, videos: SyntheticSet, run_folder: Path
+    learners: int,
+    workers: int,
+    staleness: int,
+    every: int,
+    videos: SyntheticSet,
+    run_folder: Path,
 ) -> None:
-    config = worker_config(videos, run_folder, workers=workers, staleness=staleness, every=every)
+    config = worker_config(
+        videos,
+        run_folder,
+        {"max_staleness": staleness, "publish_every": every},
+        num_workers=learners,
+        rollout_workers=workers,
+    )
     outcome, events = train(config, run_folder)
     assert outcome.is_finished
     mae, policy, lags = recipe(config)
@@ -169,11 +191,8 @@ def kill_worker() -> None:
 def test_a_killed_worker_is_replaced_or_done_without_and_the_weights_stay_the_same(
     max_failures: int, videos: SyntheticSet, run_folder: Path
 ) -> None:
-    config = small_config(
-        videos,
-        run_folder,
-        cluster={"rollout_workers": 2, "cpus_per_worker": 0.5, "max_failures": max_failures},
-        loop={"source": "workers", "max_staleness": 1},
+    config = worker_config(
+        videos, run_folder, {"max_staleness": 1}, rollout_workers=2, max_failures=max_failures
     )
     events: list[Any] = []
 
