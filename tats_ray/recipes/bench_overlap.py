@@ -91,17 +91,21 @@ def _flags(steps: int) -> list[str]:
 
 
 def _pace(config: RunConfig) -> Pace:
-    """Run it, and read its pace from the records after the first epochs."""
     events: list[launch.Event] = []
     with tempfile.TemporaryDirectory(prefix="tats_bench_") as folder:
         launch.run(config, Path(folder), make_plan(config).placement, on_event=events.append)
+    return read_pace(events, config.clips_per_step)
+
+
+def read_pace(events: Sequence[launch.Event], clips_per_step: int) -> Pace:
+    """A run's pace, from its records after the first epochs."""
     records = [e for e in events if e["kind"] == "metrics" and "time/wait" in e["metrics"]]
     records = [e for e in records if e["step"] >= _WARM_UP_STEPS]
     first, last = records[0], records[-1]
     seconds, steps = last["time"] - first["time"], last["step"] - first["step"]
     share = statistics.fmean(e["metrics"]["time/wait"] for e in records[1:])
     return Pace(
-        clips_per_s=steps * config.clips_per_step / seconds,
+        clips_per_s=steps * clips_per_step / seconds,
         step_s=seconds / steps,
         wait_s=share * seconds / steps,
         max_staleness=max(e["metrics"]["policy/staleness"] for e in records),
