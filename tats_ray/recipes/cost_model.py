@@ -20,7 +20,7 @@ class Figures:
     """Kinetics-like H.264; measured."""
     clip_bytes: float = 2.42e6
     """Of a clip in a rollout: 1,568 tokens of 768 values in half precision, and scores."""
-    weight_bytes: float = 28.6e6
+    weight_bytes: float = 41.1e6
     """Of the policy; counted."""
     handover_bytes_s: float = 500e6
     """Through one buffer into one policy learner; measured by `tats bench scale`."""

@@ -180,7 +180,7 @@ class RolloutWorkers:
 
     def _give_up(self, index: int, error: RayActorError) -> str:
         """Go on without a worker, if any other is left."""
-        reason = str(error).splitlines()[0]
+        reason = [line for line in str(error).splitlines() if line.strip()][-1].strip()
         if self._runs:
             self._buffer.forfeit.remote(index)
             return f"rollout worker {index} is lost, {len(self._runs)} go on: {reason}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -187,27 +188,44 @@ def kill_worker() -> None:
     os.kill(alive[0].pid, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("max_failures", [1, 0])
+@pytest.mark.parametrize(
+    ("workers", "max_failures", "note"), [(1, 1, "started anew"), (2, 0, "is lost, 1 go on")]
+)
 def test_a_killed_worker_is_replaced_or_done_without_and_the_weights_stay_the_same(
-    max_failures: int, videos: SyntheticSet, run_folder: Path
+    workers: int, max_failures: int, note: str, videos: SyntheticSet, run_folder: Path
 ) -> None:
     config = worker_config(
-        videos, run_folder, {"max_staleness": 1}, rollout_workers=2, max_failures=max_failures
+        videos,
+        run_folder,
+        {"max_staleness": 1, "epochs": 6},
+        rollout_workers=workers,
+        max_failures=max_failures,
     )
-    events: list[Any] = []
+    events: list[launch.Event] = []
 
     def watch(event: launch.Event) -> None:
+        is_first = not any(e["kind"] == "metrics" and e["step"] >= 8 for e in events)
         events.append(event)
-        if event["kind"] == "metrics" and event["step"] == 8:
+        if is_first and event["kind"] == "metrics" and event["step"] >= 8:
             kill_worker()
 
     outcome = launch.run(config, run_folder, make_plan(config).placement, on_event=watch)
     assert outcome.is_finished
     notes = [event["text"] for event in events if event["kind"] == "note"]
-    expected = "started anew" if max_failures else "is lost, 1 go on"
-    assert any(expected in note for note in notes), notes
+    assert any(note in text for text in notes), notes
     assert [event["step"] for event in events if event["kind"] == "start"] == [0]
     assert_same(run_folder, recipe(config)[:2])
+
+
+def test_the_loss_of_the_last_worker_ends_the_run_with_its_cause(
+    videos: SyntheticSet, run_folder: Path
+) -> None:
+    config = worker_config(videos, run_folder, {}, max_failures=0)
+    nowhere = replace(make_plan(config).placement, rollout_device="no_such_device")
+    with pytest.raises(
+        launch.RunFailedError, match=r"rollout worker 0 was the last, and is lost: .*no_such_device"
+    ):
+        launch.run(config, run_folder, nowhere, on_event=lambda event: None)
 
 
 def test_policy_that_learns_inside_the_mae_learner_equals_the_recipe(
