@@ -108,5 +108,5 @@ def read_pace(events: Sequence[launch.Event], clips_per_step: int) -> Pace:
         clips_per_s=steps * clips_per_step / seconds,
         step_s=seconds / steps,
         wait_s=share * seconds / steps,
-        max_staleness=max(e["metrics"]["policy/staleness"] for e in records),
+        max_staleness=max(e["metrics"].get("policy/staleness", 0.0) for e in records),
     )

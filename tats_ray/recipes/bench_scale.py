@@ -40,7 +40,7 @@ def bench_scale(
     )
     print("producers  wanted/s  taken/s   MB/s  clips/s  updates/s  served  buffer MB  waiting")
     flows = []
-    with bench_cluster(store_mb=1536):
+    with bench_cluster(store_mb=2048):
         for number in producers:
             flow = measure_flow(
                 rollout,
