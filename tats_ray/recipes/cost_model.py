@@ -74,7 +74,9 @@ def needs(
             "decoding": cores / (figures.cores_per_gpu * num_gpus),
             "hand-over": rollouts / figures.handover_bytes_s,
             "policy learner": fraction * clips / figures.policy_clips_s,
-            "network of a node": (weights + rollouts / max(1, num_gpus / figures.gpus_per_node))
+            # Rollouts of its own node do not cross the network to the policy learner.
+            "network": rollouts
+            * max(0.0, 1 - figures.gpus_per_node / num_gpus)
             / figures.node_bytes_s,
         },
     )
