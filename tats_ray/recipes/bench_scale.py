@@ -12,8 +12,8 @@ from tats_ray.runtime.handover import bench_cluster
 from tats_ray.runtime.producers import Flow, measure_flow
 
 _CLIPS_PER_UPDATE = 32
-_KNEE = 0.9
-"""Producers are served while this share of what they could make comes through."""
+_KNEE = 0.5
+"""More producers are worth having while this share of what they add comes through."""
 
 
 def bench_scale(
@@ -63,14 +63,16 @@ def bench_scale(
 
 
 def knee_in_words(flows: Sequence[Flow], num_bytes: int) -> str:
-    """Up to how many producers all are served, and the most that came through."""
-    served = 0
-    for flow in flows:
-        if flow.share < _KNEE:
+    """Up to how many producers more of them bring more, and the most that came through."""
+    knee = flows[0]
+    for flow in flows[1:]:
+        gained = flow.taken_per_s - knee.taken_per_s
+        if gained < _KNEE * (flow.wanted_per_s - knee.wanted_per_s):
             break
-        served = flow.num_producers
+        knee = flow
     most = max(flow.taken_per_s for flow in flows)
+    end = "" if knee is not flows[-1] else ", the most that was tried"
     return (
-        f"knee: {served} producers are served ({_KNEE:.0%} and more of what they make); "
-        f"at most {most:.1f} rollouts/s, {most * num_bytes / 1e6:.0f} MB/s, came through"
+        f"knee: {knee.num_producers} producers{end}; more bring less than {_KNEE:.0%} of what they "
+        f"make; at most {most:.1f} rollouts/s, {most * num_bytes / 1e6:.0f} MB/s, came through"
     )

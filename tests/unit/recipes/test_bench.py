@@ -41,12 +41,13 @@ def flow(producers: int, taken: float) -> Flow:
     return Flow(producers, float(producers), taken, 1.0, 10**6, 0.1)
 
 
-def test_knee_is_the_last_number_before_the_first_that_is_not_served() -> None:
-    flows = [flow(1, 1.0), flow(2, 1.9), flow(4, 3.0), flow(8, 7.9), flow(16, 9.5)]
+def test_knee_is_where_more_producers_stop_to_bring_half_of_what_they_make() -> None:
+    flows = [flow(1, 1.0), flow(2, 1.9), flow(4, 3.0), flow(8, 4.9), flow(16, 9.5)]
     assert knee_in_words(flows, 2_000_000) == (
-        "knee: 2 producers are served (90% and more of what they make); at most 9.5 rollouts/s, "
+        "knee: 4 producers; more bring less than 50% of what they make; at most 9.5 rollouts/s, "
         "19 MB/s, came through"
     )
+    assert "knee: 4 producers, the most that was tried" in knee_in_words(flows[:3], 1)
 
 
 def test_sized_rollout_has_the_bytes_of_the_papers_clips() -> None:
