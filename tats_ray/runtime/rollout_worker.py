@@ -142,6 +142,7 @@ class RolloutWorkers:
     ) -> None:
         cluster = config.cluster
         self._buffer, self._log = buffer, log
+        self._fatal: str | None = None
         kind = ray.remote(RolloutWorkerActor).options(
             num_cpus=cluster.cpus_per_worker,
             num_gpus=cluster.rollout_gpus,
@@ -166,6 +167,9 @@ class RolloutWorkers:
 
     def watch(self, on_event: Callable[[Mapping[str, Any]], None]) -> None:
         """Notice workers that are lost for good; the loss of the last ends the run."""
+        if self._fatal is not None:
+            # Again and again: a new incarnation of the run forgets what ended the last.
+            self._buffer.fail.remote(self._fatal)
         if not self._runs:
             return
         ended, _ = ray.wait(list(self._runs), num_returns=len(self._runs), timeout=0)
@@ -184,6 +188,7 @@ class RolloutWorkers:
         if self._runs:
             self._buffer.forfeit.remote(index)
             return f"rollout worker {index} is lost, {len(self._runs)} go on: {reason}"
-        cause = f"rollout worker {index} was the last, and is lost: {reason}"
-        ray.get([self._log.set_fatal.remote(cause), self._buffer.fail.remote(cause)])
-        return cause
+        self._fatal = f"rollout worker {index} was the last, and is lost: {reason}"
+        ray.get(self._log.set_fatal.remote(self._fatal))
+        self._buffer.fail.remote(self._fatal)
+        return self._fatal
