@@ -257,6 +257,57 @@ class Probe:
 
 
 @dataclass(frozen=True)
+class Overlap:
+    """Clips per second with the policy learning beside the autoencoder, against by turns."""
+
+    rounds: int = 3
+    """Times that both modes run, by turns."""
+    steps: int = 48
+    """Steps measured in each."""
+    staleness: int = 1
+    """loop.max_staleness of the overlapped mode."""
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """What handing over rollouts and weights costs, as a share of a training step."""
+
+    size: Literal["small", "base", "large"] = "base"
+    """Of the model; base is the paper's."""
+    batch: int = 32
+    """Clips of a rollout."""
+    rounds: int = 5
+    """Times that each part is measured."""
+    step_clips: int = 2
+    """Clips of the training step that it is compared with, scaled to the batch; 0 leaves it out."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How many producers of rollouts one buffer and one policy learner can serve."""
+
+    producers: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+    """Numbers of producers to try."""
+    clips: int = 2
+    """Clips of a rollout, at ViT-B sizes."""
+    period_s: float = 1.0
+    """Seconds that a producer takes for one."""
+    seconds: float = 6.0
+    """Time that each number is measured for."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Measure what moves rollouts and weights: overlapping, the buffer, and its limits."""
+
+    action: (
+        Annotated[Overlap, tyro.conf.subcommand("overlap")]
+        | Annotated[Buffer, tyro.conf.subcommand("buffer")]
+        | Annotated[Scale, tyro.conf.subcommand("scale")]
+    )
+
+
+@dataclass(frozen=True)
 class Fields:
     """List every field of the configuration, with its default and its meaning."""
 
@@ -273,6 +324,7 @@ Command = (
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Extract, tyro.conf.subcommand("extract")]
     | Annotated[Probe, tyro.conf.subcommand("probe")]
+    | Annotated[Bench, tyro.conf.subcommand("bench")]
     | Annotated[Fields, tyro.conf.subcommand("fields")]
 )
 
@@ -301,6 +353,9 @@ def run(command: object, flags: Sequence[str]) -> None:
         from tats_ray.recipes.demo import demo
 
         demo(flags, resume=command.resume)
+        return
+    if isinstance(command, Bench):
+        _run_bench(command.action, flags)
         return
     if flags:
         raise UsageError(f"unexpected {' '.join(flags)}; see tats --help")
@@ -365,6 +420,31 @@ def _run_env(action: Card | Baseline) -> None:
     from tats_ray.recipes.env_baseline import env_baseline
 
     env_baseline(num_clips=action.clips, num_steps=action.steps, num_seeds=action.seeds)
+
+
+def _run_bench(action: Overlap | Buffer | Scale, flags: Sequence[str]) -> None:
+    if isinstance(action, Overlap):
+        from tats_ray.recipes.bench_overlap import bench_overlap
+
+        bench_overlap(flags, rounds=action.rounds, steps=action.steps, staleness=action.staleness)
+        return
+    if flags:
+        raise UsageError(f"unexpected {' '.join(flags)}; see tats bench --help")
+    if isinstance(action, Buffer):
+        from tats_ray.recipes.bench_buffer import bench_buffer
+
+        bench_buffer(
+            size=action.size,
+            batch=action.batch,
+            rounds=action.rounds,
+            step_clips=action.step_clips,
+        )
+        return
+    from tats_ray.recipes.bench_scale import bench_scale
+
+    bench_scale(
+        action.producers, clips=action.clips, period_s=action.period_s, seconds=action.seconds
+    )
 
 
 def _run_ckpt(action: Inspect | Convert) -> None:

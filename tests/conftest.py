@@ -123,9 +123,12 @@ class SmallRun:
             steps_per_epoch=batches_per_epoch,
             total_steps=batches_per_epoch * loop.epochs,
             global_batch=optim.batch_size,
+            precision=loop.precision,
         )
         owned = small_policy(seed)
-        self.policy_learner = PolicyLearner(owned, algorithm.build(owned), seed=seed)
+        self.policy_learner = PolicyLearner(
+            owned, algorithm.build(owned), seed=seed, precision=loop.precision
+        )
         self.acting = small_policy(seed)
         self.client = CountingClient(self.policy_learner, max_staleness=loop.max_staleness)
         env = gymnasium.make_vec(

@@ -45,6 +45,7 @@ from tats_ray.learning.loop import Position
 from tats_ray.learning.mae_learner import MAELearner
 from tats_ray.models.policy import SamplerPolicy
 from tats_ray.models.zoo import build_mae, token_grid
+from tats_ray.recipes.cost_model import Figures, largest_fraction, needs
 from tats_ray.view.glossary import GLOSSARY
 
 ROOT = Path(__file__).parents[1]
@@ -134,7 +135,32 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield f"{prefix}{name}", value
 
 
+def scaling_table() -> str:
+    """What runs of ViT-B ask for, by the cost model and its default figures."""
+    rows = []
+    for gpus in (8, 64, 512):
+        asked = needs(Figures(), gpus)
+        loads = [f"{load:,.1f}x" for load in asked.loads.values()]
+        rows.append(
+            (
+                str(gpus),
+                f"{asked.clips_per_s:,.0f}",
+                f"{asked.decode_cores:,.0f}",
+                f"{asked.rollout_bytes_s / 1e9:,.1f} GB/s",
+                f"{asked.updates_per_s:.0f}",
+                f"{asked.weight_bytes_s / 1e9:.1f} GB/s",
+                *loads,
+                asked.bottleneck,
+                f"{largest_fraction(Figures(), gpus, load='hand-over'):.2g}",
+            )
+        )
+    head = ("GPUs", "clips/s", "decoding cores", "rollouts", "updates/s", "weights into a node")
+    loads = [f"load: {name}" for name in needs(Figures(), 8).loads]
+    return table((*head, *loads, "first limit", "fraction that fits"), rows)
+
+
 TABLES = {
+    "scaling": scaling_table,
     "algorithms": algorithms_table,
     "flags": flags_table,
     "fields": fields_table,

@@ -8,6 +8,7 @@ in brackets: [S] the paper's supplement, [R] the official README, [A] AdaMAE's p
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -182,6 +183,11 @@ class LoopConfig(ConfigBase):
     max_staleness: int = 0
     """Policy updates that may be under way while the MAE goes on. 0 is the paper's recipe. With s,
     masks are drawn by the policy of exactly s updates ago, so that the run stays reproducible."""
+    source: Literal["learner", "workers"] = "learner"
+    """Whose rollouts the policy learns from: the MAE learners' own training steps, or those of
+    rollout workers, which hold frozen copies of the MAE and so leave the MAE learners to train."""
+    publish_every: int = 1
+    """With workers: policy updates between two copies of the MAE that they judge with."""
     rollout_fraction: float = 1.0
     """Share of each batch's clips that the policy learns from; the MAE learns from all."""
     warmup_mask: Literal["random", "tube", "learned"] = "random"
@@ -203,6 +209,7 @@ class LoopConfig(ConfigBase):
             "at least 1",
         )
         require(self.max_staleness >= 0, "loop.max_staleness", self.max_staleness, "0 or more")
+        require(self.publish_every >= 1, "loop.publish_every", self.publish_every, "at least 1")
         require(
             0 < self.rollout_fraction <= 1,
             "loop.rollout_fraction",
@@ -301,9 +308,16 @@ class ClusterConfig(ConfigBase):
     use_gpu: bool = False
     """One GPU per MAE learner, and one for the policy learner's share."""
     cpus_per_worker: float = 1
-    """CPUs that Ray reserves for each MAE learner."""
+    """CPUs that Ray reserves for each MAE learner, and for each rollout worker."""
     policy_gpus: float = 0.0
     """GPUs reserved for the policy learner; 0 puts it on the CPU."""
+    policy_place: Literal["actor", "learner"] = "actor"
+    """Where the policy learns: in an actor of its own, or inside the one MAE learner, where its
+    rollouts never leave the device and nothing overlaps."""
+    rollout_workers: int = 1
+    """Rollout workers, where loop.source is workers. How many there are changes no result."""
+    rollout_gpus: float = 0.0
+    """GPUs reserved for each rollout worker; 0 puts it on the CPU."""
     threads: int = 0
     """Torch threads per learner; 0 divides this machine's cores among the MAE learners."""
     max_failures: int = 3
@@ -315,6 +329,9 @@ class ClusterConfig(ConfigBase):
 
     def __post_init__(self) -> None:
         require(self.num_workers >= 1, "cluster.num_workers", self.num_workers, "at least 1")
+        require(
+            self.rollout_workers >= 1, "cluster.rollout_workers", self.rollout_workers, "at least 1"
+        )
         require(self.timeout_s > 0, "cluster.timeout_s", self.timeout_s, "positive")
         require(self.buffer_mb >= 1, "cluster.buffer_mb", self.buffer_mb, "at least 1")
 
@@ -343,6 +360,21 @@ class RunConfig(ConfigBase):
     def reward(self) -> str:
         """Name of the reward function: `env.reward`, or the algorithm's own."""
         return self.env.reward or self.algorithm.default_reward
+
+    @property
+    def num_rollout_workers(self) -> int:
+        """Rollout workers that the run starts."""
+        return self.cluster.rollout_workers if self.loop.source == "workers" else 0
+
+    @property
+    def rollouts_per_update(self) -> int:
+        """Rollouts that a policy update takes: one of every learner's step, or as many."""
+        return self.loop.mae_steps_per_update * self.cluster.num_workers
+
+    @property
+    def clips_per_rollout(self) -> int:
+        """Distinct clips of a rollout."""
+        return math.ceil(self.loop.rollout_fraction * self.clips_per_step)
 
     @property
     def clips_per_step(self) -> int:

@@ -71,12 +71,19 @@ class Rollout:
     """MAE step, counted from 0."""
     rank: int
     """The MAE learner's rank."""
+    mae_step: int | None = None
+    """MAE steps behind the weights that judged, where a frozen copy did; None: those of `step`."""
     masks_per_clip: int = 1
     """Rows that are draws for one and the same clip; they follow each other."""
 
     def __post_init__(self) -> None:
         if len(self.value) % self.masks_per_clip:
             raise ValueError(f"{len(self.value)} rows are no groups of {self.masks_per_clip}")
+
+    @property
+    def mae_lag(self) -> int:
+        """How many MAE steps old the weights were that judged."""
+        return 0 if self.mae_step is None else self.step - self.mae_step
 
     @property
     def num_clips(self) -> int:

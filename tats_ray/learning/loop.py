@@ -1,9 +1,10 @@
 """The recipe: who trains when [method section 7.7].
 
 Each rank runs one `PretrainLoop`. Per batch: embed the clips, let the policy draw, let the
-environment reconstruct (and so train the autoencoder), push the rollout. After k batches every
-rank asks for the update and goes on with the new weights. During the first m_o epochs the draw is
-uniform, and nothing is pushed.
+environment reconstruct (and so train the autoencoder), push the rollout; where rollout workers are
+the source, they make the k batches' rollouts meanwhile. After k batches every rank asks for the
+update and goes on with the new weights. During the first m_o epochs the draw is uniform, and
+nothing is pushed.
 
 The loop knows neither Ray nor Gymnasium: the environment, the batches and the way to the policy
 learner are handed in.
@@ -26,7 +27,7 @@ from tats_ray.core.arrays import Float, UInt8
 from tats_ray.core.protocols import MaskPolicy
 from tats_ray.core.seeds import stream
 from tats_ray.core.types import Rollout, Selection
-from tats_ray.learning.mae_learner import MAELearner
+from tats_ray.learning.mae_learner import MAELearner, autocast
 from tats_ray.learning.policy_learner import PolicyClient, PolicyUpdate
 from tats_ray.models.policy import knowing
 
@@ -152,7 +153,7 @@ class PretrainLoop:
         self.masks_per_clip = masks_per_clip
         self.at = Position()
         self.num_pending = 0
-        """Batches whose rollouts wait for the next policy update."""
+        """Batches since the last policy update was asked for."""
         self.flushed: Mapping[str, float] = {}
         """Metrics of the policy update that ended the last epoch, where one was left to do."""
         self.stopwatch = Stopwatch()
@@ -194,6 +195,10 @@ class PretrainLoop:
 
     def _batch(self, batch: Batch) -> dict[str, float]:
         lr = self.learner.lr
+        learning = self.client if self.policy_takes_part else None
+        if learning is not None and not self.num_pending:
+            with self.stopwatch("policy"), self.stopwatch("handover"):
+                learning.begin(self.at.step, self.learner.mae)
         stage = self.main if self.policy_takes_part else self.warmup
         with self.stopwatch("mae"):
             options = {"clips": self._repeated(batch.pixels)}
@@ -204,12 +209,14 @@ class PretrainLoop:
         with self.stopwatch("policy"):
             generator = stream(self.seed, "draw", self.at.step, self.rank, device=tokens.device)
             policy = knowing(stage.policy, motion)
-            selection = policy.act(tokens, stage.num_visible, generator=generator)
+            with autocast(tokens.device, self.config.precision):
+                selection = policy.act(tokens, stage.num_visible, generator=generator)
         with self.stopwatch("mae"):
             _, reward, _, _, info = stage.env.step(selection.visible_idx)
-        if self.policy_takes_part and self.client is not None:
-            with self.stopwatch("policy"):
-                self.client.push(self._rollout(tokens, selection, info["token_reward"]))
+        if learning is not None:
+            if self.config.source == "learner":
+                with self.stopwatch("policy"), self.stopwatch("handover"):
+                    learning.push(self._rollout(tokens, selection, info["token_reward"]))
             self.num_pending += 1
         return {
             "mae/loss": self.learner.loss,
@@ -239,7 +246,7 @@ class PretrainLoop:
 
     def _update_policy(self) -> dict[str, float]:
         assert self.client is not None  # only rollouts of a learning policy are pending
-        with self.stopwatch("policy"):
+        with self.stopwatch("policy"), self.stopwatch("wait"):
             update = self.client.update(self.num_pending)
         self.num_pending = 0
         return self._adopt(update)
@@ -250,7 +257,7 @@ class PretrainLoop:
         For points where state is saved or measured. Without staleness nothing is under way.
         """
         if self.client is not None:
-            with self.stopwatch("policy"):
+            with self.stopwatch("policy"), self.stopwatch("wait"):
                 update = self.client.drain()
             self.flushed = {**self.flushed, **self._adopt(update)}
 
@@ -262,4 +269,7 @@ class PretrainLoop:
         assert isinstance(policy, torch.nn.Module)  # only a learning policy has updates
         policy.load_state_dict(dict(update.weights))
         self.at.policy_version = update.version
-        return {f"policy/{name}": value for name, value in update.metrics.items()}
+        return {
+            name if "/" in name else f"policy/{name}": value
+            for name, value in update.metrics.items()
+        }

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Protocol, runtime_checkable
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from tats_ray.core.protocols import Algorithm
 from tats_ray.core.seeds import stream
 from tats_ray.core.types import Metrics, Rollout
+from tats_ray.learning.mae_learner import Precision, autocast
 from tats_ray.models.policy import SamplerPolicy
 
 
@@ -31,8 +32,16 @@ class PolicyLearner:
     order of (step, rank) first, so that it does not matter in which order they arrived.
     """
 
-    def __init__(self, policy: SamplerPolicy, algorithm: Algorithm, *, seed: int) -> None:
+    def __init__(
+        self,
+        policy: SamplerPolicy,
+        algorithm: Algorithm,
+        *,
+        seed: int,
+        precision: Precision = "float32",
+    ) -> None:
         self.policy = policy
+        self.precision: Precision = precision
         self.algorithm = algorithm
         self.seed = seed
         self.version = 0
@@ -45,19 +54,21 @@ class PolicyLearner:
                 one entry of the memory.
 
         Returns:
-            The algorithm's scalars, and `staleness`: how many updates ago the weights that drew
-            the oldest of the rollouts were made.
+            The algorithm's scalars; `staleness`: how many updates ago the weights that drew the
+            oldest of the rollouts were made; `mae_lag`: how many MAE steps those were old that
+            judged it.
         """
         ordered = sorted(rollouts, key=lambda r: (r.step, r.rank))
         entries = [
             Rollout.concatenate(list(group)) for _, group in groupby(ordered, lambda r: r.step)
         ]
-        metrics = self.algorithm.update(
-            entries, generator=stream(self.seed, "update", self.version)
-        )
+        generator = stream(self.seed, "update", self.version)
+        with autocast(entries[0].tokens.device, self.precision):
+            metrics = self.algorithm.update(entries, generator=generator)
         staleness = self.version - min(rollout.policy_version for rollout in rollouts)
         self.version += 1
-        return {**metrics, "staleness": staleness}
+        mae_lag = max(rollout.mae_lag for rollout in rollouts)
+        return {**metrics, "staleness": staleness, "mae_lag": mae_lag}
 
     def weights(self) -> dict[str, Tensor]:
         return self.policy.state_dict()
@@ -80,8 +91,18 @@ class PolicyLearner:
 class PolicyClient(Protocol):
     """How the loop reaches the policy learner, wherever that is."""
 
+    def current(self) -> Mapping[str, Tensor]:
+        """Weights of the policy to begin with."""
+
+    def begin(self, step: int, mae: nn.Module) -> None:
+        """A cycle begins: where workers make its rollouts, they may, judging with this MAE.
+
+        Args:
+            step: MAE steps that are done.
+        """
+
     def push(self, rollout: Rollout) -> None:
-        """Add one rank's rollout of one step to the memory."""
+        """Add one rank's rollout of one step to the memory, where the loop makes them."""
 
     def update(self, num_entries: int) -> PolicyUpdate | None:
         """Have all ranks' rollouts of the cycle learned from.
@@ -113,6 +134,12 @@ class LocalPolicyClient:
         self.max_staleness = max_staleness
         self.memory: list[Rollout] = []
         self._under_way: list[PolicyUpdate] = []
+
+    def current(self) -> Mapping[str, Tensor]:
+        return self.learner.weights()
+
+    def begin(self, step: int, mae: nn.Module) -> None:
+        """Nothing: the loop makes the rollouts."""
 
     def push(self, rollout: Rollout) -> None:
         self.memory.append(rollout)

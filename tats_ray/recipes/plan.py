@@ -76,13 +76,7 @@ class Plan:
             (
                 "actors",
                 f"{workers} MAE learner{'s' * (workers > 1)} on {placement.device} "
-                f"({placement.threads} threads each), "
-                + (
-                    f"policy learner on {placement.policy_device}, rollout buffer "
-                    f"{config.cluster.buffer_mb} MB, weight store, run log"
-                    if placement.learns_policy
-                    else "run log (this sampler does not learn)"
-                ),
+                f"({placement.threads} threads each), {self._policy_in_words()}",
             ),
         ]
 
@@ -102,6 +96,19 @@ class Plan:
         rows = f"{size} clips" if masks == 1 else f"{size} rows ({clips} clips x {masks} masks)"
         return f"{rows} x {workers} learner{'s' * (workers > 1)} = {self.global_batch}"
 
+    def _policy_in_words(self) -> str:
+        config, placement = self.config, self.placement
+        if not placement.learns_policy:
+            return "run log (this sampler does not learn)"
+        if config.cluster.policy_place == "learner":
+            return "policy learner inside it, run log"
+        makers = config.num_rollout_workers
+        return (
+            (f"{makers} rollout workers on {placement.rollout_device}, " if makers else "")
+            + f"policy learner on {placement.policy_device}, rollout buffer "
+            f"{config.cluster.buffer_mb} MB, weight store, run log"
+        )
+
     def _algorithm_in_words(self) -> str:
         if not self.placement.learns_policy:
             return f"none: sampler {self.config.sampler.name} does not learn"
@@ -120,8 +127,20 @@ def make_plan(config: RunConfig) -> Plan:
     grid = token_grid(config.data, config.model)
     visible = num_visible(config.sampler, grid)
     placement = plan_placement(config)
+    if config.num_rollout_workers and not placement.learns_policy:
+        raise UsageError(
+            f"loop.source workers makes rollouts that sampler.name {config.sampler.name} would not "
+            "learn from; use --loop.source learner, or a sampler that learns"
+        )
+    if config.num_rollout_workers and config.cluster.sharding == "fsdp":
+        raise UsageError(
+            "loop.source workers does not go with cluster.sharding fsdp: their copies of the "
+            "autoencoder are made by one learner alone; use --cluster.sharding ddp"
+        )
     rollout_bytes = 0
-    if placement.learns_policy:
+    if config.cluster.policy_place == "learner":
+        _check_shared_place(config)
+    elif placement.learns_policy:
         rollout_bytes = buffer_bytes(config, grid, placement.num_workers)
         _check_buffer(config, rollout_bytes)
     lists = read_lists(config.data)
@@ -160,8 +179,7 @@ def buffer_bytes(config: RunConfig, grid: TokenGrid, num_workers: int) -> int:
     value_bytes = 2 if config.loop.precision == "bfloat16" else 4
     visible = num_visible(config.sampler, grid)
     row = grid.num_tokens * (width * value_bytes + 4 + 4) + 8 * visible + 4
-    clips = math.ceil(config.loop.rollout_fraction * config.clips_per_step)
-    rows = clips * config.algorithm.masks_per_clip * num_workers
+    rows = config.clips_per_rollout * config.algorithm.masks_per_clip * num_workers
     updates = 1 + config.loop.max_staleness
     return row * rows * config.loop.mae_steps_per_update * updates
 
@@ -175,6 +193,16 @@ def _check_buffer(config: RunConfig, needed: int) -> None:
             f"{config.loop.mae_steps_per_update} MAE steps x {num_workers} learners x "
             f"{1 + config.loop.max_staleness} updates, {needed / 2**20:.0f} MB; "
             f"use --cluster.buffer_mb {math.ceil(needed / 2**20)} or lower loop.rollout_fraction"
+        )
+
+
+def _check_shared_place(config: RunConfig) -> None:
+    cluster = config.cluster
+    if cluster.num_workers > 1 or cluster.policy_gpus or config.num_rollout_workers:
+        raise UsageError(
+            "cluster.policy_place learner is for one MAE learner, which makes the rollouts itself: "
+            f"it does not go with cluster.num_workers {cluster.num_workers}, cluster.policy_gpus "
+            f"{cluster.policy_gpus:g} and loop.source {config.loop.source}; use actor"
         )
 
 

@@ -1,9 +1,9 @@
-"""Rollouts on their way from MAE learners to the policy learner."""
+"""Rollouts on their way from MAE learners or rollout workers to the policy learner."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tats_ray.core.errors import PeerFailedError, StaleError
@@ -30,6 +30,8 @@ class RolloutBuffer:
         self._shelf: dict[int, list[tuple[Mapping[str, Any], int]]] = {}
         """By cycle: a rank that is ahead must not take the place of one that is behind."""
         self._bytes = 0
+        self._peak_bytes = 0
+        """Since the last reading."""
         self._token = ""
         self._error: str | None = None
         self._changed = asyncio.Condition()
@@ -47,17 +49,9 @@ class RolloutBuffer:
 
         Waits while the shelf is full. One always fits, however large.
         """
-
-        def has_room() -> bool:
-            return not self._shelf or self._bytes + num_bytes <= self._max_bytes
-
         async with self._changed:
-            await self._until(
-                has_room, token, timeout_s, lambda: f"room for {num_bytes} bytes of rollouts"
-            )
-            self._shelf.setdefault(cycle, []).append((rollout, num_bytes))
-            self._bytes += num_bytes
-            self._changed.notify_all()
+            await self._room_for(num_bytes, token, timeout_s)
+            self._shelve(cycle, rollout, num_bytes)
 
     async def take(
         self, token: str, cycle: int, count: int, timeout_s: float
@@ -89,7 +83,28 @@ class RolloutBuffer:
     async def stats(self) -> dict[str, int]:
         return {"rollouts": sum(map(len, self._shelf.values())), "bytes": self._bytes}
 
-    async def _until(self, ready: Any, token: str, timeout_s: float, what: Any) -> None:
+    async def read(self) -> dict[str, float]:
+        """Metrics of the time since the last reading."""
+        peak, self._peak_bytes = self._peak_bytes, self._bytes
+        return {"buffer/bytes": peak}
+
+    async def _room_for(self, num_bytes: int, token: str, timeout_s: float) -> None:
+        await self._until(
+            lambda: not self._shelf or self._bytes + num_bytes <= self._max_bytes,
+            token,
+            timeout_s,
+            lambda: f"room for {num_bytes} bytes of rollouts",
+        )
+
+    def _shelve(self, cycle: int, rollout: Mapping[str, Any], num_bytes: int) -> None:
+        self._shelf.setdefault(cycle, []).append((rollout, num_bytes))
+        self._bytes += num_bytes
+        self._peak_bytes = max(self._peak_bytes, self._bytes)
+        self._changed.notify_all()
+
+    async def _until(
+        self, ready: Callable[[], bool], token: str, timeout_s: float, what: Callable[[], str]
+    ) -> None:
         def over() -> bool:
             return self._error is not None or token != self._token
 
@@ -97,6 +112,9 @@ class RolloutBuffer:
             await asyncio.wait_for(self._changed.wait_for(lambda: over() or ready()), timeout_s)
         except asyncio.TimeoutError:
             raise TimeoutError(f"waited {timeout_s:g} s for {what()}") from None
+        self._check(token)
+
+    def _check(self, token: str) -> None:
         if token != self._token:
             raise StaleError(replaced("rollout buffer", token, self._token))
         if self._error is not None:

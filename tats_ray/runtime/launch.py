@@ -30,9 +30,11 @@ from tats_ray.runtime.causes import TellFailures, rooms_of
 from tats_ray.runtime.fit import Fit, Outcome
 from tats_ray.runtime.mae_learner import Peers, train_loop
 from tats_ray.runtime.policy_learner import PolicyLearnerActor
-from tats_ray.runtime.preflight import check_cluster, in_words
+from tats_ray.runtime.preflight import check_cluster, in_words, wanted_cpus, wanted_gpus
+from tats_ray.runtime.rollout_worker import RolloutWorkers
 from tats_ray.runtime.run_log import RunLog
 from tats_ray.runtime.scratch import clear
+from tats_ray.runtime.tickets import TicketedBuffer
 from tats_ray.runtime.watch import Event, RunFailedError, Watch
 from tats_ray.runtime.weights import WeightStore
 
@@ -49,6 +51,7 @@ class Placement:
     num_workers: int
     device: str
     policy_device: str
+    rollout_device: str
     threads: int
     learns_policy: bool
 
@@ -62,17 +65,23 @@ def plan_placement(config: RunConfig) -> Placement:
     cluster = config.cluster
     is_private = not (cluster.address or os.environ.get("RAY_ADDRESS"))
     gpus = torch.cuda.device_count()
-    wants_gpus = cluster.num_workers * cluster.use_gpu + cluster.policy_gpus
+    wants_gpus = wanted_gpus(config)
     if is_private and wants_gpus > gpus:
         raise UsageError(
             f"cluster.use_gpu and cluster.policy_gpus ask for {wants_gpus:g} GPUs, this machine "
             f"has {gpus}; use --cluster.use_gpu false, fewer workers, or --cluster.address"
         )
     cores = _usable_cores()
-    wants_cpus = cluster.num_workers * cluster.cpus_per_worker
+    wants_cpus = wanted_cpus(config)
     if is_private and wants_cpus > cores:
         raise UsageError(
-            f"cluster.num_workers {cluster.num_workers} x cluster.cpus_per_worker "
+            f"cluster.num_workers {cluster.num_workers}"
+            + (
+                f" + cluster.rollout_workers {makers}"
+                if (makers := config.num_rollout_workers)
+                else ""
+            )
+            + f" x cluster.cpus_per_worker "
             f"{cluster.cpus_per_worker:g} asks for {wants_cpus:g} CPUs, this machine has {cores}; "
             "lower one of them, or join a cluster with --cluster.address"
         )
@@ -82,6 +91,7 @@ def plan_placement(config: RunConfig) -> Placement:
         num_workers=cluster.num_workers,
         device="cuda" if cluster.use_gpu else "cpu",
         policy_device="cuda" if cluster.policy_gpus else "cpu",
+        rollout_device="cuda" if cluster.rollout_gpus else "cpu",
         threads=cluster.threads or max(cores // cluster.num_workers, 1),
         learns_policy=isinstance(policy, SamplerPolicy),
     )
@@ -112,6 +122,14 @@ def run(
     with _cluster(config), _scratch(folder, run_id):
         check_cluster(config, folder, rollout_bytes=rollout_bytes)
         peers = _start_peers(config, placement)
+        workers = RolloutWorkers(
+            config,
+            device=placement.rollout_device,
+            threads=placement.threads,
+            buffer=peers.buffer,
+            store=peers.store,
+            log=peers.log,
+        )
         job = {
             "config": asdict(config),
             "run": str(folder.resolve()),
@@ -119,11 +137,12 @@ def run(
             "threads": placement.threads,
             "peers": peers,
         }
-        with _ended(peers):
+        with _ended(peers), workers:
             watch = Watch(peers.log, config, on_event, lambda: in_words(config, _living_nodes()))
             fit = Fit(lambda: _trainer(config, folder, job), config, peers)
             with _stop_requests(watch, on_event):
                 while not fit.done.is_set():
+                    workers.watch(on_event)
                     watch.poll()
                     on_tick()
             watch.poll()
@@ -215,10 +234,21 @@ def _start_peers(config: RunConfig, placement: Placement) -> Peers:
     # Beside the driver: a node that is lost takes it only where it takes the driver, too.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     log = ray.remote(RunLog).options(**light, scheduling_strategy=here).remote()
-    if not placement.learns_policy:
+    if not placement.learns_policy or config.cluster.policy_place == "learner":
         return Peers(buffer=None, store=None, policy_learner=None, log=log)
     max_bytes = config.cluster.buffer_mb * 2**20
-    buffer = ray.remote(RolloutBuffer).options(**light).remote(max_bytes=max_bytes)
+    if config.num_rollout_workers:
+        buffer = (
+            ray.remote(TicketedBuffer)
+            .options(**light)
+            .remote(
+                max_bytes=max_bytes,
+                per_update=config.rollouts_per_update,
+                max_staleness=config.loop.max_staleness,
+            )
+        )
+    else:
+        buffer = ray.remote(RolloutBuffer).options(**light).remote(max_bytes=max_bytes)
     store = ray.remote(WeightStore).options(**light).remote(num_kept=config.loop.max_staleness + 1)
     # In the synchronous recipe it works while the MAE learners wait: it reserves no CPU.
     learner = (

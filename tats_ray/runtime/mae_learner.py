@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import ray
 import ray.train
 import torch
@@ -27,13 +26,16 @@ from tats_ray.learning.build import Batches, evaluator, read_lists
 from tats_ray.learning.evaluation import collapse_signs
 from tats_ray.learning.loop import Batch, Halt, Position, PretrainLoop, Stage
 from tats_ray.learning.mae_learner import MAELearner, optimizer_steps
+from tats_ray.learning.policy_learner import LocalPolicyClient, PolicyClient, PolicyLearner
 from tats_ray.learning.sharding import shard
 from tats_ray.models.policy import FixedPolicy, SamplerPolicy
 from tats_ray.models.zoo import build_mae, build_policy, num_visible, token_grid
 from tats_ray.runtime.calls import call_restarting
 from tats_ray.runtime.policy_learner import GRACE_S, RayPolicyClient
+from tats_ray.runtime.rollout_worker import make_env
 from tats_ray.runtime.scratch import temporary_files_of
 from tats_ray.runtime.transfer import to_arrays
+from tats_ray.runtime.worker_client import WorkerFedClient
 
 
 @dataclass(frozen=True)
@@ -182,12 +184,14 @@ class _Rank:
 
     def _join(
         self, found: checkpoints.Checkpoint | None, position: Position
-    ) -> RayPolicyClient | None:
+    ) -> PolicyClient | None:
         peers, timeout_s = self.peers, self.timeout_s
         token: str = broadcast_from_rank_zero(uuid.uuid4().hex)
         self._token = token
         if self.rank == 0:
             call_restarting(peers.log.reset, token, timeout_s=timeout_s)
+        if self.config.cluster.policy_place == "learner":
+            return self._own_policy_learner(found)
         if peers.policy_learner is None:
             return None
         if self.rank == 0:
@@ -199,24 +203,48 @@ class _Rank:
                 peers.policy_learner.reset, token, state, timeout_s=timeout_s, **handles
             )
         broadcast_from_rank_zero("ready")
-        return RayPolicyClient(
-            token=token,
-            buffer=peers.buffer,
-            store=peers.store,
-            learner=peers.policy_learner,
-            rank=self.rank,
-            world_size=self.world_size,
-            version=position.policy_version,
-            max_staleness=self.config.loop.max_staleness,
-            timeout_s=timeout_s,
+        parts = {
+            "token": token,
+            "buffer": peers.buffer,
+            "store": peers.store,
+            "learner": peers.policy_learner,
+            "rank": self.rank,
+            "world_size": self.world_size,
+            "version": position.policy_version,
+            "max_staleness": self.config.loop.max_staleness,
+            "timeout_s": timeout_s,
+        }
+        if self.config.loop.source == "workers":
+            return WorkerFedClient(
+                per_update=self.config.rollouts_per_update,
+                publish_every=self.config.loop.publish_every,
+                **parts,
+            )
+        return RayPolicyClient(**parts)
+
+    def _own_policy_learner(self, found: checkpoints.Checkpoint | None) -> PolicyClient | None:
+        """Beside the MAE, on its device: rollouts are handed over as the tensors they are."""
+        config = self.config
+        policy = build_policy(config.sampler, config.model, self.grid, seed=config.seed)
+        if not isinstance(policy, SamplerPolicy):
+            return None
+        policy.to(self.device)
+        learner = PolicyLearner(
+            policy,
+            config.algorithm.build(policy),
+            seed=config.seed,
+            precision=config.loop.precision,
         )
+        if found is not None and found.policy:
+            learner.load_state_dict(found.policy)
+        return LocalPolicyClient(learner, max_staleness=config.loop.max_staleness)
 
     def _loop(self, position: Position) -> PretrainLoop:
         config = self.config
         policy = build_policy(config.sampler, config.model, self.grid, seed=config.seed)
         if self.client is not None:
             assert isinstance(policy, SamplerPolicy)
-            policy.load_state_dict(dict(self.client.fetch(position.policy_version, {}).weights))
+            policy.load_state_dict(dict(self.client.current()))
             policy.to(self.device)
         main = self._stage(policy, num_visible(config.sampler, self.grid))
         loop = PretrainLoop(
@@ -244,16 +272,7 @@ class _Rank:
         return self._stage(FixedPolicy(self.grid, kind), count)
 
     def _stage(self, policy: SamplerPolicy | FixedPolicy, count: int) -> Stage:
-        env: Any = gymnasium.make_vec(
-            self.config.env.id,
-            num_envs=self.config.optim.batch_size,
-            scorer=self.learner,
-            grid=self.grid,
-            width=self.learner.mae.width,
-            num_visible=count,
-            reward=self.config.reward,
-            arrays="torch",
-        )
+        env = make_env(self.config, self.learner, self.config.optim.batch_size, count)
         return Stage(policy, env, count)
 
     def tell(self, kind: str, **event: Any) -> None:
@@ -276,6 +295,13 @@ class _Rank:
         """
         told, self._told = self._told, []
         ray.get(told, timeout=self.timeout_s)
+
+    def read_buffer(self) -> dict[str, float]:
+        """Metrics of the buffer, on rank 0."""
+        if self.rank != 0 or self.peers.buffer is None:
+            return {}
+        read: dict[str, float] = ray.get(self.peers.buffer.read.remote(), timeout=self.timeout_s)
+        return read
 
     def save(self, loop: PretrainLoop, validation_error: float | None = None) -> Path | None:
         """Write a checkpoint, on rank 0; the memory must be empty."""
@@ -383,6 +409,7 @@ class _Hooks:
         means["data/clips_per_s"] = shown / seconds
         means["data/replaced"] = replaced
         self._sums, self._counts, self._shown, self._replaced = {}, {}, 0, 0
+        means |= self.rank.read_buffer()
         self._send(loop, means)
         self._check_clips(loop, replaced, shown)
         self.rank.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,6 +40,7 @@ class PolicyLearnerActor:
         self._device = torch.device(device)
         self._token = ""
         self._learner = self._fresh()
+        self._idle_since = time.monotonic()
 
     def _fresh(self) -> PolicyLearner:
         config = self._config
@@ -46,7 +48,12 @@ class PolicyLearnerActor:
         policy = build_policy(config.sampler, config.model, grid, seed=config.seed)
         assert isinstance(policy, SamplerPolicy)  # launch starts this actor for learned ones only
         policy.to(self._device)
-        return PolicyLearner(policy, config.algorithm.build(policy), seed=config.seed)
+        return PolicyLearner(
+            policy,
+            config.algorithm.build(policy),
+            seed=config.seed,
+            precision=config.loop.precision,
+        )
 
     def reset(
         self, token: str, state: Mapping[str, Any] | None, *, buffer: Any, store: Any
@@ -62,6 +69,7 @@ class PolicyLearnerActor:
         if state is not None:
             self._learner.load_state_dict(to_tensors(state))
         self._publish()
+        self._idle_since = time.monotonic()
 
     def update(self, token: str, version: int, num_rollouts: int, timeout_s: float) -> Any:
         """Learn from the next `num_rollouts`, publish, and return scalars.
@@ -77,6 +85,7 @@ class PolicyLearnerActor:
         try:
             reply = self._buffer.take.remote(token, version, num_rollouts, timeout_s)
             arrived = ray.get(reply, timeout=timeout_s + GRACE_S)
+            waited = time.monotonic() - self._idle_since
             rollouts = [Rollout.from_arrays(arrays).to(self._device) for arrays in arrived]
             metrics = self._learner.update(rollouts)
             self._publish()
@@ -86,7 +95,10 @@ class PolicyLearnerActor:
             # Nobody waits for the word to arrive: the store may be what has died.
             self._store.close.remote(token, f"policy learner: {cause}")
             raise
-        return dict(metrics)
+        now = time.monotonic()
+        share = waited / max(now - self._idle_since, 1e-9)
+        self._idle_since = now
+        return {**metrics, "wait/policy": share}
 
     def state(self, token: str) -> dict[str, Any]:
         """All that a checkpoint needs.
@@ -143,6 +155,12 @@ class RayPolicyClient:
         self._timeout_s = timeout_s
         self._pushes: list[Any] = []
 
+    def current(self) -> Mapping[str, torch.Tensor]:
+        return self._fetch(self._version, {}).weights
+
+    def begin(self, step: int, mae: torch.nn.Module) -> None:
+        """Nothing: the loop makes the rollouts."""
+
     def push(self, rollout: Rollout) -> None:
         arrays = rollout.to_arrays()
         self._pushes.append(
@@ -156,10 +174,16 @@ class RayPolicyClient:
         ray.get(self._pushes, timeout=self._timeout_s + GRACE_S)
         self._pushes = []
         if self._rank == 0:
-            count = num_entries * self._world_size
-            self._requests.append(
-                self._learner.update.remote(self._token, self._requested, count, self._timeout_s)
-            )
+            self._request(num_entries * self._world_size)
+        return self._next()
+
+    def _request(self, num_rollouts: int) -> None:
+        """Have the policy learner make the next version as soon as it has the rollouts."""
+        self._requests.append(
+            self._learner.update.remote(self._token, self._requested, num_rollouts, self._timeout_s)
+        )
+
+    def _next(self) -> PolicyUpdate | None:
         self._requested += 1
         return self._advance(self._requested - self._max_staleness)
 
@@ -174,9 +198,9 @@ class RayPolicyClient:
             self._requests[version - self._version :],
         )
         metrics = ray.get(done, timeout=self._timeout_s + GRACE_S)
-        return self.fetch(version, metrics[-1] if metrics else {})
+        return self._fetch(version, metrics[-1] if metrics else {})
 
-    def fetch(self, version: int, metrics: Mapping[str, float]) -> PolicyUpdate:
+    def _fetch(self, version: int, metrics: Mapping[str, float]) -> PolicyUpdate:
         """Wait for the weights of a version."""
         reply = self._store.fetch.remote(self._token, POLICY, version, self._timeout_s)
         self._version, (weights,) = ray.get(reply, timeout=self._timeout_s + GRACE_S)

@@ -49,14 +49,21 @@ def check_cluster(config: RunConfig, folder: Path, *, rollout_bytes: int = 0) ->
         check_nodes(nodes, folder)
 
 
+def wanted_cpus(config: RunConfig) -> float:
+    cluster = config.cluster
+    return (cluster.num_workers + config.num_rollout_workers) * cluster.cpus_per_worker
+
+
+def wanted_gpus(config: RunConfig) -> float:
+    cluster = config.cluster
+    own = cluster.num_workers * cluster.use_gpu + cluster.policy_gpus
+    return own + config.num_rollout_workers * cluster.rollout_gpus
+
+
 def in_words(config: RunConfig, nodes: Sequence[Resources]) -> str:
     """What a run needs, and what the cluster has."""
-    cluster = config.cluster
     has = {kind: sum(node.get(kind, 0.0) for node in nodes) for kind in ("GPU", "CPU")}
-    needs = {
-        "GPU": cluster.num_workers * cluster.use_gpu + cluster.policy_gpus,
-        "CPU": cluster.num_workers * cluster.cpus_per_worker,
-    }
+    needs = {"GPU": wanted_gpus(config), "CPU": wanted_cpus(config)}
     return (
         f"the run needs {_listed(needs)}, the cluster has {_listed(has)} on {len(nodes)} "
         f"node{'s' * (len(nodes) != 1)}"
@@ -88,6 +95,12 @@ def check_resources(
         raise UsageError(
             f"{words}: does not fit, because {each} on one node for each learner leaves room for "
             f"{places} of {cluster.num_workers}; {way_out}"
+        )
+    total = sum(node.get("CPU", 0.0) for node in nodes)
+    if wanted_cpus(config) > total:
+        raise UsageError(
+            f"{words}: does not fit, because {config.num_rollout_workers} rollout workers come on "
+            "top of the learners; lower cluster.rollout_workers or cluster.cpus_per_worker"
         )
     if cluster.policy_gpus > spare:
         raise UsageError(

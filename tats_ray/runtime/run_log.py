@@ -64,10 +64,11 @@ class RunLog:
 
     async def failed(self, cause: str, time: float) -> None:
         """Why the learners are about to be restarted; from Ray Train's controller."""
-        async with self._changed:
-            self._keep_reached()
-            self._events.append({"kind": "failure", "text": cause, "time": time})
-            self._changed.notify_all()
+        await self._append({"kind": "failure", "text": cause, "time": time})
+
+    async def remark(self, text: str, time: float) -> None:
+        """A line for people, from a room that outlives incarnations of the run."""
+        await self._append({"kind": "note", "text": text, "time": time})
 
     async def settle(self, token: str, timeout_s: float) -> None:
         """Wait until the driver has all events that were added before.
@@ -127,6 +128,12 @@ class RunLog:
 
     async def fatal(self) -> str | None:
         return self._fatal
+
+    async def _append(self, event: dict[str, Any]) -> None:
+        async with self._changed:
+            self._keep_reached()
+            self._events.append(event)
+            self._changed.notify_all()
 
     def _keep_reached(self) -> None:
         """Before what comes next, so that the driver hears in order."""

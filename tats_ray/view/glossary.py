@@ -32,6 +32,8 @@ GLOSSARY: Mapping[str, str] = {
     "policy/value": "What the value network expected of them.",
     "policy/staleness": "How many updates ago the weights were made that drew an update's oldest "
     "rollout. Never over loop.max_staleness.",
+    "policy/mae_lag": "How many MAE steps old the weights were that judged an update's oldest "
+    "rollout: 0 where the MAE learners make the rollouts.",
     "eval/error": "Reconstruction error of the validation clips under one fixed set of uniformly "
     "random masks: the number to compare runs by, whatever their sampler.",
     "eval/own_error": "The same clips under the sampler's own masks. A sampler that hides the "
@@ -49,6 +51,13 @@ GLOSSARY: Mapping[str, str] = {
     "time/data": "Share of the time spent waiting for clips.",
     "time/mae": "Share of the time spent in the autoencoder.",
     "time/policy": "Share of the time spent drawing, and waiting for the sampler's update.",
+    "time/wait": "The part of `time/policy` in which the MAE learner waited for the sampler's "
+    "weights: what overlapping can save.",
+    "time/handover": "The part of `time/policy` that handing over took: packing and pushing "
+    "rollouts, or publishing the MAE for rollout workers.",
+    "wait/policy": "Share of its time that the policy learner waited for rollouts.",
+    "wait/workers": "Share of their time that rollout workers waited for leave to begin one.",
+    "buffer/bytes": "The most that waiting rollouts held since the last record.",
     "data/clips_per_s": "Clips trained on per second, all learners together.",
     "data/replaced": "Clips that could not be read and were replaced, since the last record.",
 }

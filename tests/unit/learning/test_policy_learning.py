@@ -55,7 +55,7 @@ def test_rollouts_are_put_in_order_and_ranks_of_one_step_form_one_entry(
     recorder = Recorder()
     learner = PolicyLearner(policy, recorder, seed=7)
     shuffled = [play(policy, s, r) for s, r in ((4, 1), (3, 0), (5, 0), (4, 0), (3, 1), (5, 1))]
-    assert learner.update(shuffled) == {"loss": 1.5, "staleness": 0}
+    assert learner.update(shuffled) == {"loss": 1.5, "staleness": 0, "mae_lag": 0}
     assert recorder.calls[0][0] == [(3, 0, 4), (4, 0, 4), (5, 0, 4)]
 
 
@@ -96,7 +96,10 @@ def test_local_client_hands_over_its_memory_once_and_returns_the_new_version(
     client.push(play(policy, 1))
     update = client.update(2)
     assert update is not None
-    assert (update.version, dict(update.metrics)) == (1, {"loss": 1.5, "staleness": 0})
+    assert (update.version, dict(update.metrics)) == (
+        1,
+        {"loss": 1.5, "staleness": 0, "mae_lag": 0},
+    )
     assert update.weights.keys() == policy.state_dict().keys()
     client.push(play(policy, 2))
     client.update(1)

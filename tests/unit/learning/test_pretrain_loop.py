@@ -301,17 +301,19 @@ def test_sampler_that_does_not_learn_needs_no_client(small_run: Any) -> None:
     assert run.learner.step == 4
 
 
-def test_stopwatch_shares_add_up_to_at_most_one_and_start_anew_after_a_reading() -> None:
-    stopwatch = Stopwatch()
-    for room in ("mae", "policy", "mae"):
+def test_stopwatch_shares_are_of_the_time_since_the_last_reading(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    stopwatch = Stopwatch(started=100.0)
+    for room, seconds in (("mae", 2.0), ("policy", 1.0), ("mae", 3.0)):
         with stopwatch(room):
-            sum(range(20_000))
-    seconds, shares = stopwatch.read()
-    assert set(shares) == {"mae", "policy"}
-    assert 0 < sum(shares.values()) <= 1
-    assert shares["mae"] > shares["policy"]
-    assert seconds > 0
-    assert stopwatch.read()[1] == {}
+            now[0] += seconds
+    now[0] += 4.0
+    assert stopwatch.read() == (10.0, {"mae": 0.5, "policy": 0.1})
+    now[0] += 1.0
+    assert stopwatch.read() == (1.0, {})
 
 
 @pytest.mark.parametrize("staleness", [0, 1, 3])
@@ -331,3 +333,27 @@ def test_masks_are_drawn_by_the_policy_of_exactly_that_many_updates_ago(
     assert run.loop.at.policy_version == 6
     for name, value in run.policy_learner.weights().items():
         assert torch.equal(run.acting.state_dict()[name], value)
+
+
+def test_half_precision_rollouts_are_half_as_large_and_train_the_float32_policy(
+    small_run: Any,
+) -> None:
+    sizes, weights = {}, {}
+    for precision in ("float32", "bfloat16"):
+        run = small_run(loop=LoopConfig(epochs=1, mae_only_epochs=0, precision=precision))
+        before, push = run.weights(), run.client.push
+        seen: list[Rollout] = []
+        run.client.push = lambda rollout, seen=seen, push=push: (
+            seen.append(rollout),
+            push(rollout),
+        )
+        run.loop.run()
+        sizes[precision] = seen[0].tokens.nbytes
+        assert seen[0].log_prob.dtype == seen[0].value.dtype == torch.float32
+        weights[precision] = run.weights()
+        assert any(
+            not torch.equal(weights[precision][n], before[n]) for n in before if "policy" in n
+        )
+        assert all(w.dtype == torch.float32 for w in weights[precision].values())
+    assert sizes["bfloat16"] * 2 == sizes["float32"]
+    assert any(not torch.equal(weights["bfloat16"][n], w) for n, w in weights["float32"].items())

@@ -87,3 +87,21 @@ def test_reward_that_visible_tokens_cannot_earn_is_refused(
 def test_batch_that_holds_no_whole_groups_is_refused_with_one_that_does(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"8 is not a multiple of the 3 .*--optim\.batch_size 9"):
         plan(tmp_path, algorithm={"name": "rloo", "group_size": 3})
+
+
+def test_plan_counts_rollout_workers_and_refuses_what_they_do_not_go_with(tmp_path: Path) -> None:
+    workers = {"source": "workers", "max_staleness": 1}
+    made = plan(
+        tmp_path,
+        loop=workers,
+        cluster={"rollout_workers": 3, "cpus_per_worker": 0.25, "threads": 1},
+    )
+    assert "3 rollout workers on cpu, policy learner on cpu" in words(made, "actors")
+    with pytest.raises(UsageError, match="rollout_workers 9999 x .* asks for 10000 CPUs"):
+        plan(tmp_path, loop=workers, cluster={"rollout_workers": 9999})
+    with pytest.raises(UsageError, match="sampler.name tube would not learn from"):
+        plan(tmp_path, loop=workers, sampler={"name": "tube"}, cluster={"cpus_per_worker": 0.5})
+    with pytest.raises(UsageError, match="policy_place learner is for one MAE learner"):
+        plan(tmp_path, loop=workers, cluster={"policy_place": "learner", "cpus_per_worker": 0.5})
+    inside = plan(tmp_path, cluster={"policy_place": "learner", "buffer_mb": 1})
+    assert "policy learner inside it" in words(inside, "actors")

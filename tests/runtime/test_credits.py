@@ -1,0 +1,207 @@
+"""Tickets under every order of events: no rollout too stale, none lost, none twice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tats_ray.runtime.credits import Credits, Ticket
+from tats_ray.runtime.tickets import TicketedBuffer
+from tats_ray.runtime.weights import WeightStore
+
+CYCLES = 5
+
+
+class Rooms:
+    """MAE learner, policy learner and workers around the ledger, one small move at a time."""
+
+    def __init__(self, per_update: int, staleness: int, num_workers: int) -> None:
+        self.per_update, self.staleness = per_update, staleness
+        self.ledger = Credits(per_update=per_update, max_staleness=staleness)
+        self.opened = self.version = 0
+        self.held: dict[int, list[Ticket]] = {worker: [] for worker in range(num_workers)}
+        """What workers work on; a worker that died goes on to work, unknown to the ledger."""
+        self.arrived: dict[int, list[Ticket]] = {cycle: [] for cycle in range(CYCLES)}
+        self.learned: list[list[Ticket]] = []
+
+    def moves(self) -> list[Callable[[], None]]:
+        """All that can happen next, but for deaths."""
+        found: list[Callable[[], None]] = []
+        if self.opened < CYCLES and self.version >= self.opened - self.staleness:
+            found.append(self.open)
+        if self.ledger.free:
+            found += [lambda w=worker: self.acquire(w) for worker in self.held]
+        found += [lambda w=worker: self.put(w) for worker, held in self.held.items() if held]
+        if len(self.arrived.get(self.version, [])) == self.per_update:
+            found.append(self.learn)
+        return found
+
+    def open(self) -> None:
+        drawn_by = max(0, self.opened - self.staleness)
+        self.ledger.open(self.opened, step=self.opened, policy_version=drawn_by, mae_step=0)
+        self.opened += 1
+
+    def acquire(self, worker: int) -> None:
+        ticket = self.ledger.acquire(worker)
+        if ticket is not None:
+            assert ticket.policy_version <= self.version  # its weights are out
+            self.held[worker].append(ticket)
+
+    def put(self, worker: int) -> None:
+        ticket = self.held[worker].pop(0)
+        if self.ledger.finish(ticket):
+            self.arrived[ticket.cycle].append(ticket)
+        waiting = sum(len(tickets) for tickets in self.arrived.values())
+        assert waiting <= self.per_update * (self.staleness + 1)
+
+    def learn(self) -> None:
+        self.learned.append(self.arrived.pop(self.version))
+        self.ledger.close(self.version)
+        self.version += 1
+
+
+@given(
+    per_update=st.integers(1, 4),
+    staleness=st.integers(0, 3),
+    num_workers=st.integers(1, 3),
+    choices=st.lists(st.integers(0, 99), max_size=300),
+)
+def test_no_ticket_is_staler_than_the_bound_lost_or_used_twice_in_any_order(
+    per_update: int, staleness: int, num_workers: int, choices: list[int]
+) -> None:
+    rooms = Rooms(per_update, staleness, num_workers)
+    for choice in choices:
+        if choice % 10 == 0:  # a worker dies: its ticket is free, and what it sent still arrives
+            rooms.ledger.forfeit(choice % num_workers)
+        elif moves := rooms.moves():
+            moves[choice % len(moves)]()
+    while len(rooms.learned) < CYCLES:
+        moves = rooms.moves()
+        assert moves, "all rooms wait for each other"
+        moves[-1]()
+    for cycle, tickets in enumerate(rooms.learned):
+        assert sorted(t.index for t in tickets) == list(range(per_update))
+        assert all(t.cycle == cycle for t in tickets)
+        # Exactly so: which weights draw does not depend on who was sooner.
+        assert {t.policy_version for t in tickets} == {max(0, cycle - staleness)}
+
+
+def test_ledger_refuses_a_policy_that_is_too_old_or_not_made_yet() -> None:
+    for drawn_by in (2, 6):
+        ledger = Credits(per_update=1, max_staleness=2)
+        with pytest.raises(
+            ValueError, match=f"cycle 5 cannot be drawn by policy version {drawn_by}"
+        ):
+            ledger.open(5, step=0, policy_version=drawn_by, mae_step=0)
+
+
+def test_ledger_refuses_more_cycles_than_may_be_under_way_and_gaps_between_them() -> None:
+    ledger = Credits(per_update=1, max_staleness=1)
+    ledger.open(3, step=0, policy_version=3, mae_step=0)
+    with pytest.raises(ValueError, match="cycle 5 cannot be opened, 4 is next"):
+        ledger.open(5, step=0, policy_version=4, mae_step=0)
+    ledger.open(4, step=1, policy_version=3, mae_step=1)
+    with pytest.raises(ValueError, match=r"cycle 5 cannot be opened, \[3, 4\] still are"):
+        ledger.open(5, step=2, policy_version=4, mae_step=2)
+    ledger.close(3)
+    ledger.open(5, step=2, policy_version=4, mae_step=2)
+
+
+async def play(
+    per_update: int, staleness: int, num_workers: int, pauses: list[int]
+) -> tuple[list[int], list[int]]:
+    """The actors themselves, without Ray; staleness of each update, and bytes at each take."""
+    buffer = TicketedBuffer(
+        max_bytes=per_update * (staleness + 1), per_update=per_update, max_staleness=staleness
+    )
+    store = WeightStore(num_kept=staleness + 1)
+    turns = iter(pauses * 200)
+
+    async def pause() -> None:
+        for _ in range(next(turns)):
+            await asyncio.sleep(0)
+
+    async def worker(index: int) -> None:
+        while True:
+            granted = await buffer.acquire(index, 60)
+            assert granted is not None
+            token, ticket = granted
+            for name, version in (("policy", ticket.policy_version), ("mae", ticket.mae_step)):
+                found, _ = await store.fetch(token, name, version, 60)
+                assert found == version  # the store still has what a late worker needs
+            await pause()
+            await buffer.put(token, ticket, {"policy_version": ticket.policy_version}, 1, 60)
+
+    async def mae_learner() -> None:
+        version = 0
+        for cycle in range(CYCLES):
+            await store.publish("run", "mae", cycle * 10, [cycle])
+            await buffer.open(
+                "run", cycle, step=cycle * 10, policy_version=version, mae_step=cycle * 10
+            )
+            await pause()
+            version, _ = await store.fetch("run", "policy", max(version, cycle + 1 - staleness), 60)
+
+    stale, held = [], []
+
+    async def policy_learner() -> None:
+        for version in range(CYCLES):
+            rollouts = await buffer.take("run", version, per_update, 60)
+            stale.append(version - min(r["policy_version"] for r in rollouts))
+            held.append(int((await buffer.read())["buffer/bytes"]))
+            await pause()
+            await store.publish("run", "policy", version + 1, [version + 1])
+
+    await buffer.reset("run")
+    await store.reset("run")
+    await store.publish("run", "policy", 0, [0])
+    workers = [asyncio.create_task(worker(index)) for index in range(num_workers)]
+    await asyncio.gather(mae_learner(), policy_learner())
+    for task in workers:
+        task.cancel()
+    ended = await asyncio.gather(*workers, return_exceptions=True)
+    assert all(isinstance(error, asyncio.CancelledError) for error in ended)
+    return stale, held
+
+
+@given(
+    per_update=st.integers(1, 3),
+    staleness=st.integers(0, 2),
+    num_workers=st.integers(1, 4),
+    pauses=st.lists(st.integers(0, 12), min_size=20, max_size=20),
+)
+def test_actors_keep_the_bound_and_the_memory_whoever_is_slow(
+    per_update: int, staleness: int, num_workers: int, pauses: list[int]
+) -> None:
+    stale, held = asyncio.run(play(per_update, staleness, num_workers, pauses))
+    assert stale == [min(cycle, staleness) for cycle in range(CYCLES)]
+    assert max(held) <= per_update * (staleness + 1)
+
+
+def test_worker_that_asks_again_gives_up_what_it_held_and_others_are_not_kept_waiting() -> None:
+    async def story() -> list[tuple[int, int]]:
+        buffer = TicketedBuffer(max_bytes=9, per_update=2, max_staleness=0)
+        await buffer.reset("run")
+        assert await buffer.acquire(0, 0.01) is None  # nothing to do is no fault
+        await buffer.open("run", 0, step=0, policy_version=0, mae_step=0)
+        first, second = [await buffer.acquire(worker, 60) for worker in (0, 1)]
+        again = await buffer.acquire(0, 60)  # worker 0 died, and was started anew
+        assert first == again
+        waiting = asyncio.create_task(buffer.acquire(2, 60))
+        await asyncio.sleep(0)
+        await buffer.forfeit(1)
+        third = await waiting
+        assert third == second
+        for granted in (again, third, second):  # worker 1's own arrives after all
+            assert granted is not None
+            await buffer.put(*granted, {"index": granted[1].index}, 1, 60)
+        taken = await buffer.take("run", 0, 2, 60)
+        share = (await buffer.read())["wait/workers"]
+        assert 0 <= share <= 1
+        return [(len(taken), int(r["index"])) for r in taken]
+
+    assert asyncio.run(story()) == [(2, 0), (2, 1)]
