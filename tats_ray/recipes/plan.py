@@ -74,7 +74,7 @@ class Plan:
             (
                 "actors",
                 f"{workers} MAE learner{'s' * (workers > 1)} on {placement.device} "
-                f"({placement.threads} threads each), "
+                f"({placement.threads or 'as many as their node has'} threads each), "
                 + (
                     f"policy learner on {placement.policy_device}, rollout buffer "
                     f"{config.cluster.buffer_mb} MB, weight store, run log"

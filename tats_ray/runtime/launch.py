@@ -22,6 +22,7 @@ from tats_ray.core.errors import TatsError, UsageError
 from tats_ray.models.policy import SamplerPolicy
 from tats_ray.models.zoo import build_policy, token_grid
 from tats_ray.runtime.buffer import RolloutBuffer
+from tats_ray.runtime.capacity import ensure_room, on_this_node, threads_of, usable_cores
 from tats_ray.runtime.mae_learner import Peers, train_loop
 from tats_ray.runtime.policy_learner import PolicyLearnerActor
 from tats_ray.runtime.run_log import RunLog
@@ -53,6 +54,7 @@ class Placement:
     device: str
     policy_device: str
     threads: int
+    """Per MAE learner; 0 divides the cores of each node among the learners on it."""
     learns_policy: bool
 
 
@@ -71,7 +73,7 @@ def plan_placement(config: RunConfig) -> Placement:
             f"cluster.use_gpu and cluster.policy_gpus ask for {wants_gpus:g} GPUs, this machine "
             f"has {gpus}; use --cluster.use_gpu false, fewer workers, or --cluster.address"
         )
-    cores = _usable_cores()
+    cores = usable_cores()
     wants_cpus = cluster.num_workers * cluster.cpus_per_worker
     if is_private and wants_cpus > cores:
         raise UsageError(
@@ -85,7 +87,8 @@ def plan_placement(config: RunConfig) -> Placement:
         num_workers=cluster.num_workers,
         device="cuda" if cluster.use_gpu else "cpu",
         policy_device="cuda" if cluster.policy_gpus else "cpu",
-        threads=cluster.threads or max(cores // cluster.num_workers, 1),
+        # The cores of this machine say nothing about a cluster's.
+        threads=threads_of(cluster.threads, cluster.num_workers) if is_private else cluster.threads,
         learns_policy=isinstance(policy, SamplerPolicy),
     )
 
@@ -110,7 +113,7 @@ def run(
         RunFailedError: naming the first cause; the last checkpoint is intact.
     """
     with _cluster(config):
-        _check_resources(config)
+        ensure_room(config.cluster, lambda text: on_event(_note(text)))
         peers = _start_peers(config, placement)
         job = {
             "config": asdict(config),
@@ -126,10 +129,6 @@ def run(
         _pass_on(peers.log, on_event)
         # What a learner called fatal is the cause; other ranks only saw it hang up.
         return fit.outcome(ray.get(peers.log.fatal.remote(), timeout=60))
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cluster_settings() -> None:
@@ -157,7 +156,7 @@ def _cluster(config: RunConfig) -> Iterator[None]:
         return
     address = config.cluster.address or os.environ.get("RAY_ADDRESS") or "local"
     # A private cluster may be told of fewer cores than the machine has, but not of none.
-    private = {"num_cpus": _usable_cores()} if address == "local" else {}
+    private = {"num_cpus": usable_cores()} if address == "local" else {}
     ray.init(
         address=address,
         log_to_driver=False,
@@ -172,28 +171,16 @@ def _cluster(config: RunConfig) -> Iterator[None]:
         ray.shutdown()
 
 
-def _check_resources(config: RunConfig) -> None:
-    have = ray.cluster_resources()
-    cluster = config.cluster
-    needs = {
-        "CPU": cluster.num_workers * cluster.cpus_per_worker,
-        "GPU": cluster.num_workers * cluster.use_gpu + cluster.policy_gpus,
-    }
-    for kind, amount in needs.items():
-        if amount > have.get(kind, 0.0):
-            raise UsageError(
-                f"the run needs {amount:g} {kind}, the cluster has {have.get(kind, 0.0):g}; "
-                "lower cluster.num_workers, cluster.cpus_per_worker or cluster.policy_gpus"
-            )
-
-
 def _start_peers(config: RunConfig, placement: Placement) -> Peers:
     """Start the side actors. This driver owns them: they outlive a restart of the learners.
 
     One that dies is started anew, empty. The call that met its death fails, so the learners are
     restarted too, and bring all of them back to the last checkpoint. Nothing is retried alone.
     """
-    log = ray.remote(RunLog).options(num_cpus=0, max_restarts=0).remote()
+    log = ray.remote(RunLog).options(
+        num_cpus=0, max_restarts=0, scheduling_strategy=on_this_node()
+    )
+    log = log.remote()
     if not placement.learns_policy:
         return Peers(buffer=None, store=None, policy_learner=None, log=log)
     light = {"num_cpus": 0, "max_restarts": config.cluster.max_failures, "max_task_retries": 0}
@@ -290,7 +277,7 @@ def _stop_requests(log: Any, on_event: Callable[[Event], None]) -> Iterator[None
         asked.set()
         log.request_stop.remote()
         text = "stopping: a checkpoint is saved at the next log step; again to give up at once"
-        on_event({"kind": "note", "text": text, "time": time.time()})
+        on_event(_note(text))
 
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -301,6 +288,10 @@ def _stop_requests(log: Any, on_event: Callable[[Event], None]) -> Iterator[None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _note(text: str) -> Event:
+    return {"kind": "note", "text": text, "time": time.time()}
 
 
 def _pass_on(log: Any, on_event: Callable[[Event], None]) -> None:

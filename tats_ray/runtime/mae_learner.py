@@ -28,6 +28,7 @@ from tats_ray.learning.loop import Batch, Halt, Position, PretrainLoop, Stage
 from tats_ray.learning.mae_learner import MAELearner, optimizer_steps
 from tats_ray.models.policy import FixedPolicy, SamplerPolicy
 from tats_ray.models.zoo import build_mae, build_policy, num_visible, token_grid
+from tats_ray.runtime.capacity import threads_of
 from tats_ray.runtime.policy_learner import RayPolicyClient
 from tats_ray.runtime.transfer import to_arrays
 
@@ -47,7 +48,8 @@ def train_loop(job: dict[str, Any]) -> dict[str, Any]:
     """Entry point of a Ray Train worker.
 
     Args:
-        job: `config` (nested dict), `run` (folder of the run), `threads`, and `peers`.
+        job: `config` (nested dict), `run` (folder of the run), `threads` (0: the node's own), and
+            `peers`.
 
     Returns:
         `status`: finished, stopped or failed; `message`; `step`.
@@ -57,7 +59,8 @@ def train_loop(job: dict[str, Any]) -> dict[str, Any]:
     fatal = ray.get(peers.log.fatal.remote())
     if fatal is not None:
         return {"status": "failed", "message": fatal, "step": 0}
-    torch.set_num_threads(job["threads"])
+    neighbours = ray.train.get_context().get_local_world_size()
+    torch.set_num_threads(threads_of(job["threads"], neighbours))
     try:
         return _Rank(parse_config(job["config"]), Path(job["run"]), peers).run()
     except NonFiniteError as error:

@@ -1,0 +1,98 @@
+"""Room for a run: what the cluster has, and waiting for what its autoscaler can bring."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+import ray
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from tats_ray.config.schema import ClusterConfig
+from tats_ray.core.errors import UsageError
+
+_POLL_S = 1.0
+
+
+def usable_cores() -> int:
+    """Cores of this machine that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def threads_of(asked: int, num_neighbours: int) -> int:
+    """Torch threads of one of `num_neighbours` processes that share this machine; 0 asks for all."""
+    return asked or max(usable_cores() // num_neighbours, 1)
+
+
+def on_this_node() -> NodeAffinitySchedulingStrategy:
+    """Keeps an actor with the driver, so that a lost worker node cannot take it away."""
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+
+
+def has_node_types() -> bool:
+    """Whether an autoscaler with node types of its own runs this cluster.
+
+    Where none does, Ray names the type of each node after the node itself.
+    """
+    from ray.autoscaler.v2.sdk import get_cluster_status
+
+    status = get_cluster_status(ray.get_runtime_context().gcs_address)
+    nodes = [*status.active_nodes, *status.idle_nodes]
+    return any(node.ray_node_type_name != f"node_{node.node_id}" for node in nodes)
+
+
+def ensure_room(cluster: ClusterConfig, tell: Callable[[str], None]) -> None:
+    """Return once the cluster has what a run reserves.
+
+    A cluster that can grow is asked to: a placement group of the learners' shape is what its
+    autoscaler plans for. It ends with this process, so a killed driver leaves no wish behind.
+
+    Args:
+        tell: gets a line for people when waiting begins.
+
+    Raises:
+        UsageError: naming what is short, at once or after `cluster.nodes_timeout_s`.
+    """
+    short = _short(cluster)
+    if not short:
+        return
+    advice = "lower cluster.num_workers, cluster.cpus_per_worker or cluster.policy_gpus"
+    if not has_node_types():
+        raise UsageError(f"{short}; {advice}")
+    limit = cluster.nodes_timeout_s
+    tell(f"{short}: waiting up to {limit:g} s for the autoscaler")
+    group = placement_group(_bundles(cluster), strategy="PACK")
+    try:
+        give_up = time.monotonic() + limit
+        while not group.wait(_POLL_S):
+            if time.monotonic() > give_up:
+                raise UsageError(
+                    f"{_short(cluster) or short} after {limit:g} s of waiting for nodes "
+                    f"(cluster.nodes_timeout_s); see `ray status`, raise it, or {advice}"
+                )
+    finally:
+        remove_placement_group(group)
+
+
+def _short(cluster: ClusterConfig) -> str:
+    """What the present nodes lack, in words; empty when nothing does."""
+    have = ray.cluster_resources()
+    needs = {
+        "CPU": cluster.num_workers * cluster.cpus_per_worker,
+        "GPU": cluster.num_workers * cluster.use_gpu + cluster.policy_gpus,
+    }
+    for kind, amount in needs.items():
+        if amount > have.get(kind, 0.0):
+            return f"the run needs {amount:g} {kind}, the cluster has {have.get(kind, 0.0):g}"
+    return ""
+
+
+def _bundles(cluster: ClusterConfig) -> list[dict[str, float]]:
+    """What each MAE learner reserves, and the policy learner."""
+    learner = {"CPU": cluster.cpus_per_worker, **({"GPU": 1.0} if cluster.use_gpu else {})}
+    bundles = [learner] * cluster.num_workers
+    if cluster.policy_gpus:
+        bundles.append({"GPU": cluster.policy_gpus})
+    return bundles
