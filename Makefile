@@ -9,13 +9,14 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 TEST_ENV := RAY_AUTH_MODE=disabled RAY_USAGE_STATS_ENABLED=0
 FLAGS ?=
 
-.PHONY: demo test test-rllib test-hf457 check bench lock clean help
+.PHONY: demo test cluster-test test-rllib test-hf457 check bench lock clean help
 
 help:
 	@echo "make demo    train on synthetic videos and show what was learned (under 5 minutes)"
 	@echo "make test    run the tests"
 	@echo "make test-rllib   run the RLlib example in an environment of its own"
 	@echo "make test-hf457   run the tests of the export with transformers 4.57"
+	@echo "make cluster-test  real clusters on test hosts of this machine (root, Linux; 6 minutes)"
 	@echo "make check   formatting, lint, strict types"
 	@echo "make bench   speed and memory, as ratios"
 
@@ -32,6 +33,13 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed
 	@$(TEST_ENV) $(BIN)/python -m pytest $(FLAGS)
+
+# Says in one line what is missing: root, or Debian packages.
+cluster-test: $(VENV)/installed
+	@why="$$(PYTHONPATH=tests/cluster $(BIN)/python -c 'import hosts; print(hosts.missing())')"; \
+	test -z "$$why" || { echo "$$why"; exit 2; }
+	@TATS_CLUSTER_TEST=1 RAY_USAGE_STATS_ENABLED=0 \
+	$(BIN)/python -m pytest tests/cluster -v -s -x --no-header $(FLAGS)
 
 check: $(VENV)/installed
 	@$(BIN)/ruff format --check .

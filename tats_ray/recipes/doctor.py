@@ -128,15 +128,16 @@ def _ffmpeg() -> Finding:
 
 
 def _ray() -> Finding:
-    import ray
+    from tats_ray.runtime.cluster_file import ray_version
 
+    version = ray_version()
     wants = next((r for r in metadata.requires("tats-ray") or [] if r.startswith("ray[")), "")
     missing = [name for name in ("aiohttp", "grpc") if not _has(name)]
     if missing:
         return Finding(
-            "ray", f"{ray.__version__} without {missing}", "FAIL", f"pip install '{wants}'"
+            "ray", f"{version} without {missing}", "FAIL", f"pip install '{wants}'"
         )
-    return Finding("ray", ray.__version__)
+    return Finding("ray", version)
 
 
 def _has(module: str) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tats_ray.core.errors import PeerFailedError, StaleError
+from tats_ray.runtime.transfer import require_plain
 
 
 class RolloutBuffer:
@@ -45,7 +46,11 @@ class RolloutBuffer:
         """Add a rollout to those of a cycle, the memory of one update.
 
         Waits while the shelf is full. One always fits, however large.
+
+        Raises:
+            UsageError: for a rollout that holds anything but numbers and arrays of numbers.
         """
+        require_plain(rollout)
 
         def has_room() -> bool:
             return not self._shelf or self._bytes + num_bytes <= self._max_bytes

@@ -1,4 +1,4 @@
-"""What `ray up` itself says about a cluster file, before it talks to any cloud."""
+"""What Ray itself says of its version and of a cluster file, before it talks to any cloud."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ import io
 from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
+
+
+def ray_version() -> str:
+    """Of the Ray that imports, not of the one that is said to be installed."""
+    import ray
+
+    return str(ray.__version__)
 
 
 def schema_error(config: Mapping[str, Any]) -> str:
