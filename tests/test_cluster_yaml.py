@@ -1,4 +1,4 @@
-"""The cluster files against Ray's own schema, and lint: no cloud account is needed to see a typo."""
+"""The cluster files against Ray's own schema, and lint: a typo shows without a cloud account."""
 
 from __future__ import annotations
 

@@ -135,7 +135,9 @@ def _starts(config: Tree) -> Iterator[Finding]:
         start = " ".join(config.get(f"{kind}_start_ray_commands") or [])
         if "RAY_AUTH_MODE=token" not in start:
             advice = f"export RAY_AUTH_MODE=token in {kind}_start_ray_commands"
-            yield Finding("token auth", f"off on the {kind}: anyone there runs code", "FAIL", advice)
+            yield Finding(
+                "token auth", f"off on the {kind}: anyone there runs code", "FAIL", advice
+            )
     head = " ".join(config.get("head_start_ray_commands") or [])
     if "--dashboard-host=127.0.0.1" not in head:
         advice = "add --dashboard-host=127.0.0.1 and reach it with `ray dashboard`"
@@ -176,4 +178,3 @@ def _costs(config: Tree) -> Iterator[Finding]:
         except ValueError:
             text = f"unknown; {low} to {high} machines"
         yield Finding(f"cost of {name}", text)
-

@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -99,7 +100,7 @@ def _gpu() -> Finding:
     )
 
 
-def _decoder(backend: str) -> Finding:
+def _decoder(backend: Literal["pyav", "decord"]) -> Finding:
     """Write a video and read it back, as a run would."""
     from tats_ray.data.decode import read_frames
     from tats_ray.data.encode import write_video
@@ -113,7 +114,7 @@ def _decoder(backend: str) -> Finding:
         read = read_frames(path, lambda n: [0, n - 1], backend=backend)
     if np.abs(read.astype(int) - made[[0, 7]]).max() > 12:
         return Finding(name, "shows other frames than were written", "FAIL", "reinstall it")
-    package = {"pyav": "av"}.get(backend, backend)
+    package = "av" if backend == "pyav" else backend
     return Finding(name, f"{metadata.version(package)}, 8 frames written and read back")
 
 
@@ -134,9 +135,7 @@ def _ray() -> Finding:
     wants = next((r for r in metadata.requires("tats-ray") or [] if r.startswith("ray[")), "")
     missing = [name for name in ("aiohttp", "grpc") if not _has(name)]
     if missing:
-        return Finding(
-            "ray", f"{version} without {missing}", "FAIL", f"pip install '{wants}'"
-        )
+        return Finding("ray", f"{version} without {missing}", "FAIL", f"pip install '{wants}'")
     return Finding("ray", version)
 
 
@@ -189,7 +188,7 @@ def _disk() -> Finding:
 
 
 def _host_name() -> Finding:
-    """gloo and NCCL ask for the address of this machine's name, and a dead name server costs 10 s."""
+    """Gloo and NCCL ask for the address of this name; a dead name server costs 10 s each time."""
     name, start = socket.gethostname(), time.monotonic()
     try:
         address = socket.gethostbyname(name)
@@ -198,7 +197,9 @@ def _host_name() -> Finding:
         return Finding("host name", f"{name} has no address", "FAIL", advice)
     seconds = time.monotonic() - start
     if address.startswith("127."):
-        advice = f"other nodes would be sent to themselves: give {name} its own address in /etc/hosts"
+        advice = (
+            f"other nodes would be sent to themselves: give {name} its own address in /etc/hosts"
+        )
         return Finding("host name", f"{name} is {address}", "note", advice)
     if seconds > 2:
         advice = "an unreachable name server delays every connection: use /etc/hosts"

@@ -49,7 +49,9 @@ def submit(
     with tempfile.TemporaryDirectory() as folder:
         staged = stage(Path(folder), words, include)
         megabytes = packed_mb(staged)
-        print(f"uploading {megabytes:.2f} MB: {', '.join(sorted(p.name for p in staged.iterdir()))}")
+        print(
+            f"uploading {megabytes:.2f} MB: {', '.join(sorted(p.name for p in staged.iterdir()))}"
+        )
         if megabytes > MAX_UPLOAD_MB:
             raise UsageError(
                 f"{megabytes:.0f} MB are too much to upload (at most {MAX_UPLOAD_MB:g}); put data "

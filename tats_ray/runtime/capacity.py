@@ -22,7 +22,7 @@ def usable_cores() -> int:
 
 
 def threads_of(asked: int, num_neighbours: int) -> int:
-    """Torch threads of one of `num_neighbours` processes that share this machine; 0 asks for all."""
+    """Torch threads of one of `num_neighbours` processes on this machine; 0 shares all cores."""
     return asked or max(usable_cores() // num_neighbours, 1)
 
 

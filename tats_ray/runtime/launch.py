@@ -177,9 +177,7 @@ def _start_peers(config: RunConfig, placement: Placement) -> Peers:
     One that dies is started anew, empty. The call that met its death fails, so the learners are
     restarted too, and bring all of them back to the last checkpoint. Nothing is retried alone.
     """
-    log = ray.remote(RunLog).options(
-        num_cpus=0, max_restarts=0, scheduling_strategy=on_this_node()
-    )
+    log = ray.remote(RunLog).options(num_cpus=0, max_restarts=0, scheduling_strategy=on_this_node())
     log = log.remote()
     if not placement.learns_policy:
         return Peers(buffer=None, store=None, policy_learner=None, log=log)

@@ -1,4 +1,4 @@
-"""The cluster test starts machines and takes minutes: `make cluster-test` runs it, not `make test`."""
+"""The cluster test takes minutes and needs root: `make cluster-test` runs it, not `make test`."""
 
 from __future__ import annotations
 

@@ -165,7 +165,14 @@ class Hosts:
     def _ssh(self, number: int) -> list[str]:
         options = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
         key = ["-i", str(self.state / "key")]
-        return ["ssh", *key, *options.split(), "-o", "ConnectTimeout=2", f"root@{self.address(number)}"]
+        return [
+            "ssh",
+            *key,
+            *options.split(),
+            "-o",
+            "ConnectTimeout=2",
+            f"root@{self.address(number)}",
+        ]
 
     def _wait(self, number: int) -> None:
         give_up = time.monotonic() + 30

@@ -191,7 +191,9 @@ def test_job_server_is_on_the_loopback_and_wants_the_token(site: Site) -> None:
 
 def answer(url: str, token: str = "") -> int:
     """HTTP status; 0 where nobody listens."""
-    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
+    request = urllib.request.Request(
+        url, headers={"Authorization": f"Bearer {token}"} if token else {}
+    )
     try:
         with urllib.request.urlopen(request, timeout=10) as reply:
             return int(reply.status)
@@ -282,10 +284,12 @@ def test_nothing_is_left_after_ray_down(site: Site) -> None:
     for number in site.alive:
         site.until(
             f"no Ray process is left on host {number}",
-            lambda number=number: not [
-                *site.hosts.processes(number, "raylet"),
-                *site.hosts.processes(number, "gcs_server"),
-                *site.hosts.processes(number, "ray::"),
-            ],
+            lambda number=number: (
+                not [
+                    *site.hosts.processes(number, "raylet"),
+                    *site.hosts.processes(number, "gcs_server"),
+                    *site.hosts.processes(number, "ray::"),
+                ]
+            ),
             90,
         )

@@ -156,13 +156,17 @@ def test_stopped_job_gets_the_time_to_save(head: Head) -> None:
     from tats_ray.runtime.jobs import STOP_WAIT_S
 
     assert STOP_WAIT_S >= 300
-    code = f"from tats_ray.runtime.jobs import Jobs; Jobs().submit(['python', '-c', {LONG!r}], name='long')"
+    words = ["python", "-c", LONG]
+    code = f"from tats_ray.runtime.jobs import Jobs; Jobs().submit({words!r}, name='long')"
     subprocess.run([sys.executable, "-c", code], env=head.env, check=True, timeout=60)
     give_up = time.monotonic() + 60
     code = "from tats_ray.runtime.jobs import Jobs; print(Jobs().logs('long'))"
-    while "training" not in subprocess.run(
-        [sys.executable, "-c", code], env=head.env, capture_output=True, text=True, timeout=60
-    ).stdout:
+    while (
+        "training"
+        not in subprocess.run(
+            [sys.executable, "-c", code], env=head.env, capture_output=True, text=True, timeout=60
+        ).stdout
+    ):
         assert time.monotonic() < give_up
     done = head.tats("stop", "long")
     assert "saved a checkpoint" in done.stdout, done.stdout + done.stderr
