@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -177,27 +178,29 @@ def _on(node_id: str, work: Any, **options: Any) -> Any:
     return ray.remote(work).options(num_cpus=0, scheduling_strategy=strategy, **options)
 
 
-class _Talker:
-    """One end of an all-reduce."""
+def free_address() -> str:
+    """Where the ends of an all-reduce can meet on this node."""
+    host = ray.util.get_node_ip_address()
+    with socket.socket() as free:
+        free.bind((host, 0))
+        return f"tcp://{host}:{free.getsockname()[1]}"
 
-    def address(self) -> str:
-        host = ray.util.get_node_ip_address()
-        with socket.socket() as free:
-            free.bind((host, 0))
-            return f"tcp://{host}:{free.getsockname()[1]}"
 
-    def talk(self, rank: int, size: int, address: str, use_gpu: bool, seconds: float) -> float:
-        """Sum 64 MiB over all ends for some seconds; GiB/s of the slowest end."""
-        import datetime
+def talk(rank: int, size: int, address: str, use_gpu: bool, seconds: float) -> float:
+    """Sum 64 MiB over all ends for some seconds; GiB/s of this end.
 
-        device = torch.device("cuda" if use_gpu else "cpu")
-        dist.init_process_group(
-            "nccl" if use_gpu else "gloo",
-            init_method=address,
-            rank=rank,
-            world_size=size,
-            timeout=datetime.timedelta(seconds=60),
-        )
+    Raises:
+        ClusterError: when a sum is wrong.
+    """
+    device = torch.device("cuda" if use_gpu else "cpu")
+    dist.init_process_group(
+        "nccl" if use_gpu else "gloo",
+        init_method=address,
+        rank=rank,
+        world_size=size,
+        timeout=timedelta(seconds=60),
+    )
+    try:
         data = torch.ones(2**24, device=device)
         more, rounds = torch.ones(1, device=device), 0
         start = time.perf_counter()
@@ -209,33 +212,33 @@ class _Talker:
             rounds += 1
             more.fill_(float(time.perf_counter() < start + seconds))
             dist.all_reduce(more, op=dist.ReduceOp.MIN)
-        rate = rounds * data.nbytes / 2**30 / (time.perf_counter() - start)
+        return rounds * data.nbytes / 2**30 / (time.perf_counter() - start)
+    finally:
         dist.destroy_process_group()
-        return rate
 
 
 def all_reduce_speed(nodes: Sequence[str], *, use_gpu: bool, seconds: float = 10.0) -> float:
-    """GiB/s of summing 64 MiB over one process on each node.
+    """GiB/s of summing 64 MiB over one process on each node, of the slowest.
 
     Raises:
         ClusterError: when the nodes cannot talk, with torch's reason.
     """
-    options = {"num_gpus": 1} if use_gpu else {}
-    talkers = [_on(node, _Talker, **options).remote() for node in nodes]
+    # Tasks and not actors: on a CPU they find a process that has imported torch already.
+    options = {"num_gpus": 1, "max_retries": 0} if use_gpu else {"max_retries": 0}
+    replies: list[Any] = []
     try:
-        address = ray.get(talkers[0].address.remote(), timeout=LOOK_S)
+        address = ray.get(_on(nodes[0], free_address).remote(), timeout=LOOK_S)
         replies = [
-            talker.talk.remote(rank, len(nodes), address, use_gpu, seconds)
-            for rank, talker in enumerate(talkers)
+            _on(node, talk, **options).remote(rank, len(nodes), address, use_gpu, seconds)
+            for rank, node in enumerate(nodes)
         ]
         return min(ray.get(replies, timeout=seconds + LOOK_S))
     except ray.exceptions.RayError as error:
+        for reply in replies:
+            ray.cancel(reply, force=True)
         cause = getattr(error, "cause", None) or error
         reason = str(cause).strip().splitlines()[-1] if str(cause).strip() else repr(cause)
         raise ClusterError(
             f"the nodes cannot sum over the network: {reason}; host names must not resolve to "
             "127.0.0.1, or name the network card with GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME"
         ) from error
-    finally:
-        for talker in talkers:
-            ray.kill(talker)

@@ -23,9 +23,13 @@ TOOLS = {
     "ssh": "openssh-client",
     "rsync": "rsync",
     "unshare": "util-linux",
+    "setpriv": "util-linux",
     "mount": "mount",
 }
 """Program -> the Debian package that has it."""
+
+DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
+"""Prefix of a command that must not outlive this process, however that ends."""
 
 # Runs as process 1 of a host. What must stay visible is bound aside before /root and /tmp are
 # covered, and bound back afterwards.
@@ -132,7 +136,7 @@ class Hosts:
         spaces = "--pid --fork --kill-child --mount-proc --mount --uts --ipc"
         with (self.state / f"sshd{number}.log").open("wb") as log:
             self._servers[number] = subprocess.Popen(
-                ["ip", "netns", "exec", space, "unshare", *spaces.split(), "bash", "-c", init],
+                [*DIES_WITH_US, *f"ip netns exec {space} unshare {spaces} bash -c".split(), init],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

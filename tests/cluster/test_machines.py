@@ -218,9 +218,9 @@ def test_doctor_looks_at_every_machine(site: Site) -> None:
         say(row)
 
 
-def run_words(site: Site, name: str, *more: str) -> list[str]:
+def run_words(site: Site, config: Path, name: str, *more: str) -> list[str]:
     return [
-        *("pretrain", str(SMALL.relative_to(ROOT)), "--name", name),
+        *("pretrain", str(config), "--name", name),
         *("--data.train_list", str(site.shared / "videos" / "train.csv")),
         *("--checkpoint.folder", str(site.shared / "runs"), *more),
     ]
@@ -234,6 +234,10 @@ def records(run: Path) -> list[dict[str, float]]:
     return read_metrics(run)
 
 
+def over(site: Site, job: str) -> bool:
+    return re.search(rf"^{job} +(FAILED|SUCCEEDED)", site.tats("status"), re.MULTILINE) is not None
+
+
 def learners(site: Site) -> dict[int, int]:
     """Host -> MAE learners on it."""
     return {n: len(site.hosts.processes(n, "ray::RayTrainWorker")) for n in site.alive}
@@ -241,7 +245,9 @@ def learners(site: Site) -> dict[int, int]:
 
 def test_run_over_two_machines_outlives_one_of_them(site: Site) -> None:
     run = site.shared / "runs" / "survivor"
-    words = run_words(site, "survivor", "--cluster.num_workers", "2", "--cluster.timeout_s", "60")
+    config = SMALL.relative_to(ROOT)  # so it is uploaded
+    more = ["--cluster.num_workers", "2", "--cluster.timeout_s", "60"]
+    words = run_words(site, config, "survivor", *more)
     told = site.tats("submit", "--no-wait", "--name", "survivor", "--", *words)
     say(line_with(told, "uploading"))
     site.until("the run saved a checkpoint", lambda: (run / "checkpoints" / "latest").exists())
@@ -265,10 +271,14 @@ def test_run_over_two_machines_outlives_one_of_them(site: Site) -> None:
 
 def test_plain_ray_job_submit_works_and_stopping_it_saves_a_checkpoint(site: Site) -> None:
     run = site.shared / "runs" / "stopped"
-    words = run_words(site, "stopped", "--loop.epochs", "100000", "--checkpoint.every_epochs", "0")
+    config = site.shared / "small.yaml"  # .rayignore keeps the tests at home
+    shutil.copy(SMALL, config)
+    more = ["--loop.epochs", "100000", "--checkpoint.every_epochs", "0"]
+    words = run_words(site, config, "stopped", *more)
     job = ["--submission-id", "plain", "--no-wait", "--working-dir", "."]
     site.ray("job", "submit", *job, "--", "tats", *words)
-    site.until("a plain `ray job submit` trains", lambda: steps(run) > 4)
+    site.until("a plain `ray job submit` trains", lambda: steps(run) > 4 or over(site, "plain"))
+    assert not over(site, "plain"), site.ray("job", "logs", "plain")
     assert not (run / "checkpoints" / "latest").exists()
     assert re.search(r"plain\s+RUNNING", site.tats("status"))
     told = site.tats("stop", "plain")

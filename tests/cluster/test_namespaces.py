@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hosts import missing
+from hosts import DIES_WITH_US, missing
 
 HERE = Path(__file__).parent
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
@@ -25,7 +25,7 @@ def alone(script: str, folder: Path, **env: str) -> str:
     command = f"ip link set lo up; exec {sys.executable} {HERE / script} {folder}"
     try:
         done = subprocess.run(
-            ["unshare", *spaces.split(), "bash", "-c", command],
+            [*DIES_WITH_US, "unshare", *spaces.split(), "bash", "-c", command],
             env={
                 **os.environ,
                 "PYTHONPATH": str(HERE.parents[1]),
