@@ -5,6 +5,7 @@ The tests of this module go through one cluster's life, in the order in which th
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -234,8 +235,12 @@ def records(run: Path) -> list[dict[str, float]]:
     return read_metrics(run)
 
 
-def over(site: Site, job: str) -> bool:
-    return re.search(rf"^{job} +(FAILED|SUCCEEDED)", site.tats("status"), re.MULTILINE) is not None
+def is_over(site: Site, job: str) -> bool:
+    token = Path(site.env["RAY_AUTH_TOKEN_PATH"]).read_text()
+    url = f"http://127.0.0.1:{PORT}/api/jobs/{job}"
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
+    with urllib.request.urlopen(request, timeout=30) as reply:
+        return json.load(reply)["status"] in ("SUCCEEDED", "FAILED", "STOPPED")
 
 
 def learners(site: Site) -> dict[int, int]:
@@ -277,8 +282,8 @@ def test_plain_ray_job_submit_works_and_stopping_it_saves_a_checkpoint(site: Sit
     words = run_words(site, config, "stopped", *more)
     job = ["--submission-id", "plain", "--no-wait", "--working-dir", "."]
     site.ray("job", "submit", *job, "--", "tats", *words)
-    site.until("a plain `ray job submit` trains", lambda: steps(run) > 4 or over(site, "plain"))
-    assert not over(site, "plain"), site.ray("job", "logs", "plain")
+    site.until("a plain `ray job submit` trains", lambda: steps(run) > 4 or is_over(site, "plain"))
+    assert not is_over(site, "plain"), site.ray("job", "logs", "plain")
     assert not (run / "checkpoints" / "latest").exists()
     assert re.search(r"plain\s+RUNNING", site.tats("status"))
     told = site.tats("stop", "plain")
