@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 from tats_ray.core.errors import TatsError
 from tats_ray.recipes.submit import submit
+from tats_ray.runtime.network import ClusterError, all_reduce_speed
 from tats_ray.runtime.nodes import (
-    ClusterError,
     NodeReport,
-    all_reduce_speed,
     join_cluster,
     leave_cluster,
     look_at_nodes,

@@ -1,4 +1,4 @@
-"""Every node of a cluster, looked at from the inside, and how fast they talk to each other."""
+"""Every node of a cluster, looked at from the inside."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,10 +17,8 @@ from typing import Any
 import numpy as np
 import ray
 import torch
-import torch.distributed as dist
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from tats_ray.core.errors import TatsError
 from tats_ray.data.decode import read_frames
 from tats_ray.data.encode import write_video
 from tats_ray.runtime.capacity import usable_cores
@@ -30,10 +26,6 @@ from tats_ray.runtime.launch import cluster_settings
 
 LOOK_S = 180.0
 """Longest that a node may take to look at itself, its first process included."""
-
-
-class ClusterError(TatsError):
-    """A cluster that does not do what a run needs."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +69,7 @@ def look_at_nodes(storage: str) -> list[NodeReport]:
     alive = [node for node in ray.nodes() if node["Alive"]]
     alive.sort(key=lambda node: (node["NodeID"] != own, node["NodeManagerHostname"]))
     mark = f".tats-{uuid.uuid4().hex[:8]}"
-    asked = [_on(node["NodeID"], look_at_this_node).remote(storage, mark) for node in alive]
+    asked = [on_node(node["NodeID"], look_at_this_node).remote(storage, mark) for node in alive]
     ray.wait(asked, num_returns=len(asked), timeout=LOOK_S)
     reports = []
     for node, reply in zip(alive, asked, strict=True):
@@ -173,72 +165,7 @@ def _versions(*names: str) -> dict[str, str]:
     return found
 
 
-def _on(node_id: str, work: Any, **options: Any) -> Any:
+def on_node(node_id: str, work: Any, **options: Any) -> Any:
+    """A function as a task of one node, which reserves nothing unless told to."""
     strategy = NodeAffinitySchedulingStrategy(node_id, soft=False)
     return ray.remote(work).options(num_cpus=0, scheduling_strategy=strategy, **options)
-
-
-def free_address() -> str:
-    """Where the ends of an all-reduce can meet on this node."""
-    host = ray.util.get_node_ip_address()
-    with socket.socket() as free:
-        free.bind((host, 0))
-        return f"tcp://{host}:{free.getsockname()[1]}"
-
-
-def talk(rank: int, size: int, address: str, use_gpu: bool, seconds: float) -> float:
-    """Sum 64 MiB over all ends for some seconds; GiB/s of this end.
-
-    Raises:
-        ClusterError: when a sum is wrong.
-    """
-    device = torch.device("cuda" if use_gpu else "cpu")
-    dist.init_process_group(
-        "nccl" if use_gpu else "gloo",
-        init_method=address,
-        rank=rank,
-        world_size=size,
-        timeout=timedelta(seconds=60),
-    )
-    try:
-        data = torch.ones(2**24, device=device)
-        more, rounds = torch.ones(1, device=device), 0
-        start = time.perf_counter()
-        while more.item():
-            data.fill_(1.0)
-            dist.all_reduce(data)
-            if data[0].item() != size or data[-1].item() != size:
-                raise ClusterError(f"rank {rank}: sum of {size} ones is {data[0].item():g}")
-            rounds += 1
-            more.fill_(float(time.perf_counter() < start + seconds))
-            dist.all_reduce(more, op=dist.ReduceOp.MIN)
-        return rounds * data.nbytes / 2**30 / (time.perf_counter() - start)
-    finally:
-        dist.destroy_process_group()
-
-
-def all_reduce_speed(nodes: Sequence[str], *, use_gpu: bool, seconds: float = 10.0) -> float:
-    """GiB/s of summing 64 MiB over one process on each node, of the slowest.
-
-    Raises:
-        ClusterError: when the nodes cannot talk, with torch's reason.
-    """
-    # Tasks and not actors: on a CPU they find a process that has imported torch already.
-    options = {"num_gpus": 1, "max_retries": 0} if use_gpu else {"max_retries": 0}
-    replies: list[Any] = []
-    try:
-        address = ray.get(_on(nodes[0], free_address).remote(), timeout=LOOK_S)
-        replies = [
-            _on(node, talk, **options).remote(rank, len(nodes), address, use_gpu, seconds)
-            for rank, node in enumerate(nodes)
-        ]
-        return min(ray.get(replies, timeout=seconds + LOOK_S))
-    except ray.exceptions.RayError as error:
-        for reply in replies:
-            ray.cancel(reply, force=True)
-        cause = getattr(error, "cause", None) or error
-        reason = str(cause).strip().splitlines()[-1] if str(cause).strip() else repr(cause)
-        raise ClusterError(
-            f"the nodes cannot sum over the network: {reason}; host names must not resolve to "
-            "127.0.0.1, or name the network card with GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME"
-        ) from error

@@ -10,7 +10,8 @@ import ray
 from tats_ray.config.schema import ClusterConfig
 from tats_ray.core.errors import UsageError
 from tats_ray.runtime.capacity import ensure_room, has_node_types, threads_of, usable_cores
-from tats_ray.runtime.nodes import all_reduce_speed, look_at_nodes
+from tats_ray.runtime.network import all_reduce_speed
+from tats_ray.runtime.nodes import look_at_nodes
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster"), pytest.mark.timeout(240)]
 

@@ -9,6 +9,7 @@ import pytest
 
 from tats_ray.core.errors import TatsError, UsageError
 from tats_ray.recipes import doctor as room
+from tats_ray.recipes import machine
 from tats_ray.recipes.doctor import check_lock, check_storage, doctor
 from tats_ray.runtime.auth import find_token, require_token
 
@@ -67,7 +68,7 @@ def test_a_check_that_breaks_is_one_row_and_fails(
     def broken() -> room.Finding:
         raise ImportError("libcudart.so.13: cannot open shared object file")
 
-    monkeypatch.setattr(room, "_torch", broken)
+    monkeypatch.setattr(machine, "_torch", broken)
     with pytest.raises(TatsError, match="doctor: torch failed"):
         doctor()
     assert "ImportError: libcudart.so.13" in capsys.readouterr().out
