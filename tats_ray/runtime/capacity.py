@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable
@@ -34,13 +35,18 @@ def on_this_node() -> NodeAffinitySchedulingStrategy:
 def has_node_types() -> bool:
     """Whether an autoscaler with node types of its own runs this cluster.
 
-    Where none does, Ray names the type of each node after the node itself.
+    Where none does, Ray names the type of each node after the node itself. Its newer autoscaler
+    tells the nodes their types; its older one, which the local provider needs, keeps them in its
+    report.
     """
     from ray.autoscaler.v2.sdk import get_cluster_status
+    from ray.experimental.internal_kv import _internal_kv_get
 
     status = get_cluster_status(ray.get_runtime_context().gcs_address)
-    nodes = [*status.active_nodes, *status.idle_nodes]
-    return any(node.ray_node_type_name != f"node_{node.node_id}" for node in nodes)
+    types = {n.node_id: n.ray_node_type_name for n in (*status.active_nodes, *status.idle_nodes)}
+    report = json.loads(_internal_kv_get("__autoscaling_status") or b"{}")
+    types |= (report.get("autoscaler_report") or {}).get("node_type_mapping") or {}
+    return any(name != f"node_{node_id}" for node_id, name in types.items())
 
 
 def ensure_room(cluster: ClusterConfig, tell: Callable[[str], None]) -> None:

@@ -25,6 +25,7 @@ from tats_ray.recipes.pretrain import Result, pretrain
 from tats_ray.runtime.launch import cluster_settings
 
 ADDRESS = "127.0.0.1:6399"
+HEAD = "ray.head.default"  # the fake provider knows the head by this name
 SMALL = Path(__file__).parent / "small.yaml"
 STARTED = time.monotonic()
 
@@ -36,12 +37,13 @@ CLUSTER = {
     "upscaling_speed": 1.0,
     "provider": {
         "type": "fake_multinode",
+        "gcs_address": ADDRESS,
         "use_node_id_as_ip": True,
         "disable_node_updaters": True,
         "disable_launch_config_check": True,
     },
     "available_node_types": {
-        "head": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+        HEAD: {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
         "worker": {
             "resources": {"CPU": 1, "object_store_memory": 150_000_000},
             "node_config": {},
@@ -49,7 +51,7 @@ CLUSTER = {
             "max_workers": 2,
         },
     },
-    "head_node_type": "head",
+    "head_node_type": HEAD,
     **{name: {} for name in ("auth", "docker", "file_mounts")},
     **{
         name: []
