@@ -25,7 +25,7 @@ HEAD = """
 import ray, sys, time
 found = ray.init(address="local", num_cpus=1, object_store_memory=100 * 2**20,
                  logging_level="ERROR", dashboard_port=int(sys.argv[1]))
-print("ready", found.dashboard_url, found["gcs_address"], flush=True)
+print("ready", found.dashboard_url, found.address_info["gcs_address"], flush=True)
 sys.stdin.read()
 """
 STRANGER = """
@@ -70,6 +70,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     env = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_AUTH", "RAY_ADDRESS"))}
     env |= {"HOME": str(home), "RAY_AUTH_MODE": "token", "PYTHONPATH": str(ROOT)}
     env |= {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+    env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"  # a job runs `python`
     process = subprocess.Popen(
         [sys.executable, "-c", HEAD, str(free_port())],
         env=env,

@@ -13,7 +13,14 @@ from tats_ray.runtime.capacity import ensure_room, has_node_types, threads_of, u
 from tats_ray.runtime.network import all_reduce_speed
 from tats_ray.runtime.nodes import look_at_nodes
 
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster"), pytest.mark.timeout(240)]
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.usefixtures("cluster"),
+    pytest.mark.timeout(240),
+    # Ray warns of its own deprecations in the driver.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
 
 
 def test_node_reports_its_versions_its_speed_and_its_storage(tmp_path: Path) -> None:
