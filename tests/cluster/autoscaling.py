@@ -114,7 +114,7 @@ def main(folder: Path) -> None:
     ray.init(ADDRESS, logging_level="ERROR", log_to_driver=False)
     cores = ray.cluster_resources().get("CPU", 0)
     say(f"the head is up, with {num_workers()} workers and {cores} CPU")
-    made = synthesize(folder, num_train=6, num_val=2, num_frames=12, size=48, workers=1)
+    made = synthesize(folder / "videos", num_train=6, num_val=2, num_frames=12, size=48, workers=1)
     flags = {
         "name": "grown",
         "data.train_list": made.train_list,
@@ -148,10 +148,10 @@ def main(folder: Path) -> None:
 
 def refuse_what_no_type_offers(folder: Path, words: list[str]) -> None:
     """A wish that the autoscaler cannot fulfil ends after its deadline, in one line."""
+    many = folder / "videos" / "many.csv"
+    many.write_text((folder / "videos" / "train.csv").read_text() * 4)
     more = ["--name", "big", "--cluster.num_workers", "9", "--cluster.nodes_timeout_s", "3"]
-    more += ["--optim.batch_size", "1", "--data.train_list", str(folder / "many.csv")]
-    train = (folder / "train.csv").read_text()
-    (folder / "many.csv").write_text(train * 4)
+    more += ["--optim.batch_size", "1", "--data.train_list", str(many)]
     with pytest.raises(UsageError, match=r"needs 9 CPU.* after 3 s of waiting") as refused:
         pretrain(load_config(SMALL, [*words, *more]))
     say(f"refused: {refused.value}")
