@@ -113,6 +113,7 @@ class Jobs:
 
     def follow(self, job: str) -> str:
         """Print a job's output as it comes; its status at the end."""
+        self.status(job)  # names a job that does not exist
 
         async def tail() -> None:
             async for lines in self._client.tail_job_logs(job):
@@ -129,10 +130,10 @@ class Jobs:
         return self.wait(job, STOP_WAIT_S + 60)
 
     def all(self) -> list[tuple[str, str, str]]:
-        """(job, status, command) of every job, oldest first."""
+        """(job, status, command) of every submitted job, oldest first; drivers have no name."""
         with self._errors():
             found = sorted(self._client.list_jobs(), key=lambda job: job.start_time or 0)
-        return [(job.submission_id or "-", job.status.value, job.entrypoint) for job in found]
+        return [(j.submission_id, j.status.value, j.entrypoint) for j in found if j.submission_id]
 
     @contextmanager
     def _errors(self, job: str = "") -> Iterator[None]:
