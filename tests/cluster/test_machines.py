@@ -46,7 +46,7 @@ class Site:
     folder: Path
     shared: Path
     file: Path
-    env: dict[str, str] = field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=dict, repr=False)
     alive: list[int] = field(default_factory=lambda: [1, 2, 3])
 
     def laptop(self, *words: str, timeout_s: float = 180, cwd: Path = ROOT) -> str:
@@ -278,7 +278,7 @@ def test_plain_ray_job_submit_works_and_stopping_it_saves_a_checkpoint(site: Sit
     run = site.shared / "runs" / "stopped"
     config = site.shared / "small.yaml"  # .rayignore keeps the tests at home
     shutil.copy(SMALL, config)
-    more = ["--loop.epochs", "100000", "--checkpoint.every_epochs", "0"]
+    more = ["--loop.epochs", "100000", "--checkpoint.every_epochs", "100000"]
     words = run_words(site, config, "stopped", *more)
     job = ["--submission-id", "plain", "--no-wait", "--working-dir", "."]
     site.ray("job", "submit", *job, "--", "tats", *words)
