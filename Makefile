@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 TEST_ENV := RAY_AUTH_MODE=disabled RAY_USAGE_STATS_ENABLED=0
 FLAGS ?=
 
-.PHONY: demo test chaos test-rllib test-hf457 check bench lock clean help
+.PHONY: demo test chaos cluster-test test-rllib test-hf457 check bench lock clean help
 
 help:
 	@echo "make demo    train on synthetic videos and show what was learned (under 5 minutes)"
@@ -17,6 +17,7 @@ help:
 	@echo "make chaos   kill a random process of a run every 20 s for 5 minutes"
 	@echo "make test-rllib   run the RLlib example in an environment of its own"
 	@echo "make test-hf457   run the tests of the export with transformers 4.57"
+	@echo "make cluster-test  real clusters on test hosts of this machine (root, Linux; 6 minutes)"
 	@echo "make check   formatting, lint, strict types"
 	@echo "make bench   speed and memory, as ratios"
 
@@ -36,6 +37,13 @@ test: $(VENV)/installed
 
 chaos: $(VENV)/installed
 	@$(TEST_ENV) PYTHONPATH=. $(BIN)/python -m tests.runtime.chaos $(FLAGS)
+
+# Says in one line what is missing: root, or Debian packages.
+cluster-test: $(VENV)/installed
+	@why="$$(PYTHONPATH=tests/cluster $(BIN)/python -c 'import hosts; print(hosts.missing())')"; \
+	test -z "$$why" || { echo "$$why"; exit 2; }
+	@TATS_CLUSTER_TEST=1 RAY_USAGE_STATS_ENABLED=0 \
+	$(BIN)/python -m pytest tests/cluster -v -s -x --no-header $(FLAGS)
 
 # Types are checked in the layout of the wheel, where envs/ is tats_ray.envs.
 check: $(VENV)/installed

@@ -312,6 +312,97 @@ class Fields:
     """List every field of the configuration, with its default and its meaning."""
 
 
+@dataclass(frozen=True)
+class Doctor:
+    """Say what works on this machine, with a line of help for what does not."""
+
+    node: bool = False
+    """Also check what a node of a cluster needs: token, host name."""
+    lock: Path | None = None
+    """requirements.lock whose Ray and torch must be installed."""
+    storage: str = ""
+    """Folder that must be writable."""
+
+
+@dataclass(frozen=True)
+class Submit:
+    """Start a command of tats on a cluster: tats submit [options] -- pretrain CONFIG [fields]."""
+
+    address: str = ""
+    """Job server, http://HOST:PORT; default: RAY_API_SERVER_ADDRESS, or port 8265 here."""
+    include: tuple[Path, ...] = ()
+    """More files and folders to upload; configurations that the command names go by themselves."""
+    name: str = ""
+    """Name of the job; default: made of the command and the time."""
+    wait: bool = True
+    """Show the job's output until it ends; Ctrl-C leaves it running."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """List the jobs of a cluster."""
+
+    address: str = ""
+    """Job server; as of submit."""
+
+
+@dataclass(frozen=True)
+class Logs:
+    """Show a job's output until it ends; Ctrl-C leaves it running."""
+
+    job: tyro.conf.Positional[str]
+    """As status names it."""
+    address: str = ""
+    """Job server; as of submit."""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Stop a job once it saved a checkpoint."""
+
+    job: tyro.conf.Positional[str]
+    """As status names it."""
+    address: str = ""
+    """Job server; as of submit."""
+
+
+@dataclass(frozen=True)
+class Lint:
+    """Look at a cluster file before it costs anything: cluster.yaml, or a KubeRay manifest."""
+
+    file: tyro.conf.Positional[Path]
+
+
+@dataclass(frozen=True)
+class ClusterDoctor:
+    """Look at every node of a running cluster, and at the network between them."""
+
+    address: str = ""
+    """Job server to ask from outside; on a node of the cluster leave it out."""
+    storage: str = ""
+    """Folder that all nodes should share."""
+    seconds: float = 10.0
+    """Of the all-reduce between the nodes."""
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """Write this package as a wheel, for the nodes to install."""
+
+    folder: tyro.conf.Positional[Path] = Path("dist")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Work on clusters: `lint` a file, `doctor` a running one, `wheel` for its nodes."""
+
+    action: (
+        Annotated[Lint, tyro.conf.subcommand("lint")]
+        | Annotated[ClusterDoctor, tyro.conf.subcommand("doctor")]
+        | Annotated[Wheel, tyro.conf.subcommand("wheel")]
+    )
+
+
 Command = (
     Annotated[Pretrain, tyro.conf.subcommand("pretrain")]
     | Annotated[Demo, tyro.conf.subcommand("demo")]
@@ -326,11 +417,20 @@ Command = (
     | Annotated[Probe, tyro.conf.subcommand("probe")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]
     | Annotated[Fields, tyro.conf.subcommand("fields")]
+    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
+    | Annotated[Submit, tyro.conf.subcommand("submit")]
+    | Annotated[Status, tyro.conf.subcommand("status")]
+    | Annotated[Logs, tyro.conf.subcommand("logs")]
+    | Annotated[Stop, tyro.conf.subcommand("stop")]
+    | Annotated[Cluster, tyro.conf.subcommand("cluster")]
 )
 
 
 def parse(words: Sequence[str]) -> tuple[object, list[str]]:
-    """A command, and the words that are left: fields of the configuration."""
+    """A command, and the words that are left: fields of the configuration, or what to submit."""
+    if list(words[:1]) == ["submit"] and "--" in words:
+        cut = list(words).index("--")
+        return parse(words[:cut])[0], list(words[cut + 1 :])
     return tyro.cli(
         Command,
         prog="tats",
@@ -356,6 +456,17 @@ def run(command: object, flags: Sequence[str]) -> None:
         return
     if isinstance(command, Bench):
         _run_bench(command.action, flags)
+        return
+    if isinstance(command, Submit):
+        from tats_ray.recipes.submit import submit
+
+        submit(
+            flags,
+            address=command.address,
+            include=command.include,
+            name=command.name,
+            is_followed=command.wait,
+        )
         return
     if flags:
         raise UsageError(f"unexpected {' '.join(flags)}; see tats --help")
@@ -409,6 +520,43 @@ def run(command: object, flags: Sequence[str]) -> None:
 
         for name, meaning, default in field_docs():
             print(f"{name} = {default!r}\n    {meaning}")
+    elif isinstance(command, Doctor):
+        from tats_ray.recipes.doctor import doctor
+
+        doctor(is_node=command.node, lock=command.lock, storage=command.storage)
+    elif isinstance(command, Status | Logs | Stop):
+        _run_jobs(command)
+    elif isinstance(command, Cluster):
+        _run_cluster(command.action)
+
+
+def _run_jobs(command: Status | Logs | Stop) -> None:
+    from tats_ray.recipes import submit
+
+    if isinstance(command, Status):
+        submit.show_status(address=command.address)
+    elif isinstance(command, Logs):
+        submit.follow(command.job, address=command.address)
+    else:
+        submit.stop(command.job, address=command.address)
+
+
+def _run_cluster(action: Lint | ClusterDoctor | Wheel) -> None:
+    if isinstance(action, Lint):
+        from tats_ray.recipes.cluster_lint import cluster_lint
+
+        cluster_lint(action.file)
+    elif isinstance(action, Wheel):
+        from tats_ray.recipes.wheel import build_wheel
+
+        print(build_wheel(action.folder))
+    else:
+        from tats_ray.recipes.cluster_doctor import cluster_doctor, submit_doctor
+
+        if action.address:
+            submit_doctor(action.address, storage=action.storage, seconds=action.seconds)
+        else:
+            cluster_doctor(storage=action.storage, seconds=action.seconds)
 
 
 def _run_env(action: Card | Baseline) -> None:

@@ -21,7 +21,7 @@ import pytest
 import torch
 import yaml
 
-from tats_ray.__main__ import Pretrain, parse
+from tats_ray.__main__ import Pretrain, Submit, parse
 from tats_ray.algorithms.grpo import GRPOConfig
 from tats_ray.config.load import (
     ALGORITHMS,
@@ -213,6 +213,8 @@ TATS_COMMANDS = [pair for pair in commands() if pair[1].startswith("tats ")]
 @pytest.mark.parametrize(("page", "command"), TATS_COMMANDS)
 def test_documented_command_is_understood(page: str, command: str) -> None:
     parsed, left = parse(shlex.split(command)[1:])
+    if isinstance(parsed, Submit):
+        parsed, left = parse(left)
     if not isinstance(parsed, Pretrain):
         assert left == []
         return

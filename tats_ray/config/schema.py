@@ -319,13 +319,15 @@ class ClusterConfig(ConfigBase):
     rollout_gpus: float = 0.0
     """GPUs reserved for each rollout worker; 0 puts it on the CPU."""
     threads: int = 0
-    """Torch threads per learner; 0 divides this machine's cores among the MAE learners."""
+    """Torch threads per learner; 0 divides the cores of each node among the MAE learners on it."""
     max_failures: int = 3
     """Deaths of processes and nodes that the run survives; each one restarts the learners."""
     buffer_mb: int = 1024
     """Most that waiting rollouts may hold; pushing waits when it is reached."""
     timeout_s: float = 600.0
     """Longest silence of a peer before the run gives up on it and says so."""
+    nodes_timeout_s: float = 1200.0
+    """Longest wait for nodes that a cluster's autoscaler has to start first."""
 
     def __post_init__(self) -> None:
         require(self.num_workers >= 1, "cluster.num_workers", self.num_workers, "at least 1")
@@ -333,6 +335,8 @@ class ClusterConfig(ConfigBase):
             self.rollout_workers >= 1, "cluster.rollout_workers", self.rollout_workers, "at least 1"
         )
         require(self.timeout_s > 0, "cluster.timeout_s", self.timeout_s, "positive")
+        timeout = self.nodes_timeout_s
+        require(timeout >= 0, "cluster.nodes_timeout_s", timeout, "0 or more")
         require(self.buffer_mb >= 1, "cluster.buffer_mb", self.buffer_mb, "at least 1")
 
 

@@ -76,7 +76,8 @@ class Plan:
             (
                 "actors",
                 f"{workers} MAE learner{'s' * (workers > 1)} on {placement.device} "
-                f"({placement.threads} threads each), {self._policy_in_words()}",
+                f"({placement.threads or 'as many as their node has'} threads each), "
+                f"{self._policy_in_words()}",
             ),
         ]
 

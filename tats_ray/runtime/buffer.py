@@ -8,6 +8,7 @@ from typing import Any
 
 from tats_ray.core.errors import PeerFailedError, StaleError
 from tats_ray.runtime.calls import replaced
+from tats_ray.runtime.transfer import require_plain
 
 
 class RolloutBuffer:
@@ -48,7 +49,11 @@ class RolloutBuffer:
         """Add a rollout to those of a cycle, the memory of one update.
 
         Waits while the shelf is full. One always fits, however large.
+
+        Raises:
+            UsageError: for a rollout that holds anything but numbers and arrays of numbers.
         """
+        require_plain(rollout)
         async with self._changed:
             await self._room_for(num_bytes, token, timeout_s)
             self._shelve(cycle, rollout, num_bytes)

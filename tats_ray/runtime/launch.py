@@ -18,7 +18,6 @@ import ray
 import ray.train
 import torch
 from ray.train.torch import TorchConfig, TorchTrainer
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tats_ray.config.schema import RunConfig
 from tats_ray.core.errors import UsageError
@@ -26,6 +25,7 @@ from tats_ray.models.policy import SamplerPolicy
 from tats_ray.models.zoo import build_policy, token_grid
 from tats_ray.runtime.buffer import RolloutBuffer
 from tats_ray.runtime.calls import call_restarting
+from tats_ray.runtime.capacity import ensure_room, on_this_node, threads_of, usable_cores
 from tats_ray.runtime.causes import TellFailures, rooms_of
 from tats_ray.runtime.fit import Fit, Outcome
 from tats_ray.runtime.mae_learner import Peers, train_loop
@@ -53,6 +53,7 @@ class Placement:
     policy_device: str
     rollout_device: str
     threads: int
+    """Per MAE learner; 0 divides the cores of each node among the learners on it."""
     learns_policy: bool
 
 
@@ -71,7 +72,7 @@ def plan_placement(config: RunConfig) -> Placement:
             f"cluster.use_gpu and cluster.policy_gpus ask for {wants_gpus:g} GPUs, this machine "
             f"has {gpus}; use --cluster.use_gpu false, fewer workers, or --cluster.address"
         )
-    cores = _usable_cores()
+    cores = usable_cores()
     wants_cpus = wanted_cpus(config)
     if is_private and wants_cpus > cores:
         raise UsageError(
@@ -92,7 +93,8 @@ def plan_placement(config: RunConfig) -> Placement:
         device="cuda" if cluster.use_gpu else "cpu",
         policy_device="cuda" if cluster.policy_gpus else "cpu",
         rollout_device="cuda" if cluster.rollout_gpus else "cpu",
-        threads=cluster.threads or max(cores // cluster.num_workers, 1),
+        # The cores of this machine say nothing about a cluster's.
+        threads=threads_of(cluster.threads, cluster.num_workers) if is_private else cluster.threads,
         learns_policy=isinstance(policy, SamplerPolicy),
     )
 
@@ -120,12 +122,13 @@ def run(
     """
     run_id = uuid.uuid4().hex[:8]
     with _cluster(config), _scratch(folder, run_id):
+        ensure_room(config, lambda text: on_event(_note(text)))
         check_cluster(config, folder, rollout_bytes=rollout_bytes)
         peers = _start_peers(config, placement)
         workers = RolloutWorkers(
             config,
             device=placement.rollout_device,
-            threads=placement.threads,
+            threads=placement.threads or max(int(config.cluster.cpus_per_worker), 1),
             buffer=peers.buffer,
             store=peers.store,
             log=peers.log,
@@ -178,10 +181,6 @@ def _living_nodes() -> list[Mapping[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def cluster_settings() -> None:
     """Settings of Ray's that must stand in the environment before it starts; yours win."""
     for name, value in {
@@ -209,7 +208,7 @@ def _cluster(config: RunConfig) -> Iterator[None]:
         return
     address = config.cluster.address or os.environ.get("RAY_ADDRESS") or "local"
     # A private cluster may be told of fewer cores than the machine has, but not of none.
-    private = {"num_cpus": _usable_cores()} if address == "local" else {}
+    private = {"num_cpus": usable_cores()} if address == "local" else {}
     ray.init(
         address=address,
         log_to_driver=False,
@@ -231,9 +230,7 @@ def _start_peers(config: RunConfig, placement: Placement) -> Peers:
     restarted too, and bring all of them back to the last checkpoint. Nothing is retried alone.
     """
     light = {"num_cpus": 0, "max_restarts": config.cluster.max_failures, "max_task_retries": 0}
-    # Beside the driver: a node that is lost takes it only where it takes the driver, too.
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    log = ray.remote(RunLog).options(**light, scheduling_strategy=here).remote()
+    log = ray.remote(RunLog).options(**light, scheduling_strategy=on_this_node()).remote()
     if not placement.learns_policy or config.cluster.policy_place == "learner":
         return Peers(buffer=None, store=None, policy_learner=None, log=log)
     max_bytes = config.cluster.buffer_mb * 2**20
@@ -298,7 +295,7 @@ def _stop_requests(watch: Watch, on_event: Callable[[Event], None]) -> Iterator[
         asked.set()
         watch.wants_stop = True  # the next poll passes it on
         text = "stopping: a checkpoint is saved at the next log step; again to give up at once"
-        on_event({"kind": "note", "text": text, "time": time.time()})
+        on_event(_note(text))
 
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -309,3 +306,7 @@ def _stop_requests(watch: Watch, on_event: Callable[[Event], None]) -> Iterator[
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _note(text: str) -> Event:
+    return {"kind": "note", "text": text, "time": time.time()}

@@ -31,6 +31,7 @@ from tats_ray.learning.sharding import shard
 from tats_ray.models.policy import FixedPolicy, SamplerPolicy
 from tats_ray.models.zoo import build_mae, build_policy, num_visible, token_grid
 from tats_ray.runtime.calls import call_restarting
+from tats_ray.runtime.capacity import threads_of
 from tats_ray.runtime.policy_learner import GRACE_S, RayPolicyClient
 from tats_ray.runtime.rollout_worker import make_env
 from tats_ray.runtime.scratch import temporary_files_of
@@ -53,7 +54,8 @@ def train_loop(job: dict[str, Any]) -> dict[str, Any]:
     """Entry point of a Ray Train worker.
 
     Args:
-        job: `config` (nested dict), `run` (folder of the run), `id`, `threads`, and `peers`.
+        job: `config` (nested dict), `run` (folder of the run), `id`, `threads` (0: the node's own),
+            and `peers`.
 
     Returns:
         `status`: finished, stopped or failed; `message`; `step`.
@@ -65,7 +67,8 @@ def train_loop(job: dict[str, Any]) -> dict[str, Any]:
     fatal = call_restarting(peers.log.fatal, timeout_s=timeout_s)
     if fatal is not None:
         return {"status": "failed", "message": fatal, "step": 0}
-    torch.set_num_threads(job["threads"])
+    neighbours = ray.train.get_context().get_local_world_size()
+    torch.set_num_threads(threads_of(job["threads"], neighbours))
     try:
         with temporary_files_of(job["id"], rank):
             return _Rank(config, Path(job["run"]), peers).run()

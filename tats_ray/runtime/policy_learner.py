@@ -16,6 +16,7 @@ from tats_ray.learning.policy_learner import PolicyLearner, PolicyUpdate
 from tats_ray.models.policy import SamplerPolicy
 from tats_ray.models.zoo import build_policy, token_grid
 from tats_ray.runtime.calls import replaced
+from tats_ray.runtime.capacity import threads_of
 from tats_ray.runtime.transfer import to_arrays, to_tensors
 
 POLICY = "policy"
@@ -29,11 +30,11 @@ class PolicyLearnerActor:
 
     Args:
         device: named outright: Ray does not hide GPUs from actors that reserve none.
-        threads: torch threads.
+        threads: torch threads; 0 takes all cores of its node.
     """
 
     def __init__(self, config: Mapping[str, Any], *, device: str, threads: int) -> None:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(threads_of(threads, 1))
         self._config = parse_config(config)
         self._buffer: Any = None
         self._store: Any = None

@@ -1,0 +1,53 @@
+"""What `tats cluster doctor` asks of a node, on the one node that there is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import ray
+
+from tats_ray.config.schema import ClusterConfig
+from tats_ray.core.errors import UsageError
+from tats_ray.runtime.capacity import ensure_room, has_node_types, threads_of, usable_cores
+from tats_ray.runtime.network import all_reduce_speed
+from tats_ray.runtime.nodes import look_at_nodes
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.usefixtures("cluster"),
+    pytest.mark.timeout(240),
+    # Ray warns of its own deprecations in the driver.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+
+
+def test_node_reports_its_versions_its_speed_and_its_storage(tmp_path: Path) -> None:
+    (told,) = look_at_nodes(str(tmp_path))
+    assert told.error == ""
+    assert told.versions["ray"] == ray.__version__
+    assert told.storage == "ok"
+    assert told.clips_per_s > 0
+    assert list(tmp_path.iterdir()) == []
+    (told,) = look_at_nodes(str(tmp_path / "missing"))
+    assert told.storage.startswith("No such file or directory")
+    node = told.node_id
+    assert all_reduce_speed([node, node], use_gpu=False, seconds=0.1) > 0
+
+
+def test_cluster_that_cannot_grow_refuses_at_once_and_starts_nothing() -> None:
+    assert not has_node_types()
+    said: list[str] = []
+    ensure_room(ClusterConfig(num_workers=2, cpus_per_worker=1), said.append)
+    with pytest.raises(UsageError, match="needs 3 CPU, the cluster has 2; lower"):
+        ensure_room(ClusterConfig(num_workers=3, cpus_per_worker=1), said.append)
+    with pytest.raises(UsageError, match=r"needs 0\.5 GPU, the cluster has 0"):
+        ensure_room(ClusterConfig(policy_gpus=0.5), said.append)
+    assert said == []
+
+
+def test_threads_are_the_nodes_own_unless_they_are_asked_for() -> None:
+    assert threads_of(0, 1) == usable_cores()
+    assert threads_of(0, 10_000) == 1
+    assert threads_of(3, 10_000) == 3
