@@ -127,6 +127,8 @@ def chaos(folder: Path, *, seed: int, seconds: float, every: float, learners: in
     launch.cluster_settings()
     ray.init(address="local", num_cpus=2, log_to_driver=False, logging_level="ERROR",
              object_store_memory=200 * 2**20, include_dashboard=True)  # fmt: skip
+    # Ray's dashboard has some of its own.
+    rays_own = set(Path(tempfile.gettempdir()).iterdir())
     killer = Killer(seed, seconds, every)
     last = plan.total_steps - 1
     gate = Gate({last: lambda: None}, num_ranks=learners, pace_s=pace_s)
@@ -165,7 +167,7 @@ def chaos(folder: Path, *, seed: int, seconds: float, every: float, learners: in
         "temporary": [str(path) for path in [*folder.rglob(".*"), *folder.glob("ray")]]
         + [
             path.name
-            for path in Path(tempfile.gettempdir()).iterdir()
+            for path in set(Path(tempfile.gettempdir()).iterdir()) - rays_own
             if not path.name.startswith("torchinductor_")  # a cache of torch's, made on import
         ],
     }
