@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import ray
 
-from tats_ray.config.schema import ClusterConfig
+from tats_ray.config.load import parse_config
 from tats_ray.core.errors import UsageError
 from tats_ray.runtime.capacity import ensure_room, has_node_types, threads_of, usable_cores
 from tats_ray.runtime.network import all_reduce_speed
 from tats_ray.runtime.nodes import look_at_nodes
+from tats_ray.runtime.preflight import check_cluster
 
 pytestmark = [
     pytest.mark.ray,
@@ -36,14 +37,21 @@ def test_node_reports_its_versions_its_speed_and_its_storage(tmp_path: Path) -> 
     assert all_reduce_speed([node, node], use_gpu=False, seconds=0.1) > 0
 
 
-def test_cluster_that_cannot_grow_refuses_at_once_and_starts_nothing() -> None:
+def test_cluster_that_cannot_grow_is_not_waited_for_and_refuses(tmp_path: Path) -> None:
     assert not has_node_types()
     said: list[str] = []
-    ensure_room(ClusterConfig(num_workers=2, cpus_per_worker=1), said.append)
-    with pytest.raises(UsageError, match="needs 3 CPU, the cluster has 2; lower"):
-        ensure_room(ClusterConfig(num_workers=3, cpus_per_worker=1), said.append)
-    with pytest.raises(UsageError, match=r"needs 0\.5 GPU, the cluster has 0"):
-        ensure_room(ClusterConfig(policy_gpus=0.5), said.append)
+    for asked, short in (
+        ({"num_workers": 2, "cpus_per_worker": 1}, None),
+        ({"num_workers": 3, "cpus_per_worker": 1}, "needs 3 CPU, the cluster has 2 CPU"),
+        ({"policy_gpus": 0.5}, r"needs 0\.5 GPU \+ 1 CPU, the cluster has 2 CPU"),
+    ):
+        config = parse_config({"cluster": asked})
+        ensure_room(config, said.append)
+        if short is None:
+            check_cluster(config, tmp_path)
+        else:
+            with pytest.raises(UsageError, match=short):
+                check_cluster(config, tmp_path)
     assert said == []
 
 
