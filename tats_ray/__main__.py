@@ -257,6 +257,31 @@ class Probe:
 
 
 @dataclass(frozen=True)
+class Tune:
+    """Run many trials of a configuration and compare them; `tats tune report EXP` shows them again.
+
+    Takes fields as pretrain, for all trials, and those of the sweep as --sweep.FIELD.
+    """
+
+    sweep: tyro.conf.Positional[Path]
+    """Sweep file, e.g. tune_configs/demo_table2.yaml."""
+    dry_run: bool = False
+    """Check everything, print the plan, and stop."""
+    resume: bool = False
+    """Keep the finished trials of this name, and go on with the rest."""
+
+
+@dataclass(frozen=True)
+class TuneReport:
+    """Table, pictures and best.yaml of a sweep, finished or not; typed as `tats tune report`."""
+
+    experiment: tyro.conf.Positional[Path]
+    """Folder of the sweep, such as runs/demo_table2."""
+    out: Path | None = None
+    """Folder for a copy of the report and its pictures."""
+
+
+@dataclass(frozen=True)
 class Fields:
     """List every field of the configuration, with its default and its meaning."""
 
@@ -273,12 +298,16 @@ Command = (
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Extract, tyro.conf.subcommand("extract")]
     | Annotated[Probe, tyro.conf.subcommand("probe")]
+    | Annotated[Tune, tyro.conf.subcommand("tune")]
+    | Annotated[TuneReport, tyro.conf.subcommand("tune-report")]
     | Annotated[Fields, tyro.conf.subcommand("fields")]
 )
 
 
 def parse(words: Sequence[str]) -> tuple[object, list[str]]:
     """A command, and the words that are left: fields of the configuration."""
+    if list(words[:2]) == ["tune", "report"]:  # beside a file name, tyro has no room for a verb
+        words = ["tune-report", *words[2:]]
     return tyro.cli(
         Command,
         prog="tats",
@@ -301,6 +330,11 @@ def run(command: object, flags: Sequence[str]) -> None:
         from tats_ray.recipes.demo import demo
 
         demo(flags, resume=command.resume)
+        return
+    if isinstance(command, Tune):
+        from tats_ray.recipes.tune import tune
+
+        tune(command.sweep, flags, is_dry=command.dry_run, resume=command.resume)
         return
     if flags:
         raise UsageError(f"unexpected {' '.join(flags)}; see tats --help")
@@ -349,6 +383,10 @@ def run(command: object, flags: Sequence[str]) -> None:
         _run_extract(command)
     elif isinstance(command, Probe):
         _run_probe(command)
+    elif isinstance(command, TuneReport):
+        from tats_ray.recipes.tune_report import tune_report
+
+        tune_report(command.experiment, command.out)
     elif isinstance(command, Fields):
         from tats_ray.config.load import field_docs
 

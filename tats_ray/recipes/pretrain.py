@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import shlex
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -51,7 +52,7 @@ def pretrain(config: RunConfig, *, resume: bool = False) -> Result:
     folder = run_folder(config)
     _check_folder(config, folder, resume=resume)
     folder.mkdir(parents=True, exist_ok=True)
-    with _only_run_in(folder):
+    with only_run_in(folder):
         (folder / "config.yaml").write_text(dump_config(config))
         for what, how_much in plan.lines():
             print(f"{what:>14}  {how_much}")
@@ -124,13 +125,26 @@ def _check_folder(config: RunConfig, folder: Path, *, resume: bool) -> None:
 
 
 @contextmanager
-def _only_run_in(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, so that two runs cannot write into it."""
+def only_run_in(folder: Path, *, wait_s: float = 0.0) -> Iterator[None]:
+    """Hold the folder's lock, so that two runs cannot write into it.
+
+    Args:
+        wait_s: how long another process has to let go of it.
+
+    Raises:
+        UsageError: when another process holds it.
+    """
+    deadline = time.monotonic() + wait_s
     with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UsageError(
-                f"another process is running in {folder}; wait for it, or choose another --name"
-            ) from None
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                if time.monotonic() < deadline:
+                    time.sleep(0.2)
+                    continue
+                raise UsageError(
+                    f"another process is running in {folder}; wait for it, or choose another --name"
+                ) from None
+            break
         yield

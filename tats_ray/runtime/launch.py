@@ -71,7 +71,7 @@ def plan_placement(config: RunConfig) -> Placement:
             f"cluster.use_gpu and cluster.policy_gpus ask for {wants_gpus:g} GPUs, this machine "
             f"has {gpus}; use --cluster.use_gpu false, fewer workers, or --cluster.address"
         )
-    cores = _usable_cores()
+    cores = usable_cores()
     wants_cpus = cluster.num_workers * cluster.cpus_per_worker
     if is_private and wants_cpus > cores:
         raise UsageError(
@@ -109,7 +109,7 @@ def run(
         UsageError: when the cluster cannot hold the placement.
         RunFailedError: naming the first cause; the last checkpoint is intact.
     """
-    with _cluster(config):
+    with joined_cluster(config):
         _check_resources(config)
         peers = _start_peers(config, placement)
         job = {
@@ -128,7 +128,8 @@ def run(
         return fit.outcome(ray.get(peers.log.fatal.remote(), timeout=60))
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -149,15 +150,19 @@ def cluster_settings() -> None:
 
 
 @contextmanager
-def _cluster(config: RunConfig) -> Iterator[None]:
-    """Join a cluster, or start a private one that ends with the run."""
+def joined_cluster(config: RunConfig, *, spare_cpus: int = 0) -> Iterator[None]:
+    """Join a cluster, or start a private one that ends with the run.
+
+    Args:
+        spare_cpus: told to a private cluster beyond the cores it has.
+    """
     cluster_settings()
     if ray.is_initialized():
         yield
         return
     address = config.cluster.address or os.environ.get("RAY_ADDRESS") or "local"
     # A private cluster may be told of fewer cores than the machine has, but not of none.
-    private = {"num_cpus": _usable_cores()} if address == "local" else {}
+    private = {"num_cpus": usable_cores() + spare_cpus} if address == "local" else {}
     ray.init(
         address=address,
         log_to_driver=False,
@@ -201,9 +206,11 @@ def _start_peers(config: RunConfig, placement: Placement) -> Peers:
     buffer = ray.remote(RolloutBuffer).options(**light).remote(max_bytes=max_bytes)
     store = ray.remote(WeightStore).options(**light).remote(num_kept=config.loop.max_staleness + 1)
     # In the synchronous recipe it works while the MAE learners wait: it reserves no CPU.
+    # Its GPU lies outside the resources of a sweep's trial, which are those of a light driver.
+    where = {"scheduling_strategy": "DEFAULT"} if config.cluster.policy_gpus else {}
     learner = (
         ray.remote(PolicyLearnerActor)
-        .options(**light, num_gpus=config.cluster.policy_gpus)
+        .options(**light, **where, num_gpus=config.cluster.policy_gpus)
         .remote(
             asdict(config),
             device=placement.policy_device,
