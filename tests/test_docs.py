@@ -21,7 +21,7 @@ import pytest
 import torch
 import yaml
 
-from tats_ray.__main__ import Pretrain, parse
+from tats_ray.__main__ import Pretrain, Tune, parse
 from tats_ray.algorithms.grpo import GRPOConfig
 from tats_ray.config.load import (
     ALGORITHMS,
@@ -34,6 +34,7 @@ from tats_ray.config.load import (
     parse_flags,
 )
 from tats_ray.config.schema import AlgorithmConfig, LoopConfig
+from tats_ray.config.sweep import load_sweep
 from tats_ray.core.grid import TokenGrid
 from tats_ray.core.seeds import stream
 from tats_ray.core.types import Rollout
@@ -187,6 +188,9 @@ TATS_COMMANDS = [pair for pair in commands() if pair[1].startswith("tats ")]
 @pytest.mark.parametrize(("page", "command"), TATS_COMMANDS)
 def test_documented_command_is_understood(page: str, command: str) -> None:
     parsed, left = parse(shlex.split(command)[1:])
+    if isinstance(parsed, Tune):
+        load_sweep(ROOT / parsed.sweep, left)
+        return
     if not isinstance(parsed, Pretrain):
         assert left == []
         return

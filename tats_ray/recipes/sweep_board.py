@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -54,7 +53,7 @@ class SweepBoard:
             "finished": ("finished", in_words(record.measures)),
             "stopped": ("stopped", f"{record.reason}; {in_words(record.measures)}"),
         }.get(record.status, ("FAILED", record.reason))
-        took = format_duration(record.seconds.get("total", math.nan))
+        took = format_duration(record.seconds.get("total", 0.0))
         say(label, f"{record.name}: {words}; {took}{self._left_in_words()}")
 
     def _completed(self, record: Record, error: str | None) -> Record:

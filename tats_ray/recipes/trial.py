@@ -25,7 +25,7 @@ def run_trial(job: Job, report: Report) -> None:
     """Train, measure, and leave a record; the run's actors are owned here and gone with it.
 
     Args:
-        job: `name`, `values`, `seed`, `config` (nested), `placement`, `metric`, `knn_k`, and
+        job: `name`, `values`, `seed`, `config` (nested), `metric`, `knn_k`, and
             `is_followed`: whether a scheduler wants to hear of every epoch.
         report: is told then, and at the end.
 
@@ -68,7 +68,7 @@ class _Trial:
     def train(self) -> None:
         (self.folder / "config.yaml").write_text(dump_config(self.config))
         self.write("running")
-        placement = launch.Placement(**self.job["placement"])
+        placement = launch.plan_placement(self.config)
         files = RunFiles(self.folder)
 
         def on_event(event: Mapping[str, Any]) -> None:

@@ -60,7 +60,7 @@ def tune(
     _check_folder(sweep, experiment, resume=resume)
     if sweep.config.synthetic:
         synthesize(Path(base.data.train_list).parent)
-    private = is_private(base)
+    private = is_private(base) and not trials_in_ray.is_joined()
     with ExitStack() as held:
         if not private:
             held.enter_context(joined_cluster(base))

@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import ray
 from ray import tune
@@ -31,6 +31,7 @@ Job = Mapping[str, Any]
 _NODE_TIMEOUT_S = 120.0
 
 
+@runtime_checkable
 class Listener(Protocol):
     """Hears from Tune, on the driver."""
 
@@ -73,6 +74,11 @@ class Schedule:
     is_best_lowest: bool
     asha: Asha | None = None
     proposals: Proposals | None = None
+
+
+def is_joined() -> bool:
+    """Whether this process already belongs to a cluster."""
+    return ray.is_initialized()
 
 
 def nodes() -> list[Node]:

@@ -55,7 +55,8 @@ def draw_bars(bars: Sequence[Bar], path: Path, *, ours: str, title: str) -> Figu
     spreads = [0.0 if math.isnan(bar.spread) else bar.spread for bar in bars]
     colors = [_OURS if bar.is_best else _PALE for bar in bars]
     left.barh(places, np.nan_to_num(values), 0.66, color=colors, xerr=spreads, ecolor=LIGHT.muted)
-    _finish(left, bars, values, spreads, f"{ours}, ours")
+    texts = ["-" if math.isnan(bar.value) else f"{bar.value:.4g}" for bar in bars]
+    _finish(left, texts, values, spreads, f"{ours}, ours")
     left.set_yticks(places, [bar.name for bar in bars], fontsize=8, color=LIGHT.ink)
     if has_paper:
         right = figure.add_axes(
@@ -69,7 +70,8 @@ def draw_bars(bars: Sequence[Bar], path: Path, *, ours: str, title: str) -> Figu
                 at = place - 0.33 + share * (number + 0.5)
                 color = _PAPER if value == best else "#f2c3ae"
                 right.barh(at, value, share, color=color)
-        _finish(right, bars, printed, [0.0] * len(bars), "error in the paper")
+        texts = [", ".join(f"{value:.4f}" for value in bar.paper) or "-" for bar in bars]
+        _finish(right, texts, printed, [0.0] * len(bars), "error in the paper")
         right.set_yticks([])
     figure.savefig(path)
     return figure
@@ -77,7 +79,7 @@ def draw_bars(bars: Sequence[Bar], path: Path, *, ours: str, title: str) -> Figu
 
 def _finish(
     axes: Axes,
-    bars: Sequence[Bar],
+    texts: Sequence[str],
     values: Float[np.ndarray, " n"],
     spreads: Sequence[float],
     label: str,
@@ -86,13 +88,12 @@ def _finish(
     low, high = (known.min(), known.max()) if len(known) else (0.0, 1.0)
     room = max(high - low, 0.02 * abs(high), 1e-6)
     least = max(min(low - 0.35 * room, low - 1.2 * max(spreads)), 0.0)
-    axes.set_xlim(least, high + 0.45 * room + max(spreads))
-    axes.set_ylim(len(bars) - 0.4, -0.6)
+    width = 0.45 if max(map(len, texts)) < 8 else 0.75  # for two values
+    axes.set_xlim(least, high + width * room + max(spreads))
+    axes.set_ylim(len(texts) - 0.4, -0.6)
     for place, value in enumerate(values):
-        known_here = math.isfinite(value)
-        text = f" {value:.4g}" if known_here else " -"
-        at = value + spreads[place] if known_here else least
-        axes.text(at, place, text, va="center", fontsize=7.5, color=LIGHT.ink)
+        at = value + spreads[place] if math.isfinite(value) else least
+        axes.text(at, place, f" {texts[place]}", va="center", fontsize=7.5, color=LIGHT.ink)
     axes.set_xlabel(f"{label} (axis from {least:.3g})", fontsize=8, color=LIGHT.muted)
     axes.tick_params(length=0, labelsize=7, labelcolor=LIGHT.muted)
     axes.locator_params(axis="x", nbins=5)
