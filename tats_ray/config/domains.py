@@ -37,9 +37,15 @@ class Domain:
         if self.kind == "randint":
             return rng.randint(low, high)
         if self.kind == "uniform":
-            return min(max(float(f"{rng.uniform(low, high):.4g}"), low), high)
-        drawn = math.exp(rng.uniform(math.log(low), math.log(high)))
-        return min(max(float(f"{drawn:.4g}"), low), high)
+            return self.rounded(rng.uniform(low, high))
+        return self.rounded(math.exp(rng.uniform(math.log(low), math.log(high))))
+
+    def rounded(self, value: Any) -> Any:
+        """A value as it is written down; those of `uniform` and `loguniform` stay inside."""
+        if self.kind not in ("uniform", "loguniform"):
+            return value
+        low, high = self.values
+        return min(max(float(f"{value:.4g}"), low), high)
 
     def examples(self) -> tuple[Any, ...]:
         """What must load before the first trial: both ends and a value inside, or all values."""

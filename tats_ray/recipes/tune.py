@@ -250,7 +250,7 @@ def _run_proposed(sweep: Sweep, experiment: Path, at_once: int, job: Job, report
 
 
 def _trial_of(sweep: Sweep, values: dict[str, Any]) -> Trial:
-    short = {k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in values.items()}
-    return Trial(
-        point_name(short, sweep), Point(point_name(short, sweep), short), sweep.config.seeds[0]
-    )
+    domains = sweep.config.domains
+    written = {name: domains[name].rounded(value) for name, value in values.items()}
+    name = point_name(written, sweep)
+    return Trial(name, Point(name, written), sweep.config.seeds[0])
