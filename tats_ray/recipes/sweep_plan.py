@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from tats_ray.config.load import parse_config
 from tats_ray.config.points import Point, Trial, points, trials
 from tats_ray.config.schema import RunConfig
 from tats_ray.config.sweep import Sweep
@@ -61,8 +60,11 @@ class SweepPlan:
             rule = f"one of {config.reduction} goes on, nobody stops before {config.grace_epochs}"
             found.insert(2, ("early stopping", f"asha: {rule} epochs"))
         if self.first is not None:
-            wanted = ("videos", "tokens", "batch", "steps")
+            wanted = ("videos", "tokens", "batch")
             found += [line for line in self.first.lines() if line[0] in wanted]
+            epochs = self.first.config.loop.epochs
+            total = f"{epochs} epochs x {self.first.steps_per_epoch} = {self.first.total_steps}"
+            found.append(("steps", f"{total} in a trial"))
         return found
 
     def never_learn(self) -> list[str]:
@@ -172,7 +174,7 @@ def plan_sweep(sweep: Sweep, nodes: Sequence[Node], *, driver_cpu: float) -> Swe
     first = None
     for config in configs:
         try:
-            plan = make_plan(config)
+            plan = make_plan(_anywhere(config))
             first = first or plan
         except UsageError as error:
             problems.append(str(error))
@@ -186,5 +188,6 @@ def plan_sweep(sweep: Sweep, nodes: Sequence[Node], *, driver_cpu: float) -> Swe
     return SweepPlan(sweep, found, made, need, at_once, first, problems)
 
 
-def resolved(job: Job) -> RunConfig:
-    return parse_config(job["config"])
+def _anywhere(config: RunConfig) -> RunConfig:
+    """What the machines hold was counted before: a plan need not be for this one."""
+    return replace(config, cluster=replace(config.cluster, address="counted"))

@@ -14,6 +14,8 @@ from tats_ray.config.domains import Domain, parse_domain
 from tats_ray.config.points import points, trials
 from tats_ray.config.sweep import Sweep, load_sweep, settings
 from tats_ray.core.errors import UsageError
+from tats_ray.models.zoo import token_grid
+from tats_ray.recipes.plan import buffer_bytes
 
 REPO = Path(__file__).parents[3]
 CONFIGS = REPO / "tune_configs"
@@ -92,6 +94,16 @@ def test_demo_tables_name_the_paper_rows_in_its_order(table: str) -> None:
 def test_every_sweep_that_is_shipped_loads(path: Path) -> None:
     sweep = load_sweep(path)
     assert len(points(sweep)) > 5 or sweep.config.search == "tpe"
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*_table*.yaml")), ids=lambda path: path.stem)
+def test_the_buffer_of_every_table_holds_the_rollouts_of_its_largest_k(path: Path) -> None:
+    sweep = load_sweep(path)
+    for point in points(sweep):
+        config = sweep.run_config(point.values)
+        grid = token_grid(config.data, config.model)
+        needed = buffer_bytes(config, grid, config.cluster.num_workers)
+        assert needed <= config.cluster.buffer_mb * 2**20, point.name
 
 
 @pytest.mark.parametrize(
