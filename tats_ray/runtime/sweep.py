@@ -106,11 +106,16 @@ def run_trials(
     """
     # Trials log for themselves: metrics.jsonl and TensorBoard, rewound when they are resumed.
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new one prints a box whatever its verbosity
     # A trial that fails is reported by us, in one line.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     by_name = {str(job["name"]): job for job in jobs}
+    here = str(Path.cwd())
 
     def driver(sampled: dict[str, Any]) -> None:
+        # Tune starts trials in folders of its own; paths of a configuration begin here.
+        if os.path.isdir(here):  # noqa: PTH112
+            os.chdir(here)
         job = (
             {"values": dict(sampled["values"])} if schedule.proposals else by_name[sampled["name"]]
         )
@@ -150,9 +155,8 @@ def elsewhere(
     The process ends with the call, so that the memory of its GPU is free before anybody else gets
     it.
     """
-    remote = ray.remote(function).options(
-        num_cpus=num_cpus, num_gpus=num_gpus, max_calls=1, scheduling_strategy="DEFAULT"
-    )
+    own = {"num_cpus": num_cpus, "num_gpus": num_gpus, "scheduling_strategy": "DEFAULT"}
+    remote = ray.remote(max_calls=1, **own)(function)
     return ray.get(remote.remote(*args), timeout=timeout_s)
 
 
