@@ -13,6 +13,7 @@ import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -109,22 +110,17 @@ def run_trials(
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new one prints a box whatever its verbosity
     # A trial that fails is reported by us, in one line.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    by_name = {str(job["name"]): job for job in jobs}
-    here = str(Path.cwd())
-
-    def driver(sampled: dict[str, Any]) -> None:
-        # Tune starts trials in folders of its own; paths of a configuration begin here.
-        if os.path.isdir(here):  # noqa: PTH112
-            os.chdir(here)
-        job = (
-            {"values": dict(sampled["values"])} if schedule.proposals else by_name[sampled["name"]]
-        )
-        trial(job, tune.report)
-
+    names = [str(job["name"]) for job in jobs]
+    driver = partial(
+        _drive,
+        trial=trial,
+        jobs=None if schedule.proposals else dict(zip(names, jobs, strict=True)),
+        home=str(Path.cwd()),
+    )
     watch = _Watch(listener, by_values=schedule.proposals is not None)
     tuner = tune.Tuner(
         tune.with_resources(driver, {"cpu": DRIVER_CPU}),
-        param_space=_param_space(schedule, list(by_name)),
+        param_space=_param_space(schedule, names),
         tune_config=tune.TuneConfig(
             metric=schedule.metric,
             mode="min" if schedule.is_best_lowest else "max",
@@ -145,6 +141,22 @@ def run_trials(
     tuner.fit()
     expected = schedule.proposals.num_samples if schedule.proposals else len(jobs)
     return watch.num_ended == expected
+
+
+def _drive(
+    config: dict[str, Any],
+    *,
+    trial: Callable[[Job, Report], None],
+    jobs: Mapping[str, Job] | None,
+    home: str,
+) -> None:
+    """What Tune calls in a trial's process; without jobs, to run a proposed point.
+
+    Tune starts trials in folders of its own, but paths of a configuration begin at home.
+    """
+    if os.path.isdir(home):  # noqa: PTH112
+        os.chdir(home)
+    trial({"values": dict(config["values"])} if jobs is None else jobs[config["name"]], tune.report)
 
 
 def elsewhere(
@@ -210,14 +222,14 @@ class _Watch(tune.Callback):
     def name_of(self, trial: Any) -> str:
         return str(trial.trial_id if self._by_values else trial.config["name"])
 
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+    def on_trial_start(self, iteration: Any, trials: Any, trial: Any, **info: Any) -> None:
         self._listener.started(self.name_of(trial))
 
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+    def on_trial_complete(self, iteration: Any, trials: Any, trial: Any, **info: Any) -> None:
         self.num_ended += 1
         self._listener.ended(self._told(trial), None)
 
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+    def on_trial_error(self, iteration: Any, trials: Any, trial: Any, **info: Any) -> None:
         self.num_ended += 1
         text = str(trial.get_error() or "").strip().splitlines()
         self._listener.ended(self._told(trial), text[-1] if text else "its process died")
