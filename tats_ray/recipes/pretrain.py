@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import shlex
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ from tats_ray.core.errors import CheckpointError, UsageError
 from tats_ray.learning import checkpoint as checkpoints
 from tats_ray.recipes.plan import Plan, make_plan
 from tats_ray.recipes.report import write_run_report
+from tats_ray.recipes.run_folder import only_run_in, run_folder
 from tats_ray.runtime import launch
 from tats_ray.view.board import ViewPlan, make_view
 from tats_ray.view.tracking import RunFiles
@@ -30,12 +28,6 @@ class Result:
     folder: Path
     outcome: launch.Outcome
     report: Path | None
-
-
-def run_folder(config: RunConfig) -> Path:
-    if not config.name or "/" in config.name:
-        raise UsageError(f"name {config.name!r} is no folder name; use --name NAME")
-    return Path(config.checkpoint.folder) / config.name
 
 
 def pretrain(config: RunConfig, *, resume: bool = False) -> Result:
@@ -122,29 +114,3 @@ def _check_folder(config: RunConfig, folder: Path, *, resume: bool) -> None:
             f"{folder} was begun with other settings: {'; '.join(changed)}; "
             "resume with the old ones, or choose another --name"
         )
-
-
-@contextmanager
-def only_run_in(folder: Path, *, wait_s: float = 0.0) -> Iterator[None]:
-    """Hold the folder's lock, so that two runs cannot write into it.
-
-    Args:
-        wait_s: how long another process has to let go of it.
-
-    Raises:
-        UsageError: when another process holds it.
-    """
-    deadline = time.monotonic() + wait_s
-    with (folder / ".lock").open("w") as lock:
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                if time.monotonic() < deadline:
-                    time.sleep(0.2)
-                    continue
-                raise UsageError(
-                    f"another process is running in {folder}; wait for it, or choose another --name"
-                ) from None
-            break
-        yield

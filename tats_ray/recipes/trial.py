@@ -11,7 +11,7 @@ from tats_ray.config.load import dump_config, parse_config
 from tats_ray.config.schema import RunConfig
 from tats_ray.core.errors import TatsError
 from tats_ray.recipes.experiment import Record, Status, write_record
-from tats_ray.recipes.pretrain import only_run_in, run_folder
+from tats_ray.recipes.run_folder import only_run_in, run_folder
 from tats_ray.recipes.trial_measures import has_labels, knn_accuracy, train_error, val_error
 from tats_ray.runtime import launch
 from tats_ray.runtime.sweep import Job, Report, elsewhere

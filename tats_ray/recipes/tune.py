@@ -24,7 +24,7 @@ from tats_ray.recipes.experiment import (
     refuse_other_settings,
     write_json,
 )
-from tats_ray.recipes.pretrain import only_run_in
+from tats_ray.recipes.run_folder import only_run_in
 from tats_ray.recipes.sweep_board import SweepBoard, say
 from tats_ray.recipes.sweep_plan import SweepPlan, is_private, own_node, plan_sweep, trial_job
 from tats_ray.recipes.trial import run_trial
