@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from pathlib import Path
 from typing import Any
@@ -249,3 +250,14 @@ def test_trial_folders_need_no_quotes(tmp_path: Path) -> None:
     sweep = search(tmp_path, {"sampler.name": {"grid": ["tats"]}, "loop.epochs": {"grid": [2]}})
     (trial,) = trials(points(sweep), (0,))
     assert (trial.name, trial.folder) == ("name=tats epochs=2", "name=tats_epochs=2")
+
+
+def test_demo_scales_mae_only_epochs_as_its_length() -> None:
+    demo, paper = (
+        load_sweep(CONFIGS / f"{name}.yaml") for name in ("demo_table2", "sweep_table2_ucf101")
+    )
+    share = demo.run_config({}).loop.epochs / paper.run_config({}).loop.epochs
+    for one, other in zip(points(demo), points(paper), strict=True):
+        here, there = (s.run_config(p.values).loop for s, p in ((demo, one), (paper, other)))
+        assert here.mae_only_epochs == math.ceil(share * there.mae_only_epochs)
+        assert here.mae_steps_per_update == there.mae_steps_per_update
