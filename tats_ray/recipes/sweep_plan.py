@@ -91,9 +91,6 @@ class SweepPlan:
             f"{pace.joint_step_s:.2g} s with the sampler"
         )
 
-    def job(self, trial: Trial, experiment: Path) -> Job:
-        return trial_job(self.sweep, trial, experiment, self.at_once)
-
     def _trials_in_words(self) -> str:
         if not self.trials:
             return f"{self.num_trials} trials"
@@ -107,8 +104,12 @@ class SweepPlan:
         return ", with " + ", ".join(f"{k} {v}" for k, v in fixed.items()) if fixed else ""
 
 
-def trial_job(sweep: Sweep, trial: Trial, experiment: Path, at_once: int) -> Job:
-    """All that a trial has to be told, plain."""
+def trial_job(sweep: Sweep, trial: Trial, experiment: Path, shared_by: int) -> Job:
+    """All that a trial has to be told, plain.
+
+    Args:
+        shared_by: trials among which the cores of a private cluster are divided.
+    """
     config = sweep.run_config(trial.point.values)
     cluster = config.cluster
     joined = cluster.address or os.environ.get("RAY_ADDRESS") or ""
@@ -118,7 +119,7 @@ def trial_job(sweep: Sweep, trial: Trial, experiment: Path, at_once: int) -> Job
         seed=trial.seed,
         checkpoint=replace(config.checkpoint, folder=str(experiment / "trials")),
         cluster=replace(
-            cluster, threads=cluster.threads or _threads(config, at_once), address=joined
+            cluster, threads=cluster.threads or _threads(config, shared_by), address=joined
         ),
     )
     return {
@@ -132,12 +133,12 @@ def trial_job(sweep: Sweep, trial: Trial, experiment: Path, at_once: int) -> Job
     }
 
 
-def _threads(config: RunConfig, at_once: int) -> int:
+def _threads(config: RunConfig, shared_by: int) -> int:
     """The cores divided among all learners that train at the same time."""
     cluster = config.cluster
     if not is_private(config):
         return max(int(cluster.cpus_per_worker), 1)
-    return max(usable_cores() // (cluster.num_workers * max(at_once, 1)), 1)
+    return max(usable_cores() // (cluster.num_workers * max(shared_by, 1)), 1)
 
 
 def is_private(config: RunConfig) -> bool:

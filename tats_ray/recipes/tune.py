@@ -81,7 +81,9 @@ def tune(
         else:
             trials_in_ray.check_shared(experiment)
         _begin(plan, experiment, ["tats", "tune", str(path), *flags])
-        is_whole = _run(plan, experiment, left)
+        # Threads are divided as at the beginning, so that a resumed trial repeats to the bit.
+        shared_by = int(read_state(experiment)["at_once"])
+        is_whole = _run(plan, experiment, left, shared_by)
     if not is_whole:
         again = shlex.join(["tats", "tune", str(path), *flags, "--resume"])
         print(f"stopped before its last trial; continue with:\n  {again}", flush=True)
@@ -197,7 +199,7 @@ def _begin(plan: SweepPlan, experiment: Path, command: Sequence[str]) -> None:
             shutil.rmtree(experiment / "trials" / Trial(record.name, Point("", {}), 0).folder)
 
 
-def _run(plan: SweepPlan, experiment: Path, left: Sequence[Trial]) -> bool:
+def _run(plan: SweepPlan, experiment: Path, left: Sequence[Trial], shared_by: int) -> bool:
     """Hand the trials to Tune. Returns whether all were run."""
     config = plan.sweep.config
     proposals = _proposals(plan, experiment) if config.search == "tpe" else None
@@ -215,10 +217,10 @@ def _run(plan: SweepPlan, experiment: Path, left: Sequence[Trial]) -> bool:
         asha=asha,
         proposals=proposals,
     )
-    jobs = [trial_job(plan.sweep, trial, experiment, plan.at_once) for trial in left]
+    jobs = [trial_job(plan.sweep, trial, experiment, shared_by) for trial in left]
     run: Any = run_trial
     if proposals:
-        run = partial(_run_proposed, plan.sweep, experiment, plan.at_once)
+        run = partial(_run_proposed, plan.sweep, experiment, shared_by)
     board = SweepBoard(experiment, num_left=num_left, at_once=plan.at_once, metric=config.metric)
     return trials_in_ray.run_trials(run, jobs, schedule, board, folder=experiment / "ray")
 
@@ -239,14 +241,14 @@ def _proposals(plan: SweepPlan, experiment: Path) -> Proposals:
     return Proposals(space, left, config.search_seed, known, first[:left])
 
 
-def _run_proposed(sweep: Sweep, experiment: Path, at_once: int, job: Job, report: Report) -> None:
+def _run_proposed(sweep: Sweep, experiment: Path, shared_by: int, job: Job, report: Report) -> None:
     """A point that the search has found becomes a trial; one that was tried is not run again."""
     trial = _trial_of(sweep, job["values"])
     record = read_record(experiment / "trials" / trial.folder)
     if record is not None and record.status == "finished":
         report({**record.measures, "epoch": record.epochs, "trial": trial.name})
         return
-    run_trial(trial_job(sweep, trial, experiment, at_once), report)
+    run_trial(trial_job(sweep, trial, experiment, shared_by), report)
 
 
 def _trial_of(sweep: Sweep, values: dict[str, Any]) -> Trial:
