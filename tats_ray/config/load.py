@@ -189,7 +189,7 @@ def field_docs() -> list[tuple[str, str, Any]]:
     rows: list[tuple[str, str, Any]] = []
 
     def walk(instance: Any, prefix: str) -> None:
-        docs = _docstrings(type(instance))
+        docs = field_docstrings(type(instance))
         for f in fields(instance):
             value = getattr(instance, f.name)
             if is_dataclass(value):
@@ -272,7 +272,7 @@ def _elsewhere(name: str) -> str:
     return f"; did you mean {by_last.get(match[0], match[0])}?" if match else ""
 
 
-def _docstrings(cls: type[Any]) -> dict[str, str]:
+def field_docstrings(cls: type[Any]) -> dict[str, str]:
     """Field docstrings, base classes first: Python itself does not keep them."""
     import ast
     import inspect

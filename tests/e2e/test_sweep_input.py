@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,15 @@ def test_a_measure_that_cannot_be_taken_is_refused(
 ) -> None:
     flags = ["--sweep.metric", "knn", "--data.val_list", ""]
     assert "needs a validation list; give --data.val_list" in refusal(capsys, str(sweep), *flags)
+
+
+def test_a_search_that_needs_optuna_says_how_to_get_it(
+    sweep: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    sweep.write_text(GRID.replace("search: grid", "search: tpe, num_samples: 2"))
+    error = refusal(capsys, str(sweep))
+    assert "needs optuna, which is not installed; pip install 'tats-ray[search]'" in error
 
 
 def test_storage_that_cannot_be_written_is_refused(
