@@ -128,6 +128,8 @@ def trial_job(sweep: Sweep, trial: Trial, experiment: Path, shared_by: int) -> J
         "seed": trial.seed,
         "config": asdict(config),
         "metric": sweep.config.metric,
+        # One ratio for all, whatever theirs: else errors could not be compared.
+        "val_ratio": sweep.run_config({}).sampler.mask_ratio,
         "knn_k": sweep.config.knn_k,
         "is_followed": sweep.config.scheduler == "asha",
     }

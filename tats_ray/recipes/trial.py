@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,27 @@ from tats_ray.config.schema import RunConfig
 from tats_ray.core.errors import TatsError
 from tats_ray.recipes.experiment import Record, Status, write_record
 from tats_ray.recipes.run_folder import only_run_in, run_folder
-from tats_ray.recipes.trial_measures import has_labels, knn_accuracy, train_error, val_error
+from tats_ray.recipes.trial_measures import (
+    error_at,
+    has_labels,
+    is_own,
+    knn_accuracy,
+    train_error,
+    val_error,
+)
 from tats_ray.runtime import launch
 from tats_ray.runtime.sweep import Job, Report, elsewhere
 from tats_ray.view.tracking import RunFiles
 
 _LOCK_WAIT_S = 60.0
-_KNN_TIMEOUT_S = 6 * 3600.0
+_MEASURE_TIMEOUT_S = 6 * 3600.0
 
 
 def run_trial(job: Job, report: Report) -> None:
     """Train, measure, and leave a record; the run's actors are owned here and gone with it.
 
     Args:
-        job: `name`, `values`, `seed`, `config` (nested), `metric`, `knn_k`, and
+        job: `name`, `values`, `seed`, `config` (nested), `metric`, `val_ratio`, `knn_k`, and
             `is_followed`: whether a scheduler wants to hear of every epoch.
         report: is told then, and at the end.
 
@@ -88,19 +95,28 @@ class _Trial:
             self.measures["val_error"] = error
 
     def measure(self) -> None:
-        """The neighbours; on a GPU of its own where learners have one."""
-        data, cluster = self.config.data, self.config.cluster
-        if not data.val_list or not has_labels(data):
+        """What is measured afterwards: on a GPU of its own where learners have one."""
+        data, ratio = self.config.data, self.job["val_ratio"]
+        if not data.val_list:
+            return
+        if not is_own(self.config, ratio):
+            self.measures["val_error"] = self._apart(error_at, str(self.folder), ratio)
+        if not has_labels(data):
             return
         started = time.time()
         asked = (str(self.folder), data, self.job["knn_k"])
-        if cluster.use_gpu:
-            cpus = cluster.cpus_per_worker
-            limit = {"num_cpus": cpus, "num_gpus": 1.0, "timeout_s": _KNN_TIMEOUT_S}
-            self.measures["knn"] = elsewhere(knn_accuracy, *asked, "cuda", **limit)
-        else:
-            self.measures["knn"] = knn_accuracy(*asked, "cpu")
+        self.measures["knn"] = self._apart(knn_accuracy, *asked)
         self.seconds["knn"] = time.time() - started
+
+    def _apart(self, function: Callable[..., float], *args: Any) -> float:
+        """Call it with the device as its last argument."""
+        cluster = self.config.cluster
+        if not cluster.use_gpu:
+            return function(*args, "cpu")
+        cpus = cluster.cpus_per_worker
+        limit = {"num_cpus": cpus, "num_gpus": 1.0, "timeout_s": _MEASURE_TIMEOUT_S}
+        found: float = elsewhere(function, *args, "cuda", **limit)
+        return found
 
     def tell(self) -> None:
         """Tell the scheduler, which may end the trial here."""

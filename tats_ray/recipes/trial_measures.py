@@ -7,14 +7,18 @@ from pathlib import Path
 
 import torch
 
-from tats_ray.config.schema import DataConfig
+from tats_ray.config.schema import DataConfig, RunConfig
 from tats_ray.data.manifest import VideoEntry
 from tats_ray.data.views import ViewPlan
-from tats_ray.learning.build import read_lists
+from tats_ray.learning.build import read_lists, validation_set
+from tats_ray.learning.evaluation import Evaluator
 from tats_ray.learning.features import FeatureRequest, FrozenEncoder, compute
 from tats_ray.learning.probe import Examples
+from tats_ray.models.policy import FixedPolicy
+from tats_ray.models.zoo import num_visible, token_grid
 from tats_ray.ops.scores import nearest_neighbour_scores, ranks
 from tats_ray.recipes.encoder import open_encoder
+from tats_ray.recipes.restore import restore
 from tats_ray.view.tracking import read_metrics
 
 TEMPERATURE = 0.07
@@ -45,6 +49,26 @@ def val_error(run: Path) -> float | None:
     """The last validation error under one fixed random mask; None where none was measured."""
     found = [record["eval/error"] for record in read_metrics(run) if "eval/error" in record]
     return found[-1] if found else None
+
+
+def error_at(run: str, mask_ratio: float, device: str) -> float:
+    """Validation error of the newest checkpoint, under the fixed random mask of a given ratio.
+
+    The run's own was measured with as many tokens as its sampler shows.
+    """
+    found = restore(run)
+    config, grid = found.config, found.grid
+    count = grid.num_visible(mask_ratio)
+    size, precision = config.optim.batch_size, config.loop.precision
+    clips = validation_set(config, grid, read_lists(config.data).val)
+    evaluator = Evaluator(clips, count, batch_size=size, precision=precision)
+    return evaluator.measure(found.mae.to(device), FixedPolicy(grid))["error"]
+
+
+def is_own(config: RunConfig, mask_ratio: float) -> bool:
+    """Whether the run itself measured under the random mask of this ratio."""
+    grid = token_grid(config.data, config.model)
+    return num_visible(config.sampler, grid) == grid.num_visible(mask_ratio)
 
 
 def has_labels(data: DataConfig) -> bool:

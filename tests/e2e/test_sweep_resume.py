@@ -16,7 +16,7 @@ from tats_ray.config.load import load_config
 from tats_ray.data.synthetic import SyntheticSet, synthesize
 from tats_ray.learning import checkpoint as checkpoints
 from tats_ray.recipes.experiment import read_record
-from tats_ray.recipes.trial_measures import knn_accuracy, train_error, val_error
+from tats_ray.recipes.trial_measures import error_at, knn_accuracy, train_error, val_error
 from tats_ray.view.tracking import read_metrics
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
@@ -117,4 +117,7 @@ def test_a_killed_sweep_resumes_to_the_same_table_and_best_yaml_repeats_its_best
     row = rows["epochs=40"]
     assert float(row["train_error"]) == train_error(run)
     assert float(row["val_error"]) == val_error(run)
+    # What is measured afterwards is what the run measured, where the ratios agree.
+    assert error_at(str(run), 0.75, "cpu") == pytest.approx(val_error(run), rel=1e-5)
+    assert error_at(str(run), 0.5, "cpu") != pytest.approx(val_error(run), rel=1e-5)
     assert float(row["knn"]) == knn_accuracy(str(run), config.data, 20, "cpu")

@@ -12,6 +12,7 @@ from tats_ray.config.points import points, trials
 from tats_ray.config.sweep import Sweep, load_sweep
 from tats_ray.recipes import sweep_plan
 from tats_ray.recipes.sweep_plan import trial_job
+from tats_ray.recipes.trial_measures import is_own
 from tats_ray.recipes.warm_up import Pace
 
 PACE = Pace(mae_step_s=1.0, joint_step_s=3.0, clips_s=2.0, feature_s=0.5)
@@ -80,3 +81,19 @@ def test_on_a_cluster_a_learner_has_the_threads_that_it_reserves(
     assert config.cluster.threads == 6
     # Its process is not told otherwise where it is.
     assert config.cluster.address == "10.0.0.1:6379"
+
+
+@pytest.mark.parametrize(
+    ("sampler", "own"),
+    [
+        ({"mask_ratio": 0.9}, True),
+        ({"mask_ratio": 0.9, "name": "random"}, True),
+        ({"mask_ratio": 0.5}, False),
+        # Whole tubes: 20 of 196 in each of 8 time slots are 160 tokens, not 156.
+        ({"mask_ratio": 0.9, "name": "tube"}, False),
+    ],
+)
+def test_a_run_that_shows_another_number_of_tokens_is_measured_again(
+    sampler: dict[str, object], own: bool
+) -> None:
+    assert is_own(parse_config({"sampler": sampler}), 0.9) is own
