@@ -149,5 +149,7 @@ class _Trial:
         if int(event["epoch"]) > self.epoch:
             self.epoch = int(event["epoch"])
             self.write("running")
-            if self.job["is_followed"] and self.job["metric"] in self.measures:
+            # Of the last epoch, the scheduler hears when all is measured: it ends the trial there.
+            is_last = self.epoch >= self.config.loop.epochs
+            if self.job["is_followed"] and not is_last and self.job["metric"] in self.measures:
                 self.tell()
