@@ -308,6 +308,31 @@ class Bench:
 
 
 @dataclass(frozen=True)
+class Tune:
+    """Run many trials of a configuration and compare them; `tats tune report EXP` shows them again.
+
+    Takes fields as pretrain, for all trials, and those of the sweep as --sweep.FIELD.
+    """
+
+    sweep: tyro.conf.Positional[Path]
+    """Sweep file, e.g. tune_configs/demo_table2.yaml."""
+    dry_run: bool = False
+    """Check everything, print the plan, and stop."""
+    resume: bool = False
+    """Keep the finished trials of this name, and go on with the rest."""
+
+
+@dataclass(frozen=True)
+class TuneReport:
+    """Table, pictures and best.yaml of a sweep, finished or not; typed as `tats tune report`."""
+
+    experiment: tyro.conf.Positional[Path]
+    """Folder of the sweep, such as runs/demo_table2."""
+    out: Path | None = None
+    """Folder for a copy of the report and its pictures."""
+
+
+@dataclass(frozen=True)
 class Fields:
     """List every field of the configuration, with its default and its meaning."""
 
@@ -416,6 +441,8 @@ Command = (
     | Annotated[Extract, tyro.conf.subcommand("extract")]
     | Annotated[Probe, tyro.conf.subcommand("probe")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]
+    | Annotated[Tune, tyro.conf.subcommand("tune")]
+    | Annotated[TuneReport, tyro.conf.subcommand("tune-report")]
     | Annotated[Fields, tyro.conf.subcommand("fields")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
     | Annotated[Submit, tyro.conf.subcommand("submit")]
@@ -431,6 +458,8 @@ def parse(words: Sequence[str]) -> tuple[object, list[str]]:
     if list(words[:1]) == ["submit"] and "--" in words:
         cut = list(words).index("--")
         return parse(words[:cut])[0], list(words[cut + 1 :])
+    if list(words[:2]) == ["tune", "report"]:  # beside a file name, tyro has no room for a verb
+        words = ["tune-report", *words[2:]]
     return tyro.cli(
         Command,
         prog="tats",
@@ -456,6 +485,11 @@ def run(command: object, flags: Sequence[str]) -> None:
         return
     if isinstance(command, Bench):
         _run_bench(command.action, flags)
+        return
+    if isinstance(command, Tune):
+        from tats_ray.recipes.tune import tune
+
+        tune(command.sweep, flags, is_dry=command.dry_run, resume=command.resume)
         return
     if isinstance(command, Submit):
         from tats_ray.recipes.submit import submit
@@ -515,6 +549,10 @@ def run(command: object, flags: Sequence[str]) -> None:
         _run_extract(command)
     elif isinstance(command, Probe):
         _run_probe(command)
+    elif isinstance(command, TuneReport):
+        from tats_ray.recipes.tune_report import tune_report
+
+        tune_report(command.experiment, command.out)
     elif isinstance(command, Fields):
         from tats_ray.config.load import field_docs
 

@@ -12,7 +12,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import MISSING, asdict
 from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import pytest
 import torch
 import yaml
 
-from tats_ray.__main__ import Pretrain, Submit, parse
+from tats_ray.__main__ import Pretrain, Submit, Tune, parse
 from tats_ray.algorithms.grpo import GRPOConfig
 from tats_ray.config.load import (
     ALGORITHMS,
@@ -29,11 +29,13 @@ from tats_ray.config.load import (
     algorithm_class,
     dump_config,
     field_docs,
+    field_docstrings,
     load_config,
     parse_config,
     parse_flags,
 )
 from tats_ray.config.schema import AlgorithmConfig, LoopConfig
+from tats_ray.config.sweep import SweepConfig, load_sweep
 from tats_ray.core.grid import TokenGrid
 from tats_ray.core.seeds import stream
 from tats_ray.core.types import Rollout
@@ -115,6 +117,15 @@ def algorithms_table() -> str:
     return table(("Name", "Fields of its own, with defaults"), rows)
 
 
+def sweep_table() -> str:
+    docs = field_docstrings(SweepConfig)
+    rows = []
+    for f in dataclass_fields(SweepConfig):
+        default = "" if f.default in (MISSING, "") else f"`{shown(f.default)}`"
+        rows.append((f"`{f.name}`", default, docs[f.name]))
+    return table(("Field", "Default", "Meaning"), rows)
+
+
 def demo_table() -> str:
     """Where the demo's method differs from the paper's; places and machines are left out."""
     paper, demo = (dict(leaves(asdict(load_config(path)))) for path in (PAPER, DEMO))
@@ -166,6 +177,7 @@ TABLES = {
     "fields": fields_table,
     "metrics": metrics_table,
     "demo": demo_table,
+    "sweep": sweep_table,
 }
 
 
@@ -215,6 +227,9 @@ def test_documented_command_is_understood(page: str, command: str) -> None:
     parsed, left = parse(shlex.split(command)[1:])
     if isinstance(parsed, Submit):
         parsed, left = parse(left)
+    if isinstance(parsed, Tune):
+        load_sweep(ROOT / parsed.sweep, left)
+        return
     if not isinstance(parsed, Pretrain):
         assert left == []
         return

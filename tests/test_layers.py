@@ -51,6 +51,7 @@ DOORS = {
     "transformers": (),
     "jaxtyping": ("core/arrays.py",),
     "beartype": (),
+    "optuna": ("runtime/sweep.py",),
 }
 """Where each dependency may enter."""
 

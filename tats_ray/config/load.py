@@ -131,9 +131,13 @@ def load_config(path: str | Path, flags: Sequence[str] = ()) -> RunConfig:
     raw = read_yaml(path)
     raw.setdefault("name", Path(path).stem)
     pairs = parse_flags(flags)
-    _swap_algorithm(raw, dict(pairs).get("algorithm.name"), source=str(path))
+    name = dict(pairs).get("algorithm.name")
+    left_out = swap_algorithm(raw, name)
+    if left_out:
+        text = f"algorithm {name} has no {', '.join(left_out)}: left out of those of {path}"
+        print(f"{'note':>14}  {text}")  # above the plan, and in its form
     for dotted, value in pairs:
-        _set(raw, dotted, value)
+        set_field(raw, dotted, flag_value(dotted, value))
     return parse_config(raw, source=str(path))
 
 
@@ -143,8 +147,8 @@ def parse_config(raw: Mapping[str, Any], *, source: str = "config") -> RunConfig
     algorithm = values.get("algorithm") or {}
     if isinstance(algorithm, Mapping):
         cls = algorithm_class(str(algorithm.get("name", "ppo")))
-        values["algorithm"] = _validated(cls, algorithm, source, "algorithm.")
-    return _validated(RunConfig, values, source, "")
+        values["algorithm"] = validated(cls, algorithm, source, "algorithm.")
+    return validated(RunConfig, values, source, "")
 
 
 def parse_flags(flags: Sequence[str]) -> list[tuple[str, str]]:
@@ -185,7 +189,7 @@ def field_docs() -> list[tuple[str, str, Any]]:
     rows: list[tuple[str, str, Any]] = []
 
     def walk(instance: Any, prefix: str) -> None:
-        docs = _docstrings(type(instance))
+        docs = field_docstrings(type(instance))
         for f in fields(instance):
             value = getattr(instance, f.name)
             if is_dataclass(value):
@@ -197,21 +201,20 @@ def field_docs() -> list[tuple[str, str, Any]]:
     return rows
 
 
-def _swap_algorithm(raw: dict[str, Any], name: str | None, *, source: str) -> None:
-    """Leave out the file's fields that another algorithm, named by a flag, does not have."""
+def swap_algorithm(raw: dict[str, Any], name: str | None) -> list[str]:
+    """Leave out, and name, the file's fields that another algorithm does not have."""
     fields_of_file = raw.get("algorithm")
     if name is None or not isinstance(fields_of_file, dict):
-        return
+        return []
     before = {f.name for f in fields(algorithm_class(str(fields_of_file.get("name", "ppo"))))}
     gone = before - {f.name for f in fields(algorithm_class(name))}
     left_out = [key for key in fields_of_file if key in gone]  # what neither knows is refused later
     raw["algorithm"] = {key: value for key, value in fields_of_file.items() if key not in gone}
-    if left_out:
-        text = f"algorithm {name} has no {', '.join(left_out)}: left out of those of {source}"
-        print(f"{'note':>14}  {text}")  # above the plan, and in its form
+    return left_out
 
 
-def _set(raw: dict[str, Any], dotted: str, value: str) -> None:
+def set_field(raw: dict[str, Any], dotted: str, value: Any) -> None:
+    """Put a value into a nested dict, its branches made where they are missing."""
     *branches, last = dotted.split(".")
     node = raw
     for branch in branches:
@@ -219,13 +222,17 @@ def _set(raw: dict[str, Any], dotted: str, value: str) -> None:
         if not isinstance(child, dict):
             raise UsageError(f"--{dotted}: {branch} is a value, not a branch")
         node = child
-    parsed: Any = value
-    if " " in value or "," in value:
-        parsed = value.replace(",", " ").split() if last == "betas" else value
-    node[last] = parsed
+    node[last] = value
 
 
-def _validated(cls: type[Any], values: Mapping[str, Any], source: str, prefix: str) -> Any:
+def flag_value(dotted: str, text: str) -> Any:
+    """What was typed behind a flag; pairs of numbers become lists."""
+    is_pair = dotted.split(".")[-1] == "betas" and (" " in text or "," in text)
+    return text.replace(",", " ").split() if is_pair else text
+
+
+def validated(cls: type[Any], values: Mapping[str, Any], source: str, prefix: str = "") -> Any:
+    """A nested dict to a dataclass; `prefix` stands before the fields in messages."""
     try:
         return TypeAdapter(cls).validate_python(dict(values))
     except ValidationError as error:
@@ -265,7 +272,7 @@ def _elsewhere(name: str) -> str:
     return f"; did you mean {by_last.get(match[0], match[0])}?" if match else ""
 
 
-def _docstrings(cls: type[Any]) -> dict[str, str]:
+def field_docstrings(cls: type[Any]) -> dict[str, str]:
     """Field docstrings, base classes first: Python itself does not keep them."""
     import ast
     import inspect

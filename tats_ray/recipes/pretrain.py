@@ -16,6 +16,7 @@ from tats_ray.core.errors import UsageError
 from tats_ray.learning.checkpoint_folders import candidates
 from tats_ray.recipes.plan import Plan, make_plan
 from tats_ray.recipes.report import write_run_report
+from tats_ray.recipes.run_folder import run_folder
 from tats_ray.recipes.run_lock import only_run_in
 from tats_ray.runtime import launch
 from tats_ray.view.board import ViewPlan, make_view
@@ -29,12 +30,6 @@ class Result:
     folder: Path
     outcome: launch.Outcome
     report: Path | None
-
-
-def run_folder(config: RunConfig) -> Path:
-    if not config.name or "/" in config.name:
-        raise UsageError(f"name {config.name!r} is no folder name; use --name NAME")
-    return Path(config.checkpoint.folder) / config.name
 
 
 def pretrain(config: RunConfig, *, resume: bool = False) -> Result:

@@ -19,21 +19,21 @@ LOCK_FILE = ".lock"
 
 
 @contextmanager
-def only_run_in(folder: Path) -> Iterator[None]:
+def only_run_in(folder: Path, *, wait_s: float = 0.0) -> Iterator[None]:
     """Hold the folder's lock, which names host, process and time.
 
     The kernel lets go of a lock when its process dies, so on one host it tells for certain who is
     alive. Other hosts may see only the file, not the lock: a file of theirs is believed.
 
+    Args:
+        wait_s: how long another run has to let go of it.
+
     Raises:
         UsageError: when another run holds it, with the way out.
     """
     path = folder / LOCK_FILE
-    lock = _lock(path)
+    lock = _claim(path, time.monotonic() + wait_s)
     try:
-        holder = _read(lock)
-        if holder:
-            _take_over(path, holder)
         lock.seek(0)
         lock.truncate()
         json.dump({"host": _host(), "pid": os.getpid(), "started": _started(os.getpid()),
@@ -45,6 +45,24 @@ def only_run_in(folder: Path) -> Iterator[None]:
             path.unlink(missing_ok=True)
     finally:
         lock.close()
+
+
+def _claim(path: Path, deadline: float) -> TextIO:
+    """The file, open, locked, and of nobody else who lives."""
+    while True:
+        try:
+            lock = _lock(path)
+            try:
+                if holder := _read(lock):
+                    _take_over(path, holder)
+                return lock
+            except UsageError:
+                lock.close()
+                raise
+        except UsageError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.2)
 
 
 def _lock(path: Path) -> TextIO:

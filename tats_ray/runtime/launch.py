@@ -121,7 +121,7 @@ def run(
         RunFailedError: naming the first cause; the last checkpoint is intact.
     """
     run_id = uuid.uuid4().hex[:8]
-    with _cluster(config), _scratch(folder, run_id):
+    with joined_cluster(config), _scratch(folder, run_id):
         ensure_room(config, lambda text: on_event(_note(text)))
         check_cluster(config, folder, rollout_bytes=rollout_bytes)
         peers = _start_peers(config, placement)
@@ -200,15 +200,19 @@ def cluster_settings() -> None:
 
 
 @contextmanager
-def _cluster(config: RunConfig) -> Iterator[None]:
-    """Join a cluster, or start a private one that ends with the run."""
+def joined_cluster(config: RunConfig, *, spare_cpus: int = 0) -> Iterator[None]:
+    """Join a cluster, or start a private one that ends with the run.
+
+    Args:
+        spare_cpus: told to a private cluster beyond the cores it has.
+    """
     cluster_settings()
     if ray.is_initialized():
         yield
         return
     address = config.cluster.address or os.environ.get("RAY_ADDRESS") or "local"
     # A private cluster may be told of fewer cores than the machine has, but not of none.
-    private = {"num_cpus": usable_cores()} if address == "local" else {}
+    private = {"num_cpus": usable_cores() + spare_cpus} if address == "local" else {}
     ray.init(
         address=address,
         log_to_driver=False,
@@ -248,9 +252,11 @@ def _start_peers(config: RunConfig, placement: Placement) -> Peers:
         buffer = ray.remote(RolloutBuffer).options(**light).remote(max_bytes=max_bytes)
     store = ray.remote(WeightStore).options(**light).remote(num_kept=config.loop.max_staleness + 1)
     # In the synchronous recipe it works while the MAE learners wait: it reserves no CPU.
+    # Its GPU lies outside the resources of a sweep's trial, which are those of a light driver.
+    where = {"scheduling_strategy": "DEFAULT"} if config.cluster.policy_gpus else {}
     learner = (
         ray.remote(PolicyLearnerActor)
-        .options(**light, num_gpus=config.cluster.policy_gpus)
+        .options(**light, **where, num_gpus=config.cluster.policy_gpus)
         .remote(
             asdict(config),
             device=placement.policy_device,

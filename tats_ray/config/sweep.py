@@ -1,0 +1,211 @@
+"""A sweep, described in full: what is varied over a run's configuration, and what is measured.
+
+`tune_configs/sweep_*.yaml` are read strictly, as runs are. docs/sweeps.md explains the form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from tats_ray.config.domains import Domain, parse_domain
+from tats_ray.config.load import (
+    flag_value,
+    parse_config,
+    parse_flags,
+    read_yaml,
+    set_field,
+    swap_algorithm,
+    validated,
+)
+from tats_ray.config.schema import RunConfig, require
+from tats_ray.core.errors import UsageError
+from tats_ray.core.protocols import ConfigBase
+
+_NOT_VARIED = ("name", "seed", "checkpoint.", "log.", "eval.", "cluster.address")
+"""Fields that the sweep itself decides, or that change no result."""
+PREFIX = "sweep."
+"""Flags that begin with it change the sweep; all others, the base configuration."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SweepConfig(ConfigBase):
+    """What is varied, how it is searched, and what is measured."""
+
+    base: str
+    """Configuration of a run, beside the sweep file."""
+    title: str = ""
+    """Heading of the report; default: the file's name."""
+    fixed: dict[str, Any] = field(default_factory=dict)
+    """Fields that all trials have other than the base: `loop.epochs: 40`."""
+    synthetic: bool = False
+    """Make the demo's videos at `data.train_list` first."""
+    search: Literal["table", "grid", "random", "tpe"] = "table"
+    """table runs the rows of `table`, the others search `space`; tpe needs optuna."""
+    names: dict[str, str] = field(default_factory=dict)
+    """Short name -> field, for the columns of the table and the names of trials."""
+    table: list[dict[str, Any]] = field(default_factory=list)
+    """Rows: a value for each of `names`, and `paper` (printed values), `row` (its name in the
+    paper, where that differs), `note`."""
+    space: dict[str, Any] = field(default_factory=dict)
+    """Field -> domain: `algorithm.clip_eps: {uniform: [0.1, 0.3]}`."""
+    num_samples: int = 0
+    """Points that random and tpe try."""
+    search_seed: int = 0
+    """Of the draws of points; not of the trials."""
+    scheduler: Literal["none", "asha", "pbt"] = "none"
+    """asha stops trials that are behind."""
+    grace_epochs: int = 1
+    """asha stops nobody before."""
+    reduction: int = 3
+    """asha lets one of so many go on."""
+    seeds: tuple[int, ...] = (0,)
+    """Every point is run once with each."""
+    metric: Literal["train_error", "val_error", "knn"] = "train_error"
+    """What decides; all three are measured. train_error is the paper's; it cannot compare samplers
+    or mask ratios, the other two can."""
+    knn_k: int = 20
+    """Neighbours of the kNN measure."""
+    max_at_once: int = 0
+    """Trials at a time; 0 is what the cluster holds."""
+
+    def __post_init__(self) -> None:
+        require(self.num_samples >= 0, "num_samples", self.num_samples, "0 or more")
+        require(self.grace_epochs >= 1, "grace_epochs", self.grace_epochs, "at least 1")
+        require(self.reduction >= 2, "reduction", self.reduction, "at least 2")
+        require(self.knn_k >= 1, "knn_k", self.knn_k, "at least 1")
+        require(self.max_at_once >= 0, "max_at_once", self.max_at_once, "0 or more")
+        require(bool(self.seeds), "seeds", self.seeds, "one number or more")
+        require(len(set(self.seeds)) == len(self.seeds), "seeds", self.seeds, "different numbers")
+        self._check_search()
+        self._check_scheduler()
+
+    def _check_search(self) -> None:
+        given, other = ("table", "space") if self.search == "table" else ("space", "table")
+        if not getattr(self, given):
+            raise UsageError(f"search {self.search} has an empty {given}; name what it shall try")
+        if getattr(self, other):
+            raise UsageError(f"search {self.search} takes no {other}; leave it out")
+        needs_count = self.search in ("random", "tpe")
+        if needs_count != (self.num_samples > 0):
+            rule = "at least 1" if needs_count else f"left out for search {self.search}"
+            require(False, "num_samples", self.num_samples, rule)
+        if self.search == "tpe" and len(self.seeds) > 1:
+            raise UsageError(
+                f"search tpe takes one seed, got {list(self.seeds)}: it learns from single trials; "
+                "run its best.yaml with others"
+            )
+
+    def _check_scheduler(self) -> None:
+        if self.scheduler == "pbt":
+            raise UsageError(
+                "scheduler pbt is refused: it hands checkpoints on through Ray Train, which holds "
+                "none of ours, so every exploit would silently be skipped; use asha"
+            )
+        if self.scheduler == "asha" and self.metric == "knn":
+            raise UsageError(
+                "scheduler asha cannot go by knn, which is known at the end only; "
+                "use metric train_error or val_error"
+            )
+
+    @property
+    def domains(self) -> dict[str, Domain]:
+        return {name: parse_domain(name, raw, "space") for name, raw in self.space.items()}
+
+    @property
+    def is_best_lowest(self) -> bool:
+        return self.metric != "knn"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep file with its base and the command line over both."""
+
+    name: str
+    config: SweepConfig
+    source: str
+    raw: dict[str, Any]
+    """The base configuration, nested, with `fixed` and the flags."""
+
+    @property
+    def fields(self) -> list[str]:
+        """What is varied."""
+        return list(self.config.names.values()) if self.config.table else list(self.config.space)
+
+    def run_config(self, values: Mapping[str, Any], *, source: str = "") -> RunConfig:
+        """The configuration with some fields changed.
+
+        Raises:
+            UsageError: for a field that does not exist, or a value that it cannot have.
+        """
+        raw = _copy(self.raw)
+        name = values.get("algorithm.name")
+        swap_algorithm(raw, None if name is None else str(name))
+        for dotted, value in values.items():
+            set_field(raw, dotted, value)
+        return parse_config(raw, source=source or self.source)
+
+
+def load_sweep(path: str | Path, flags: Sequence[str] = ()) -> Sweep:
+    """Read a sweep, check its fields, and put the command line over it.
+
+    Raises:
+        UsageError: one line that names file, field and value.
+    """
+    path = Path(path)
+    raw = read_yaml(path)
+    name, rest = path.stem, []
+    for dotted, text in parse_flags(flags):
+        if dotted == "name":
+            name = text
+        elif dotted.startswith(PREFIX):
+            key = dotted.removeprefix(PREFIX)
+            raw[key] = text.replace(",", " ").split() if key == "seeds" else text
+        else:
+            rest.append((dotted, text))
+    config: SweepConfig = validated(SweepConfig, raw, str(path))
+    base = read_yaml(path.parent / config.base)
+    chosen = dict(config.fixed) | {dotted: flag_value(dotted, text) for dotted, text in rest}
+    swap_algorithm(base, chosen.get("algorithm.name"))
+    for dotted, value in chosen.items():
+        set_field(base, dotted, value)
+    sweep = Sweep(name, config, str(path), base)
+    sweep.run_config({})
+    _check_fields(sweep, [dotted for dotted, _ in rest])
+    return sweep
+
+
+def _check_fields(sweep: Sweep, flags: Sequence[str]) -> None:
+    """Every varied field exists and takes an example of every domain."""
+    fields = sweep.fields
+    for dotted in fields:
+        if dotted.startswith(_NOT_VARIED):
+            raise UsageError(f"{sweep.source}: {dotted} cannot be varied: the sweep decides it")
+        if dotted in flags:
+            raise UsageError(f"--{dotted} is varied by {sweep.source}; leave the flag out")
+    if len(set(fields)) < len(fields):
+        raise UsageError(f"{sweep.source}: a field is in names twice; name each once")
+    for dotted, domain in sweep.config.domains.items():
+        if sweep.config.search == "grid" and not domain.is_listed:
+            raise UsageError(
+                f"{sweep.source}: {dotted}: a grid needs listed values, got {domain}; "
+                "use {grid: [...]}, or search random or tpe"
+            )
+        for example in domain.examples():
+            try:
+                sweep.run_config({dotted: example}, source=f"{sweep.source}: space")
+            except UsageError as error:
+                raise UsageError(f"{error}; give {dotted} values that it can have") from None
+
+
+def settings(sweep: Sweep) -> dict[str, Any]:
+    """All that decides a sweep's trials, plain, to be compared when it is resumed."""
+    return {"sweep": _copy(asdict(sweep.config)), "base": asdict(sweep.run_config({}))}
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _copy(item) for key, item in value.items()}
+    return [_copy(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,57 @@
+"""How many trials fit, against counting by hand; without Ray."""
+
+from __future__ import annotations
+
+import pytest
+
+from tats_ray.core.errors import UsageError
+from tats_ray.runtime.trial_capacity import DRIVER_CPU, Need, most, trials_at_once
+
+SMALL = Need(num_workers=1, cpus_per_worker=1, gpus_per_worker=0, policy_gpus=0)
+PAPER = Need(num_workers=2, cpus_per_worker=8, gpus_per_worker=1, policy_gpus=1)
+
+
+@pytest.mark.parametrize(
+    ("need", "nodes", "expected"),
+    [
+        (SMALL, [{"CPU": 2}], 1),  # the drivers' hundredths do not fit beside two learners
+        (SMALL, [{"CPU": 2.02}], 2),
+        # The first driver may land on the second CPU: what might not fit is not counted on.
+        (SMALL, [{"CPU": 1}, {"CPU": 1}, {"CPU": 0.02}], 1),
+        (PAPER, [{"CPU": 64, "GPU": 8}], 2),
+        (PAPER, [{"CPU": 17, "GPU": 8}], 1),
+        (PAPER, [{"CPU": 9, "GPU": 1}] * 3, 1),  # a learner each, and the policy on the third
+        # Six GPUs in all, but four of them on a node without CPUs for a learner.
+        (PAPER, [{"CPU": 64, "GPU": 2}, {"CPU": 1, "GPU": 4}], 1),
+    ],
+)
+def test_as_many_trials_as_whole_sets_of_parts_find_a_node(
+    need: Need, nodes: list[dict[str, float]], expected: int
+) -> None:
+    assert trials_at_once(need, nodes) == expected
+
+
+def test_drivers_with_cpus_of_their_own_leave_all_cores_to_learners() -> None:
+    assert trials_at_once(SMALL, [{"CPU": 2.0}], driver_cpu=0.0) == 2
+
+
+def test_a_trial_that_no_node_holds_is_refused_although_the_sum_would_do() -> None:
+    wide = Need(num_workers=1, cpus_per_worker=6, gpus_per_worker=0, policy_gpus=0)
+    with pytest.raises(UsageError, match=r"6 CPU.*2 nodes with 10 CPU.*cannot hold it: lower"):
+        trials_at_once(wide, [{"CPU": 5}, {"CPU": 5}])
+
+
+def test_trials_never_hold_more_than_there_is() -> None:
+    for cpus in range(1, 40):
+        nodes = [{"CPU": float(cpus)}, {"CPU": cpus / 2}]
+        need = Need(num_workers=2, cpus_per_worker=0.5, gpus_per_worker=0, policy_gpus=0)
+        count = trials_at_once(need, nodes)
+        taken = count * (1 + DRIVER_CPU)
+        assert taken <= cpus * 1.5
+        assert cpus * 1.5 - taken < 2 * (1 + DRIVER_CPU)
+
+
+def test_the_most_of_several_needs_holds_each_of_them() -> None:
+    both = most([SMALL, PAPER])
+    assert both == PAPER
+    assert both.total == {"CPU": 16, "GPU": 3}
