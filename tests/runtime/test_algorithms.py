@@ -27,7 +27,7 @@ pytestmark = [
 ]
 
 ALL = {"loss", "surrogate", "entropy", "effective_tokens", "max_prob_x_n", "approx_kl", "reward"}
-ALL |= {"staleness"}
+ALL |= {"staleness", "mae_lag"}
 CRITIC = {"value", "value_loss", "explained_variance"}
 LOGGED = {
     "ppo": (ALL | CRITIC | {"clip_fraction"}, 1, "token_error"),

@@ -246,7 +246,7 @@ PPO = st.fixed_dictionaries(
         "advantage": st.sampled_from(["raw", "standardized", "relative"]),
         "reduction": st.sampled_from(["mean", "sum"]),
     },
-)
+).filter(lambda ppo: ppo.get("advantage") != "relative" or ppo.get("scored", "hidden") == "hidden")
 REINFORCE = st.fixed_dictionaries({"name": st.just("reinforce")}, optional={"lr": POSITIVE})
 RUNS = st.fixed_dictionaries(
     {},
