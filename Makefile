@@ -9,11 +9,12 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 TEST_ENV := RAY_AUTH_MODE=disabled RAY_USAGE_STATS_ENABLED=0
 FLAGS ?=
 
-.PHONY: demo test chaos cluster-test test-rllib test-hf457 check bench lock clean help
+.PHONY: demo test test-long chaos cluster-test test-rllib test-hf457 check bench lock clean help
 
 help:
 	@echo "make demo    train on synthetic videos and show what was learned (under 5 minutes)"
 	@echo "make test    run the tests"
+	@echo "make test-long   tests that take minutes: every fault, every algorithm, sweeps, two nodes"
 	@echo "make chaos   kill a random process of a run every 20 s for 5 minutes"
 	@echo "make test-rllib   run the RLlib example in an environment of its own"
 	@echo "make test-hf457   run the tests of the export with transformers 4.57"
@@ -33,7 +34,10 @@ demo: $(VENV)/installed
 	@$(BIN)/tats demo $(FLAGS)
 
 test: $(VENV)/installed
-	@$(TEST_ENV) $(BIN)/python -m pytest -n auto --dist loadgroup $(FLAGS)
+	@$(TEST_ENV) $(BIN)/python -m pytest -n auto --dist loadgroup -m "not long" $(FLAGS)
+
+test-long: $(VENV)/installed
+	@$(TEST_ENV) $(BIN)/python -m pytest -m long $(FLAGS)
 
 chaos: $(VENV)/installed
 	@$(TEST_ENV) PYTHONPATH=. $(BIN)/python -m tests.runtime.chaos $(FLAGS)

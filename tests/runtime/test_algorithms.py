@@ -39,7 +39,13 @@ LOGGED = {
 """What each says about an update, its masks per clip, and what it is paid with."""
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name == "grpo" else pytest.mark.long)  # others run elsewhere
+        for name in ALGORITHMS
+    ],
+)
 def test_a_run_with_another_algorithm_differs_in_one_line(
     name: str, videos: SyntheticSet, run_folder: Path
 ) -> None:

@@ -115,9 +115,9 @@ CAUSES = {
 @pytest.mark.parametrize(
     "victims",
     [
-        ("WeightStore", "TrainController"),
+        pytest.param(("WeightStore", "TrainController"), marks=pytest.mark.long),
         ("PolicyLearnerActor", "RunLog"),
-        ("RolloutBuffer", "RayTrainWorker"),
+        pytest.param(("RolloutBuffer", "RayTrainWorker"), marks=pytest.mark.long),
     ],
     ids=" and ".join,
 )
@@ -198,6 +198,7 @@ def limit(pid: int, size: int) -> None:
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, hard))
 
 
+@pytest.mark.long
 def test_a_storage_that_stays_away_ends_the_run_with_its_cause_and_the_last_checkpoint_intact(
     videos: SyntheticSet, run_folder: Path, tmp_path: Path
 ) -> None:
@@ -221,6 +222,7 @@ def test_a_storage_that_stays_away_ends_the_run_with_its_cause_and_the_last_chec
     assert not list(real.glob(".*"))
 
 
+@pytest.mark.long
 def test_a_death_too_many_ends_the_run_with_its_cause(
     videos: SyntheticSet, run_folder: Path
 ) -> None:

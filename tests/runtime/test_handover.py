@@ -28,6 +28,7 @@ def test_every_part_of_the_hand_over_takes_time() -> None:
     assert found.total_s == sum(parts)
 
 
+@pytest.mark.long
 def test_no_more_comes_through_than_producers_make_nor_is_more_held_than_tickets_allow() -> None:
     flow = measure_flow(ROLLOUT, WEIGHTS, num_producers=3, per_update=2, period_s=0.2, seconds=1.0)
     assert flow.taken_per_s > 0

@@ -125,6 +125,7 @@ def test_job_port_refuses_a_request_without_the_token(head: Head, tmp_path: Path
     assert not mark.exists()
 
 
+@pytest.mark.long
 def test_driver_without_the_token_cannot_join_and_so_reaches_no_actor(head: Head) -> None:
     """The border in front of everything that Ray unpickles, rollouts among it."""
     stranger = {**head.env, "RAY_AUTH_TOKEN": "e" * 64}
@@ -140,6 +141,7 @@ def test_driver_without_the_token_cannot_join_and_so_reaches_no_actor(head: Head
     assert "uthenticat" in done.stdout + done.stderr
 
 
+@pytest.mark.long
 def test_submit_uploads_a_small_wheel_compares_versions_and_shows_the_output(head: Head) -> None:
     done = head.tats("submit", "--name", "listed", "--", "fields")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -152,6 +154,7 @@ def test_submit_uploads_a_small_wheel_compares_versions_and_shows_the_output(hea
     assert re.search(r"^listed +SUCCEEDED", head.tats("status").stdout, re.MULTILINE)
 
 
+@pytest.mark.long
 def test_failed_job_is_a_failed_command(head: Head) -> None:
     head.start("wrong", "raise SystemExit('no such config')")
     done = head.tats("logs", "wrong")
@@ -160,6 +163,7 @@ def test_failed_job_is_a_failed_command(head: Head) -> None:
     assert "job wrong failed" in done.stderr
 
 
+@pytest.mark.long
 def test_stopped_job_gets_the_time_to_save(head: Head) -> None:
     from tats_ray.runtime.jobs import STOP_WAIT_S
 
@@ -179,6 +183,7 @@ def test_stopped_job_gets_the_time_to_save(head: Head) -> None:
     assert "job long: STOPPED" in done.stdout
 
 
+@pytest.mark.long
 def test_what_is_wrong_with_a_request_is_said_in_one_line(head: Head, tmp_path: Path) -> None:
     done = head.tats("logs", "nobody")
     assert done.returncode == 2

@@ -139,7 +139,10 @@ def train(config: RunConfig, run: Path) -> tuple[launch.Outcome, list[launch.Eve
     return outcome, events
 
 
-@pytest.mark.parametrize(("num_workers", "staleness"), [(1, 0), (2, 0), (1, 1), (2, 2)])
+@pytest.mark.parametrize(
+    ("num_workers", "staleness"),
+    [(1, 0), (2, 0), (1, 1), pytest.param(2, 2, marks=pytest.mark.long)],
+)
 def test_the_ray_run_equals_the_recipe_bit_for_bit(
     num_workers: int, staleness: int, videos: SyntheticSet, run_folder: Path
 ) -> None:
@@ -170,6 +173,7 @@ def test_the_ray_run_equals_the_recipe_bit_for_bit(
     assert all(0.5 < m["eval/error"] < 2.0 for m in measured)
 
 
+@pytest.mark.long
 def test_a_sharded_autoencoder_follows_the_same_recipe(
     videos: SyntheticSet, run_folder: Path
 ) -> None:
@@ -224,7 +228,7 @@ def test_an_error_in_a_learner_ends_the_run_with_its_first_cause(
         train(config, run_folder)
 
 
-@pytest.mark.parametrize("sampler", ["tube", "oracle"])
+@pytest.mark.parametrize("sampler", ["tube", pytest.param("oracle", marks=pytest.mark.long)])
 def test_a_sampler_that_does_not_learn_trains_without_a_policy_learner(
     sampler: str, videos: SyntheticSet, run_folder: Path
 ) -> None:

@@ -149,7 +149,8 @@ def assert_same(run: Path, expected: tuple[dict[str, Tensor], dict[str, Tensor]]
 
 
 @pytest.mark.parametrize(
-    ("learners", "workers", "staleness", "every"), [(2, 1, 0, 1), (1, 2, 2, 2)]
+    ("learners", "workers", "staleness", "every"),
+    [(2, 1, 0, 1), pytest.param(1, 2, 2, 2, marks=pytest.mark.long)],
 )
 def test_the_run_equals_the_recipe_bit_for_bit_with_any_number_of_workers(
     learners: int,
@@ -188,6 +189,7 @@ def kill_worker() -> None:
     os.kill(alive[0].pid, signal.SIGKILL)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("workers", "max_failures", "note"), [(1, 1, "started anew"), (2, 0, "is lost, 1 go on")]
 )
@@ -217,6 +219,7 @@ def test_a_killed_worker_is_replaced_or_done_without_and_the_weights_stay_the_sa
     assert_same(run_folder, recipe(config)[:2])
 
 
+@pytest.mark.long
 def test_the_loss_of_the_last_worker_ends_the_run_with_its_cause(
     videos: SyntheticSet, run_folder: Path
 ) -> None:

@@ -16,6 +16,7 @@ from tats_ray.recipes.tune import tune
 from tests.runtime.test_recipe import small_config
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.ray,
     pytest.mark.usefixtures("cluster"),
     pytest.mark.timeout(280),
