@@ -30,6 +30,7 @@ from tats_ray.core.errors import CheckpointError
 from tats_ray.learning.loop import Position
 
 FORMAT = 1
+_NOT_PARTS = frozenset({"format", "position"})
 _FOLDER = re.compile(r"step_\d{8}$")
 
 
@@ -50,19 +51,32 @@ def save(run: Path, checkpoint: Checkpoint, *, keep_last: int) -> Path:
 
     The folder gets its name only when all of it is on disk.
     """
+    parts = {"mae": checkpoint.mae, "policy": checkpoint.policy}
+    there = {name: part for name, part in parts.items() if part is not None}
+    return save_parts(run, checkpoint.position, there, checkpoint.config_yaml, keep_last=keep_last)
+
+
+def save_parts(
+    run: Path,
+    position: Position,
+    parts: Mapping[str, Mapping[str, Any]],
+    config_yaml: str,
+    *,
+    keep_last: int,
+) -> Path:
+    """`save` for any parts, each of `network`, `optimizer` and `numbers`."""
     root = run / "checkpoints"
     root.mkdir(parents=True, exist_ok=True)
-    final = root / f"step_{checkpoint.position.step:08d}"
+    final = root / f"step_{position.step:08d}"
     partial = root / f".{final.name}.{os.getpid()}.partial"
     for left_over in root.glob(".step_*.partial"):  # by a process that was killed while writing
         shutil.rmtree(left_over)
     partial.mkdir()
-    state: dict[str, Any] = {"format": FORMAT, "position": asdict(checkpoint.position)}
-    for name, part in (("mae", checkpoint.mae), ("policy", checkpoint.policy)):
-        if part is not None:
-            state[name] = _write_part(partial, name, part)
+    state: dict[str, Any] = {"format": FORMAT, "position": asdict(position)}
+    for name, part in parts.items():
+        state[name] = _write_part(partial, name, part)
     (partial / "state.json").write_text(json.dumps(state, indent=1))
-    (partial / "config.yaml").write_text(checkpoint.config_yaml)
+    (partial / "config.yaml").write_text(config_yaml)
     for file in partial.iterdir():
         with file.open("rb") as handle:
             os.fsync(handle.fileno())
@@ -102,6 +116,43 @@ def load(path: str | Path) -> Checkpoint:
     Raises:
         CheckpointError: for a missing, damaged or newer-format checkpoint.
     """
+    found = load_parts(path)
+    if "mae" not in found.parts:
+        raise CheckpointError(
+            f"{found.folder} is no pre-training checkpoint: {', '.join(found.parts)}"
+        )
+    return Checkpoint(
+        position=found.position,
+        mae=found.parts["mae"],
+        policy=found.parts.get("policy"),
+        config_yaml=found.config_yaml,
+    )
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A checkpoint of any kind of run."""
+
+    folder: Path
+    position: Position
+    parts: Mapping[str, Mapping[str, Any]]
+    config_yaml: str
+
+
+def part_names(folder: Path) -> frozenset[str]:
+    """What a checkpoint holds, without reading its tensors; empty when it cannot be read."""
+    try:
+        return frozenset(json.loads((folder / "state.json").read_text())) - _NOT_PARTS
+    except (OSError, ValueError, TypeError):
+        return frozenset()
+
+
+def load_parts(path: str | Path) -> Parts:
+    """All parts of a checkpoint; tensors on the CPU.
+
+    Raises:
+        CheckpointError: for a missing, damaged or newer-format checkpoint.
+    """
     folder = find(path)
     try:
         state = json.loads((folder / "state.json").read_text())
@@ -109,11 +160,11 @@ def load(path: str | Path) -> Checkpoint:
             raise CheckpointError(
                 f"{folder} has checkpoint format {state['format']}, this version reads {FORMAT}"
             )
-        policy = _read_part(folder, "policy", state["policy"]) if "policy" in state else None
-        return Checkpoint(
+        names = [name for name in state if name not in _NOT_PARTS]
+        return Parts(
+            folder=folder,
             position=Position(**state["position"]),
-            mae=_read_part(folder, "mae", state["mae"]),
-            policy=policy,
+            parts={name: _read_part(folder, name, state[name]) for name in names},
             config_yaml=(folder / "config.yaml").read_text(),
         )
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:

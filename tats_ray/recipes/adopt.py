@@ -49,7 +49,7 @@ def open_checkpoint(
         raise UsageError(f"{path} has settings of its own; leave out --config")
     chosen(path, "num_frames", num_frames, found.grid.num_frames)
     chosen(path, "image_size", image_size, found.grid.image_size)
-    return require(replace(found, missing=_lacked(found.folder)), need)
+    return require(replace(found, missing=found.missing or _lacked(found.folder)), need)
 
 
 def settled(path: str | Path) -> Path:

@@ -51,7 +51,7 @@ def pretrain(config: RunConfig, *, resume: bool = False) -> Result:
     folder = run_folder(config)
     _check_folder(config, folder, resume=resume)
     folder.mkdir(parents=True, exist_ok=True)
-    with _only_run_in(folder):
+    with only_run_in(folder):
         (folder / "config.yaml").write_text(dump_config(config))
         for what, how_much in plan.lines():
             print(f"{what:>14}  {how_much}")
@@ -124,7 +124,7 @@ def _check_folder(config: RunConfig, folder: Path, *, resume: bool) -> None:
 
 
 @contextmanager
-def _only_run_in(folder: Path) -> Iterator[None]:
+def only_run_in(folder: Path) -> Iterator[None]:
     """Hold the folder's lock, so that two runs cannot write into it."""
     with (folder / ".lock").open("w") as lock:
         try:

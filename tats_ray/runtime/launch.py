@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import ray
 import ray.train
 import torch
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from tats_ray.config.schema import RunConfig
+from tats_ray.config.schema import ClusterConfig, RunConfig
 from tats_ray.core.errors import TatsError, UsageError
 from tats_ray.models.policy import SamplerPolicy
 from tats_ray.models.zoo import build_policy, token_grid
@@ -56,12 +56,38 @@ class Placement:
     learns_policy: bool
 
 
+class Clustered(Protocol):
+    """A configuration of whatever kind that says which machines do the work."""
+
+    @property
+    def cluster(self) -> ClusterConfig: ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every rank runs."""
+
+    loop: Callable[[dict[str, Any]], dict[str, Any]]
+    """Entry point of a Ray Train worker; returns `status`, `message` and `step`."""
+    settings: dict[str, Any]
+    """Its argument."""
+    log: Any
+    """Handle of the run log."""
+
+
 def plan_placement(config: RunConfig) -> Placement:
     """Decide where everything goes, and refuse what this machine alone shows to be impossible.
 
     Raises:
         UsageError: for a GPU that is not there, or more learners than CPUs, on a private cluster.
     """
+    grid = token_grid(config.data, config.model)
+    policy = build_policy(config.sampler, config.model, grid, seed=config.seed)
+    return place(config, learns_policy=isinstance(policy, SamplerPolicy))
+
+
+def place(config: Clustered, *, learns_policy: bool = False) -> Placement:
+    """`plan_placement` for a run with these learners, with a policy learner or without."""
     cluster = config.cluster
     is_private = not (cluster.address or os.environ.get("RAY_ADDRESS"))
     gpus = torch.cuda.device_count()
@@ -79,14 +105,12 @@ def plan_placement(config: RunConfig) -> Placement:
             f"{cluster.cpus_per_worker:g} asks for {wants_cpus:g} CPUs, this machine has {cores}; "
             "lower one of them, or join a cluster with --cluster.address"
         )
-    grid = token_grid(config.data, config.model)
-    policy = build_policy(config.sampler, config.model, grid, seed=config.seed)
     return Placement(
         num_workers=cluster.num_workers,
         device="cuda" if cluster.use_gpu else "cpu",
         policy_device="cuda" if cluster.policy_gpus else "cpu",
         threads=cluster.threads or max(cores // cluster.num_workers, 1),
-        learns_policy=isinstance(policy, SamplerPolicy),
+        learns_policy=learns_policy,
     )
 
 
@@ -109,23 +133,45 @@ def run(
         UsageError: when the cluster cannot hold the placement.
         RunFailedError: naming the first cause; the last checkpoint is intact.
     """
-    with _cluster(config):
-        _check_resources(config)
+
+    def start() -> Job:
         peers = _start_peers(config, placement)
-        job = {
+        settings = {
             "config": asdict(config),
             "run": str(folder.resolve()),
             "threads": placement.threads,
             "peers": peers,
         }
+        return Job(train_loop, settings, peers.log)
+
+    return run_job(config, folder, start, on_event=on_event, on_tick=on_tick)
+
+
+def run_job(
+    config: Clustered,
+    folder: Path,
+    start: Callable[[], Job],
+    *,
+    on_event: Callable[[Event], None],
+    on_tick: Callable[[], None] = lambda: None,
+) -> Outcome:
+    """`run` for any kind of learner; `start` is called once the cluster is there."""
+    with _cluster(config):
+        _check_resources(config)
+        job = start()
         fit = _Fit(_trainer(config, folder, job))
-        with _stop_requests(peers.log, on_event):
+        with _stop_requests(job.log, on_event):
             while not fit.done.wait(_POLL_S):
-                _pass_on(peers.log, on_event)
+                _pass_on(job.log, on_event)
                 on_tick()
-        _pass_on(peers.log, on_event)
+        _pass_on(job.log, on_event)
         # What a learner called fatal is the cause; other ranks only saw it hang up.
-        return fit.outcome(ray.get(peers.log.fatal.remote(), timeout=60))
+        return fit.outcome(ray.get(job.log.fatal.remote(), timeout=60))
+
+
+def start_log() -> Any:
+    """The run log as an actor; it ends with the driver."""
+    return ray.remote(RunLog).options(num_cpus=0, max_restarts=0).remote()
 
 
 def _usable_cores() -> int:
@@ -149,7 +195,7 @@ def cluster_settings() -> None:
 
 
 @contextmanager
-def _cluster(config: RunConfig) -> Iterator[None]:
+def _cluster(config: Clustered) -> Iterator[None]:
     """Join a cluster, or start a private one that ends with the run."""
     cluster_settings()
     if ray.is_initialized():
@@ -172,7 +218,7 @@ def _cluster(config: RunConfig) -> Iterator[None]:
         ray.shutdown()
 
 
-def _check_resources(config: RunConfig) -> None:
+def _check_resources(config: Clustered) -> None:
     have = ray.cluster_resources()
     cluster = config.cluster
     needs = {
@@ -193,7 +239,7 @@ def _start_peers(config: RunConfig, placement: Placement) -> Peers:
     One that dies is started anew, empty. The call that met its death fails, so the learners are
     restarted too, and bring all of them back to the last checkpoint. Nothing is retried alone.
     """
-    log = ray.remote(RunLog).options(num_cpus=0, max_restarts=0).remote()
+    log = start_log()
     if not placement.learns_policy:
         return Peers(buffer=None, store=None, policy_learner=None, log=log)
     light = {"num_cpus": 0, "max_restarts": config.cluster.max_failures, "max_task_retries": 0}
@@ -213,11 +259,11 @@ def _start_peers(config: RunConfig, placement: Placement) -> Peers:
     return Peers(buffer=buffer, store=store, policy_learner=learner, log=log)
 
 
-def _trainer(config: RunConfig, folder: Path, job: dict[str, Any]) -> TorchTrainer:
+def _trainer(config: Clustered, folder: Path, job: Job) -> TorchTrainer:
     cluster = config.cluster
     return TorchTrainer(
-        train_loop,
-        train_loop_config=job,
+        job.loop,
+        train_loop_config=job.settings,
         torch_config=TorchConfig(timeout_s=round(cluster.timeout_s)),
         scaling_config=ray.train.ScalingConfig(
             num_workers=cluster.num_workers,
