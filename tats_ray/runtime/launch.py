@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import ray
 import ray.train
@@ -56,6 +56,7 @@ class Placement:
     learns_policy: bool
 
 
+@runtime_checkable
 class Clustered(Protocol):
     """A configuration of whatever kind that says which machines do the work."""
 

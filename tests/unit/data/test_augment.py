@@ -82,9 +82,9 @@ def test_crops_lie_in_the_picture_and_keep_the_shares_asked_for() -> None:
     shares = []
     for seed in range(300):
         box = area_crop_box(120, 80, stream(seed, "crop"), min_area=0.08)
-        assert 0 <= box.left
+        assert box.left >= 0
         assert box.left + box.width <= 120
-        assert 0 <= box.top
+        assert box.top >= 0
         assert box.top + box.height <= 80
         shares.append(box.width * box.height / 9600)
         assert 0.7 < box.width / box.height < 1.4

@@ -64,9 +64,7 @@ def test_drop_path_keeps_the_mean_and_drops_whole_clips() -> None:
 
 def test_drop_path_rises_from_0_to_its_rate_and_takes_no_part_in_evaluation() -> None:
     network = classifier(drop_path=0.2)
-    rates = [
-        (block.drop_path1.rate, block.drop_path2.rate) for block in network.encoder.blocks
-    ]
+    rates = [(block.drop_path1.rate, block.drop_path2.rate) for block in network.encoder.blocks]
     assert [r for pair in rates for r in pair] == pytest.approx([0.0, 0.0, 0.1, 0.1, 0.2, 0.2])
     plain = classifier()
     assert torch.equal(network.eval()(noise()), plain.eval()(noise()))

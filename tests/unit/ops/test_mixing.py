@@ -27,7 +27,7 @@ def test_targets_sum_to_one_and_are_those_of_timm(
 
 
 def test_label_smoothing_gives_the_values_of_the_method() -> None:
-    """off = 0.1/C, on = 0.9 + 0.1/C."""
+    """Off = 0.1/C, on = 0.9 + 0.1/C."""
     found = soft_targets(torch.tensor([2]), 4, smoothing=0.1)
     torch.testing.assert_close(found, torch.tensor([[0.025, 0.025, 0.925, 0.025]]))
 
