@@ -260,7 +260,7 @@ class Probe:
 class Finetune:
     """Train a classifier from a pre-trained encoder.
 
-    Any field of config/finetune.py can be changed with --branch.field VALUE.
+    Any field can be changed with --branch.field VALUE; `tats fields --finetune` lists them all.
     """
 
     checkpoint: tyro.conf.Positional[Path]
@@ -308,6 +308,9 @@ class Test:
 @dataclass(frozen=True)
 class Fields:
     """List every field of the configuration, with its default and its meaning."""
+
+    finetune: bool = False
+    """Those of `tats finetune` instead of `tats pretrain`."""
 
 
 Command = (
@@ -406,9 +409,10 @@ def run(command: object, flags: Sequence[str]) -> None:
     elif isinstance(command, Test):
         _run_test(command)
     elif isinstance(command, Fields):
+        from tats_ray.config.finetune import FinetuneConfig
         from tats_ray.config.load import field_docs
 
-        for name, meaning, default in field_docs():
+        for name, meaning, default in field_docs(FinetuneConfig() if command.finetune else None):
             print(f"{name} = {default!r}\n    {meaning}")
 
 
