@@ -244,7 +244,9 @@ def test_named_fields_and_metrics_exist(page: Path) -> None:
     branches = {name.split(".")[0] for name in names if "." in name} - {"data"}
     names |= {f"algorithm.{field}" for name in ALGORITHMS for field in algorithm_fields(name)}
     for word in re.findall(r"`(\w+\.\w+)(?::[^`]*)?`", page.read_text()):
-        if word.split(".")[0] in branches and not word.endswith((".py", ".yaml", ".csv", ".protocols")):
+        if word.split(".")[0] in branches and not word.endswith(
+            (".py", ".yaml", ".csv", ".protocols")
+        ):
             assert word in names, word
     rooms = "|".join({name.split("/")[0] for name in GLOSSARY})
     for metric in re.findall(rf"`((?:{rooms})/\w+)`", page.read_text()):
