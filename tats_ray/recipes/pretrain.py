@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -49,7 +49,7 @@ def pretrain(config: RunConfig, *, resume: bool = False) -> Result:
     """
     plan = make_plan(config)
     folder = run_folder(config)
-    _check_folder(config, folder, resume=resume)
+    check_folder(folder, asdict(config), resume=resume, read=_read)
     folder.mkdir(parents=True, exist_ok=True)
     with only_run_in(folder):
         (folder / "config.yaml").write_text(dump_config(config))
@@ -62,6 +62,10 @@ def pretrain(config: RunConfig, *, resume: bool = False) -> Result:
             return Result(folder, outcome, None)
         report = write_run_report(plan, folder)
         return Result(folder, outcome, report)
+
+
+def _read(path: Path) -> RunConfig:
+    return parse_config(read_yaml(path), source=str(path))
 
 
 def resume_command(folder: Path) -> str:
@@ -100,8 +104,18 @@ def _train(plan: Plan, folder: Path) -> launch.Outcome:
         files.close()
 
 
-def _check_folder(config: RunConfig, folder: Path, *, resume: bool) -> None:
-    """A fresh run needs a fresh folder; a continued one needs its own."""
+def check_folder(
+    folder: Path, settings: Mapping[str, Any], *, resume: bool, read: Callable[[Path], Any]
+) -> None:
+    """A fresh run needs a fresh folder; a continued one needs its own.
+
+    Args:
+        settings: of the run that is to begin.
+        read: configuration file -> configuration; that of the run that is continued.
+
+    Raises:
+        UsageError: when it is taken, not there, or was begun with other settings.
+    """
     try:
         found = checkpoints.find(folder)
     except CheckpointError:
@@ -113,8 +127,7 @@ def _check_folder(config: RunConfig, folder: Path, *, resume: bool) -> None:
             f"{folder} already holds a run ({found.name}); continue it with --resume, "
             "or choose another --name"
         )
-    before = parse_config(read_yaml(found / "config.yaml"), source=str(found / "config.yaml"))
-    old, new = deciding(asdict(before)), deciding(asdict(config))
+    old, new = deciding(asdict(read(found / "config.yaml"))), deciding(settings)
     changed = [f"{k} {old.get(k)!r} -> {v!r}" for k, v in new.items() if old.get(k) != v]
     if changed:
         raise UsageError(

@@ -21,7 +21,8 @@ from tats_ray.learning.finetune_state import PART, first_weights, read_labelled_
 from tats_ray.learning.loop import Position
 from tats_ray.learning.mae_learner import MAELearner
 from tats_ray.models.zoo import build_mae, token_grid
-from tats_ray.recipes.finetune import finetune, make_finetune_plan
+from tats_ray.recipes.finetune import finetune
+from tats_ray.recipes.finetune_plan import make_finetune_plan
 from tats_ray.runtime import launch
 from tats_ray.runtime.finetune import run_finetune
 from tats_ray.view.tracking import read_metrics

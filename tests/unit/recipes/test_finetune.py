@@ -26,7 +26,7 @@ from tats_ray.learning.finetune_state import read_fine_tuned, save_state
 from tats_ray.learning.loop import Position
 from tats_ray.learning.mae_learner import MAELearner
 from tats_ray.models.zoo import build_mae, token_grid
-from tats_ray.recipes.finetune import make_finetune_plan
+from tats_ray.recipes.finetune_plan import make_finetune_plan
 
 ROOT = Path(__file__).parents[3]
 DATA = {"num_frames": 4, "image_size": 16, "stride": 1}
