@@ -68,7 +68,7 @@ def write_results(
     Equal settings write the same folder again, others stay beside it.
 
     Args:
-        title: of the table; default: that of a probe.
+        title: of the table, before the numbers of videos and classes; default: that of a probe.
     """
     digest = hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest()
     folder = root / f"{name}-{digest[:8]}"
@@ -97,7 +97,7 @@ def write_results(
         names=_class_names(entries, num_classes),
         title=f"{name}: top-1 {result.top1:.1%} of {len(labels)} videos",
     )
-    _print(title or f"{name} probe", result, len(labels), num_classes)
+    _print(title or f"{name} probe, validation", result, len(labels), num_classes)
     return result
 
 
@@ -137,7 +137,7 @@ def _print(what: str, result: Result, num_videos: int, num_classes: int) -> None
         chance = f"{500 / num_classes:.1f}"
         rows.append(("top-5", f"{100 * result.top5:.1f}", error(result.top5), chance))
     rows.append(("mean class", f"{100 * result.mean_class:.1f}", "", f"{100 / num_classes:.1f}"))
-    title = f"{what}, {num_videos} validation videos, {num_classes} classes"
+    title = f"{what}, {num_videos} videos, {num_classes} classes"
     print_table(("%", "accuracy", "std. error", "chance"), rows, title=title)
     print(f"{'results':>14}  {result.folder}", flush=True)
 
