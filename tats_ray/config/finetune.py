@@ -100,6 +100,8 @@ class AugmentConfig(ConfigBase):
     """Mixup's alpha; 0 leaves it out [S table 4]."""
     cutmix: float = 1.0
     """CutMix's alpha; 0 leaves it out [S table 4]."""
+    cut_axes: Literal["picture", "time_height"] = "picture"
+    """What CutMix cuts; time_height is what timm's does to clips, and so AdaMAE's code [A]."""
     switch: float = 0.5
     """Chance of CutMix where there is mixup, too [A]."""
     mix: float = 1.0

@@ -125,7 +125,8 @@ class ClassifierLearner:
         targets = soft_targets(
             labels, self.network.num_classes, share=mix.share, smoothing=how.label_smoothing
         )
-        pixels = blend(self.pixels(cut_in(clips.to(self.device, non_blocking=True), mix)), mix)
+        cut = cut_in(clips.to(self.device, non_blocking=True), mix, how.cut_axes)
+        pixels = blend(self.pixels(cut), mix)
         draws = stream(self.config.seed, "drop_path", self.step, self.rank, device=self.device)
         self.wrapped.train()
         with autocast(self.device, self.config.optim.precision):

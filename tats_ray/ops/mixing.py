@@ -1,13 +1,14 @@
 """Mixup and CutMix of clips: a batch with its own reverse [method section 2.5].
 
-Deviation: timm's CutMix cuts the second and third axis of what it is given, which on clips are
-time and height; here it cuts height and width of all frames, as VideoMAE's copy does.
+Deviation: timm's CutMix cuts the two axes after the colours, which on clips are time and height;
+here it cuts height and width of all frames, as VideoMAE's copy does.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,6 +16,9 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from tats_ray.core.arrays import Float, Int, UInt8
+
+
+CutAxes = Literal["picture", "time_height"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +63,22 @@ def draw_mix(
     return Mix(1.0 - (bottom - top) * (right - left) / size**2, (top, bottom, left, right))
 
 
-def cut_in(clips: UInt8[Tensor, "B C F H W"], mix: Mix) -> UInt8[Tensor, "B C F H W"]:
-    """CutMix's part: the box of the reversed batch, in every frame."""
+def cut_in(
+    clips: UInt8[Tensor, "B C F H W"], mix: Mix, axes: CutAxes = "picture"
+) -> UInt8[Tensor, "B C F H W"]:
+    """CutMix's part: the box of the reversed batch, in every frame.
+
+    Args:
+        axes: time_height is timm's slip, for comparisons: the box cuts time and height, and the
+            share that the labels get is still the one of the picture.
+    """
     if mix.box is None:
         return clips
     top, bottom, left, right = mix.box
     mixed = clips.clone()
+    if axes == "time_height":
+        mixed[:, :, top:bottom, left:right] = clips.flip(0)[:, :, top:bottom, left:right]
+        return mixed
     mixed[..., top:bottom, left:right] = clips.flip(0)[..., top:bottom, left:right]
     return mixed
 

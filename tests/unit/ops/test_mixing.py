@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from timm.data import mixup
 from timm.data.mixup import mixup_target
 
 from tats_ray.core.grid import TokenGrid
@@ -49,6 +50,16 @@ def test_cutmix_cuts_height_and_width_of_all_frames_and_its_share_is_what_stays(
         assert torch.equal(is_foreign, is_foreign[:1, :1, :1].expand_as(is_foreign))
         assert 1.0 - is_foreign.double().mean().item() == pytest.approx(mix.share)
         assert torch.equal(mixed[is_foreign], clips.flip(0)[is_foreign])
+
+
+def test_timms_slip_is_reproduced_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its `Mixup` on clips, with the same box: it cuts time and height."""
+    clips, mix = random_clips(), Mix(0.5, (1, 9, 2, 14))
+    monkeypatch.setattr(mixup, "cutmix_bbox_and_lam", lambda *args, **more: (mix.box, mix.share))
+    peer = mixup.Mixup(mixup_alpha=0.0, cutmix_alpha=1.0, num_classes=2)
+    theirs, _ = peer(clips.clone(), torch.tensor([0, 1, 0, 1]))
+    assert torch.equal(cut_in(clips, mix, "time_height"), theirs)
+    assert not torch.equal(cut_in(clips, mix), theirs)
 
 
 def test_mixup_after_normalisation_is_mixup_of_pixels() -> None:
