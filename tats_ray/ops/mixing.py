@@ -17,7 +17,6 @@ from torch.nn.functional import one_hot
 
 from tats_ray.core.arrays import Float, Int, UInt8
 
-
 CutAxes = Literal["picture", "time_height"]
 
 
