@@ -39,6 +39,8 @@ def test_the_three_commands_of_the_page_lead_from_a_checkpoint_to_results(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    # Ray's workers start in this folder, where a checkout is not found by itself.
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     shutil.copytree(ROOT / "tune_configs", tmp_path / "tune_configs")
     synthesize(tmp_path / "data" / "demo", num_train=16, num_val=8, num_frames=32, workers=1)
     config = load_config(ROOT / "tune_configs" / "debug_cpu.yaml")
