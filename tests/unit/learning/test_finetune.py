@@ -15,12 +15,13 @@ from torch.nn.functional import cross_entropy
 
 from tats_ray.config.finetune import FinetuneConfig
 from tats_ray.config.load import dump_config, parse_finetune, parse_yaml
-from tats_ray.core.errors import CheckpointError, NonFiniteError
+from tats_ray.core.errors import CheckpointError, NonFiniteError, UsageError
 from tats_ray.core.seeds import stream
 from tats_ray.learning import checkpoint as checkpoints
 from tats_ray.learning.finetune import ClassifierLearner, FinetuneLoop
 from tats_ray.learning.finetune_build import new_classifier, token_grid_of
-from tats_ray.learning.finetune_state import load_state, read_fine_tuned, save_state
+from tats_ray.learning.finetune_state import PART, load_state, read_fine_tuned, save_state
+from tats_ray.learning.loop import Position
 
 STEPS = 4  # batches of an epoch
 
@@ -202,9 +203,37 @@ def test_fine_tuned_checkpoint_reads_back_and_does_not_pass_for_another(tmp_path
     with pytest.raises(CheckpointError, match="no pre-training checkpoint"):
         checkpoints.load(tmp_path)
     text = dump_config(replace(config, data=replace(config.data, num_classes=7)))
-    (found.folder / "config.yaml").write_text(text)
+    save_state(tmp_path / "other", run.learner, run.loop.at, text, keep_last=1)
     with pytest.raises(CheckpointError, match=r"head\.bias \(3,\) in the file, \(7,\)"):
+        read_fine_tuned(tmp_path / "other")
+    (found.folder / "config.yaml").write_text(text)
+    with pytest.raises(CheckpointError, match=r"config\.yaml is not what was written"):
         read_fine_tuned(tmp_path)
+
+
+def test_the_best_of_fine_tuning_is_kept_beside_the_newest(tmp_path: Path) -> None:
+    config = small_config()
+    learner = Run(config).learner
+    for step, error in ((1, 0.5), (2, 0.25), (3, None), (4, 0.75)):
+        save_state(
+            tmp_path,
+            learner,
+            Position(step=step),
+            dump_config(config),
+            keep_last=1,
+            validation_error=error,
+        )
+    assert read_fine_tuned(tmp_path).step == 4
+    best = checkpoints.find(tmp_path / "checkpoints" / "best")
+    assert read_fine_tuned(best).step == 2
+    assert checkpoints.load_parts(best).validation_error == 0.25
+    assert checkpoints.part_names(best) == {PART}
+    assert len(list((tmp_path / "checkpoints").glob("step_*"))) == 2
+
+
+def test_fine_tuning_is_not_sharded() -> None:
+    with pytest.raises(UsageError, match=r"cluster\.sharding must be ddp: .* got 'fsdp'"):
+        parse_finetune({"name": "sharded", "cluster": {"sharding": "fsdp"}})
 
 
 def test_configuration_reads_back_and_names_what_is_wrong() -> None:
