@@ -114,10 +114,14 @@ class Rollout:
     def to_arrays(self) -> dict[str, Any]:
         """Contiguous numpy arrays and ints: what crosses a process border.
 
-        numpy has no bfloat16, so tokens of that type travel as their 16-bit patterns.
+        numpy has no bfloat16, so tokens of that type travel as their 16-bit patterns. What is not
+        known is left out.
         """
+        stamps = {f.name: getattr(self, f.name) for f in fields(self)}
         out: dict[str, Any] = {
-            f.name: getattr(self, f.name) for f in fields(self) if f.name not in _ROLLOUT_TENSORS
+            name: value
+            for name, value in stamps.items()
+            if name not in _ROLLOUT_TENSORS and value is not None
         }
         for name in _ROLLOUT_TENSORS:
             tensor: Tensor = getattr(self, name).detach().cpu().contiguous()

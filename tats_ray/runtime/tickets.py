@@ -9,6 +9,7 @@ from typing import Any
 
 from tats_ray.runtime.buffer import RolloutBuffer
 from tats_ray.runtime.credits import Credits, Ticket
+from tats_ray.runtime.transfer import require_plain
 
 
 class TicketedBuffer(RolloutBuffer):
@@ -69,7 +70,12 @@ class TicketedBuffer(RolloutBuffer):
         num_bytes: int,
         timeout_s: float,
     ) -> None:
-        """Add a ticket's rollout; one that another worker brought meanwhile is let go."""
+        """Add a ticket's rollout; one that another worker brought meanwhile is let go.
+
+        Raises:
+            UsageError: for a rollout that holds anything but numbers and arrays of numbers.
+        """
+        require_plain(rollout)
         async with self._changed:
             await self._room_for(num_bytes, token, timeout_s)
             if self._credits.finish(ticket):
