@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -138,8 +139,9 @@ def test_number_of_workers_order_and_repeats_change_no_digit(
 def test_views_and_sampling_are_the_runs_own_unless_others_are_asked_for(place: Path) -> None:
     config = read_fine_tuned(place / "tuned").config
     text = dump_config(config).replace("sampling: dense", "sampling: segments")
-    path = next((place / "tuned" / "checkpoints").glob("step_*")) / "config.yaml"
-    path.write_text(text.replace("clips: 2", "clips: 1"))
+    found = checkpoints.load_parts(place / "tuned")
+    other = replace(found, config_yaml=text.replace("clips: 2", "clips: 1"))
+    checkpoints.save_parts(place / "tuned", other, keep_last=1)
     for words, views, sampling in (
         ([], "1x3", "segments"),
         (["--views", "2x1"], "2x1", "segments"),
