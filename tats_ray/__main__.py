@@ -333,8 +333,60 @@ class TuneReport:
 
 
 @dataclass(frozen=True)
+class Finetune:
+    """Train a classifier from a pre-trained encoder.
+
+    Any field can be changed with --branch.field VALUE; `tats fields --finetune` lists them all.
+    """
+
+    checkpoint: tyro.conf.Positional[Path]
+    """Anything that `tats ckpt inspect` knows."""
+    data: tyro.conf.Positional[Path | None] = None
+    """Folder with train.csv and val.csv; or name both lists in the configuration."""
+    config: Path | None = None
+    """YAML file, e.g. tune_configs/finetune_ucf101.yaml; default: the defaults."""
+    from_scratch: bool = False
+    """Freshly drawn weights in the checkpoint's shape: the supervised baseline."""
+    new_head: bool = False
+    """Leave out the classifier of a checkpoint that was fine-tuned already."""
+    resume: bool = False
+    """Continue the run of this name from its newest checkpoint."""
+
+
+@dataclass(frozen=True)
+class Test:
+    """Measure a fine-tuned classifier: several views of every video, their scores averaged."""
+
+    checkpoint: tyro.conf.Positional[Path]
+    """Fine-tuned: a run folder, or anything else with a head that `tats ckpt inspect` knows."""
+    data: tyro.conf.Positional[Path | None] = None
+    """Folder with test.csv or val.csv; or name the list with --list."""
+    list: Path | None = None
+    """List of labelled videos."""
+    views: str = ""
+    """CLIPSxCROPS; default: the run's own, else 2x3. Kinetics-400 takes 5x3."""
+    sampling: Literal["dense", "segments"] | None = None
+    """segments is for Something-Something; default: the run's own, else dense."""
+    num_frames: int = 0
+    """Frames of a clip, where the checkpoint does not say; default 16."""
+    image_size: int = 0
+    """Pixels of a clip along each side, likewise; default 224."""
+    stride: int = 0
+    """Video frames from one clip frame to the next; default: as it was trained, or 2."""
+    workers: int = 0
+    """Processes that decode; they change nothing but the speed."""
+    device: str = "auto"
+    """cpu, cuda, or auto: the GPU where there is one."""
+    out: Path | None = None
+    """Folder for results; default: the run's."""
+
+
+@dataclass(frozen=True)
 class Fields:
     """List every field of the configuration, with its default and its meaning."""
+
+    finetune: bool = False
+    """Those of `tats finetune` instead of `tats pretrain`."""
 
 
 @dataclass(frozen=True)
@@ -440,6 +492,8 @@ Command = (
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Extract, tyro.conf.subcommand("extract")]
     | Annotated[Probe, tyro.conf.subcommand("probe")]
+    | Annotated[Finetune, tyro.conf.subcommand("finetune")]
+    | Annotated[Test, tyro.conf.subcommand("test")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]
     | Annotated[Tune, tyro.conf.subcommand("tune")]
     | Annotated[TuneReport, tyro.conf.subcommand("tune-report")]
@@ -482,6 +536,9 @@ def run(command: object, flags: Sequence[str]) -> None:
         from tats_ray.recipes.demo import demo
 
         demo(flags, resume=command.resume)
+        return
+    if isinstance(command, Finetune):
+        _run_finetune(command, flags)
         return
     if isinstance(command, Bench):
         _run_bench(command.action, flags)
@@ -553,10 +610,13 @@ def run(command: object, flags: Sequence[str]) -> None:
         from tats_ray.recipes.tune_report import tune_report
 
         tune_report(command.experiment, command.out)
+    elif isinstance(command, Test):
+        _run_test(command)
     elif isinstance(command, Fields):
+        from tats_ray.config.finetune import FinetuneConfig
         from tats_ray.config.load import field_docs
 
-        for name, meaning, default in field_docs():
+        for name, meaning, default in field_docs(FinetuneConfig() if command.finetune else None):
             print(f"{name} = {default!r}\n    {meaning}")
     elif isinstance(command, Doctor):
         from tats_ray.recipes.doctor import doctor
@@ -709,6 +769,40 @@ def _run_probe(command: Probe) -> None:
             device=command.device,
             out=command.out,
             max_gb=command.max_gb,
+        )
+    )
+
+
+def _run_finetune(command: Finetune, flags: Sequence[str]) -> None:
+    from tats_ray.config.load import finetune_config
+    from tats_ray.recipes.finetune import finetune
+
+    more = ["--from_scratch", "true"] if command.from_scratch else []
+    finetune(
+        command.checkpoint,
+        command.data,
+        finetune_config(command.config, [*flags, *more]),
+        resume=command.resume,
+        new_head=command.new_head,
+    )
+
+
+def _run_test(command: Test) -> None:
+    from tats_ray.recipes.multi_view import TestRequest, multi_view_test
+
+    multi_view_test(
+        TestRequest(
+            checkpoint=command.checkpoint,
+            data=command.data,
+            list=command.list,
+            views=command.views,
+            sampling=command.sampling,
+            num_frames=command.num_frames,
+            image_size=command.image_size,
+            stride=command.stride,
+            num_workers=command.workers,
+            device=command.device,
+            out=command.out,
         )
     )
 

@@ -21,8 +21,9 @@ import pytest
 import torch
 import yaml
 
-from tats_ray.__main__ import Pretrain, Submit, Tune, parse
+from tats_ray.__main__ import Finetune, Pretrain, Submit, Tune, parse
 from tats_ray.algorithms.grpo import GRPOConfig
+from tats_ray.config.finetune import FinetuneConfig
 from tats_ray.config.load import (
     ALGORITHMS,
     OFFICIAL_FLAGS,
@@ -30,6 +31,7 @@ from tats_ray.config.load import (
     dump_config,
     field_docs,
     field_docstrings,
+    finetune_config,
     load_config,
     parse_config,
     parse_flags,
@@ -95,6 +97,14 @@ def fields_table() -> str:
         (f"`{name}`", f"`{shown(default)}`", meaning) for name, meaning, default in field_docs()
     ]
     return table(("Field", "Default", "Meaning"), rows)
+
+
+def finetune_fields_table() -> str:
+    docs = field_docs(FinetuneConfig())
+    rows = [(f"`{name}`", f"`{shown(default)}`", meaning) for name, meaning, default in docs]
+    shared = ("checkpoint.", "log.", "cluster.")
+    own = [row for row in rows if not row[0].strip("`").startswith(shared)]
+    return table(("Field", "Default", "Meaning"), own)
 
 
 def metrics_table() -> str:
@@ -175,6 +185,7 @@ TABLES = {
     "algorithms": algorithms_table,
     "flags": flags_table,
     "fields": fields_table,
+    "finetune_fields": finetune_fields_table,
     "metrics": metrics_table,
     "demo": demo_table,
     "sweep": sweep_table,
@@ -230,6 +241,10 @@ def test_documented_command_is_understood(page: str, command: str) -> None:
     if isinstance(parsed, Tune):
         load_sweep(ROOT / parsed.sweep, left)
         return
+    if isinstance(parsed, Finetune):
+        is_preset = parsed.config is not None and parsed.config.parts[0] == "tune_configs"
+        finetune_config(ROOT / parsed.config if is_preset else None, left)  # type: ignore[operator]
+        return
     if not isinstance(parsed, Pretrain):
         assert left == []
         return
@@ -268,11 +283,13 @@ def test_links_and_named_files_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_named_fields_and_metrics_exist(page: Path) -> None:
-    names = {name for name, _, _ in field_docs()}
+    names = {name for docs in (None, FinetuneConfig()) for name, _, _ in field_docs(docs)}
     branches = {name.split(".")[0] for name in names if "." in name} - {"data"}
     names |= {f"algorithm.{field}" for name in ALGORITHMS for field in algorithm_fields(name)}
     for word in re.findall(r"`(\w+\.\w+)(?::[^`]*)?`", page.read_text()):
-        if word.split(".")[0] in branches and not word.endswith((".py", ".yaml", ".protocols")):
+        if word.split(".")[0] in branches and not word.endswith(
+            (".py", ".yaml", ".csv", ".protocols")
+        ):
             assert word in names, word
     rooms = "|".join({name.split("/")[0] for name in GLOSSARY})
     for metric in re.findall(rf"`((?:{rooms})/\w+)`", page.read_text()):
@@ -298,7 +315,8 @@ def test_glossary_holds_the_metrics_of_a_run_and_no_others(small_run: Any) -> No
 
 def test_answers_to_the_open_questions_name_fields_with_their_defaults() -> None:
     text = (ROOT / "docs" / "fidelity.md").read_text()
-    defaults = {name: shown(default) for name, _, default in field_docs()}
+    both = [*field_docs(FinetuneConfig()), *field_docs()]  # of equal names, pre-training's
+    defaults = {name: shown(default) for name, _, default in both}
     stated = re.findall(r"`(\w+\.\w+)` = `([^`]*)`", text)
     assert len(stated) > 15
     for name, value in stated:

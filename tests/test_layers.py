@@ -34,6 +34,7 @@ DOORS = {
     "decord": ("data/decode.py",),
     "av": ("data/decode.py", "data/encode.py"),
     "timm": ("models/",),
+    "torchvision": ("data/augment.py",),
     "yaml": ("config/",),
     "pydantic": ("config/",),
     "tyro": ("__main__.py",),

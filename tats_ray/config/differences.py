@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-FREE = ("log.", "eval.", "checkpoint.", "name", "data.num_workers", "data.cache_mb", "data.root",
-        "cluster.address", "cluster.threads", "cluster.cpus_per_worker", "cluster.max_failures",
-        "cluster.buffer_mb", "cluster.timeout_s", "cluster.rollout_workers",
-        "cluster.policy_place", "cluster.nodes_timeout_s")  # fmt: skip
+FREE = ("log.", "eval.", "test.", "checkpoint.", "name", "data.num_workers", "data.cache_mb",
+        "data.root", "cluster.address", "cluster.threads", "cluster.cpus_per_worker",
+        "cluster.max_failures", "cluster.buffer_mb", "cluster.timeout_s",
+        "cluster.rollout_workers", "cluster.policy_place", "cluster.nodes_timeout_s")  # fmt: skip
 """Beginnings of fields that may differ between a run and its continuation: they change nothing
 that is computed."""
 

@@ -18,6 +18,7 @@ from typing import Any, get_type_hints
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from tats_ray.config.finetune import FinetuneConfig
 from tats_ray.config.schema import AlgorithmConfig, RunConfig
 from tats_ray.core.errors import UsageError
 
@@ -151,7 +152,9 @@ def parse_config(raw: Mapping[str, Any], *, source: str = "config") -> RunConfig
     return validated(RunConfig, values, source, "")
 
 
-def parse_flags(flags: Sequence[str]) -> list[tuple[str, str]]:
+def parse_flags(
+    flags: Sequence[str], *, official: Mapping[str, str] = OFFICIAL_FLAGS
+) -> list[tuple[str, str]]:
     """Command-line words to (dotted field, text) pairs, official names translated."""
     pairs: list[tuple[str, str]] = []
     words = list(flags)
@@ -170,22 +173,41 @@ def parse_flags(flags: Sequence[str]) -> list[tuple[str, str]]:
             while words and not words[0].startswith("--"):
                 value += f" {words.pop(0)}"
         name = name.replace("-", "_")
-        if name in _FIXED_FLAGS:
+        if official and name in _FIXED_FLAGS:
             if value.lower() != _FIXED_FLAGS[name]:
                 raise UsageError(f"--{name} {value} is not offered; it is {_FIXED_FLAGS[name]}")
             continue
-        value = _OFFICIAL_VALUES.get((name, value), value)
-        pairs.append((OFFICIAL_FLAGS.get(name, name), value))
+        if name in official:
+            value = _OFFICIAL_VALUES.get((name, value), value)
+        pairs.append((official.get(name, name), value))
     return pairs
 
 
-def dump_config(config: RunConfig) -> str:
-    """YAML that `parse_config` reads back to an equal config."""
+def finetune_config(path: str | Path | None, flags: Sequence[str] = ()) -> FinetuneConfig:
+    """A fine-tuning file, or the defaults, with command-line flags over it; our own names only.
+
+    Raises:
+        UsageError: one line that names file or flag, field and value.
+    """
+    raw = read_yaml(path) if path is not None else {}
+    raw.setdefault("name", "finetune" if path is None else Path(path).stem)
+    for dotted, value in parse_flags(flags, official={}):
+        set_field(raw, dotted, value)
+    return parse_finetune(raw, source=str(path or "flags"))
+
+
+def parse_finetune(raw: Mapping[str, Any], *, source: str = "config") -> FinetuneConfig:
+    """A nested dict to a `FinetuneConfig`."""
+    return validated(FinetuneConfig, raw, source, "")
+
+
+def dump_config(config: RunConfig | FinetuneConfig) -> str:
+    """YAML that `parse_config` or `parse_finetune` reads back to an equal config."""
     return yaml.safe_dump(_plain(asdict(config)), sort_keys=False)
 
 
-def field_docs() -> list[tuple[str, str, Any]]:
-    """(dotted name, help text, default) of every field, PPO's for the algorithm."""
+def field_docs(config: Any = None) -> list[tuple[str, str, Any]]:
+    """(dotted name, help text, value) of every field; default: pre-training's, with PPO."""
     rows: list[tuple[str, str, Any]] = []
 
     def walk(instance: Any, prefix: str) -> None:
@@ -197,7 +219,7 @@ def field_docs() -> list[tuple[str, str, Any]]:
             else:
                 rows.append((f"{prefix}{f.name}", docs.get(f.name, ""), value))
 
-    walk(parse_config({}), "")
+    walk(parse_config({}) if config is None else config, "")
     return rows
 
 
@@ -251,7 +273,7 @@ def _explain(error: ValidationError, cls: type[Any], prefix: str) -> str:
             owner = get_type_hints(owner)[part]
         known = [f.name for f in fields(owner)]
         where = prefix + "".join(f"{part}." for part in path[:-1])
-        near = _nearest(path[-1], known, where) or _elsewhere(path[-1])
+        near = _nearest(path[-1], known, where) or _elsewhere(path[-1], cls)
         hint = near or f"; known there: {', '.join(known)}"
         return f"unknown field {dotted}{hint}{more}"
     if first["type"] == "value_error":
@@ -265,10 +287,14 @@ def _nearest(name: str, known: Mapping[str, Any] | Sequence[str], prefix: str = 
     return f"; did you mean {prefix}{match[0]}?" if match else ""
 
 
-def _elsewhere(name: str) -> str:
+def _elsewhere(name: str, cls: type[Any]) -> str:
     """The same or a similar field in another branch."""
-    by_last = {dotted.rsplit(".", 1)[-1]: dotted for dotted, _, _ in field_docs()}
-    match = difflib.get_close_matches(name, [*by_last, *OFFICIAL_FLAGS], n=1)
+    is_finetune = cls is FinetuneConfig
+    docs = field_docs(FinetuneConfig() if is_finetune else None)
+    by_last = {dotted.rsplit(".", 1)[-1]: dotted for dotted, _, _ in docs}
+    match = difflib.get_close_matches(
+        name, [*by_last, *({} if is_finetune else OFFICIAL_FLAGS)], n=1
+    )
     return f"; did you mean {by_last.get(match[0], match[0])}?" if match else ""
 
 

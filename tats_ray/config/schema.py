@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from tats_ray.core.errors import UsageError
 from tats_ray.core.protocols import ConfigBase
@@ -270,7 +270,8 @@ class CheckpointConfig(ConfigBase):
     keep_last: int = 2
     """Checkpoints kept; older ones are removed."""
     keep_best: bool = True
-    """Keep the one of the lowest `eval/error` too; `checkpoints/best` names it."""
+    """Keep the one of the lowest `eval/error` too, while fine-tuning that of the highest
+    `val/top1`; `checkpoints/best` names it."""
     retry_s: float = 300.0
     """Seconds that a storage may refuse writes before the run ends; at most half of
     cluster.timeout_s is used, since the other learners wait meanwhile."""
@@ -397,6 +398,20 @@ class RunConfig(ConfigBase):
         return size // masks
 
 
-def storage_retry_s(config: RunConfig) -> float:
+@runtime_checkable
+class Clustered(Protocol):
+    """A run of whatever kind: the machines that do the work, and where its checkpoints go."""
+
+    @property
+    def cluster(self) -> ClusterConfig: ...
+
+    @property
+    def checkpoint(self) -> CheckpointConfig: ...
+
+    @property
+    def num_rollout_workers(self) -> int: ...
+
+
+def storage_retry_s(config: Clustered) -> float:
     """How long a storage may refuse: the other learners must not give up on the one that waits."""
     return min(config.checkpoint.retry_s, config.cluster.timeout_s / 2)

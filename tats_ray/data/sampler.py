@@ -26,6 +26,8 @@ class ClipSampler(Sampler[list[Key]]):
         epoch: first epoch; `set_epoch` moves on.
         rank, world_size: this process among those that share the work.
         start_step: step of the epoch to begin at, when a run continues.
+        repeats: keys for each clip of a batch, which then has that many times `batch_size` keys;
+            the epoch in a key is `epoch * repeats + copy`.
 
     Raises:
         UsageError: when the list is shorter than one global batch.
@@ -41,6 +43,7 @@ class ClipSampler(Sampler[list[Key]]):
         rank: int = 0,
         world_size: int = 1,
         start_step: int = 0,
+        repeats: int = 1,
     ) -> None:
         if min(batch_size, world_size) < 1 or not 0 <= rank < world_size:
             raise UsageError(
@@ -55,7 +58,7 @@ class ClipSampler(Sampler[list[Key]]):
                 f"{num_clips // world_size}, or add videos"
             )
         self._num_clips, self._batch_size, self._rank = num_clips, batch_size, rank
-        self._seed = seed
+        self._seed, self._repeats = seed, repeats
         self.steps_per_epoch = num_clips // self._global_batch
         """Steps of a whole epoch, the same on every rank."""
         self.set_epoch(epoch, start_step)
@@ -81,4 +84,6 @@ class ClipSampler(Sampler[list[Key]]):
         order = torch.randperm(self._num_clips, generator=generator).tolist()
         for step in range(self._start_step, self.steps_per_epoch):
             first = step * self._global_batch + self._rank * self._batch_size
-            yield [(self._epoch, index) for index in order[first : first + self._batch_size]]
+            chosen = order[first : first + self._batch_size]
+            copies = range(self._epoch * self._repeats, (self._epoch + 1) * self._repeats)
+            yield [(copy, index) for copy in copies for index in chosen]

@@ -27,12 +27,12 @@ _CROP_PLACES = (
 )
 
 
-def _below(limit: int, generator: torch.Generator) -> int:
+def below(limit: int, generator: torch.Generator) -> int:
     """A whole number from 0 to `limit` - 1, each as likely."""
     return int(torch.randint(limit, (1,), generator=generator))
 
 
-def _uniform(low: float, high: float, generator: torch.Generator) -> float:
+def uniform(low: float, high: float, generator: torch.Generator) -> float:
     return low + (high - low) * float(torch.rand((), generator=generator, dtype=torch.float64))
 
 
@@ -46,7 +46,7 @@ def dense_start(
     num_starts = total - clip_len * stride + 1
     if num_starts <= 1:
         return 0
-    return (num_starts - 1) // 2 if generator is None else _below(num_starts, generator)
+    return (num_starts - 1) // 2 if generator is None else below(num_starts, generator)
 
 
 def sample_dense(total: int, clip_len: int, stride: int, start: int) -> list[int]:
@@ -77,7 +77,7 @@ def sample_finetune_dense(
         rest = np.full(clip_len - total // stride, total)
         return [int(at) for at in np.clip(np.concatenate([spread, rest]), 0, total - 1)]
     middle = (total + window) // 2
-    end = middle if generator is None else window + _below(total - window, generator)
+    end = middle if generator is None else window + below(total - window, generator)
     points = np.clip(np.linspace(end - window, end, clip_len), end - window, end - 1)
     return [int(at) for at in points]
 
@@ -95,7 +95,7 @@ def sample_segments(
     length = total // num_segments
     if length == 0:
         return [segment * total // num_segments for segment in range(num_segments)]
-    return [segment * length + _below(length, generator) for segment in range(num_segments)]
+    return [segment * length + below(length, generator) for segment in range(num_segments)]
 
 
 def segment_view(total: int, num_segments: int, view: int) -> list[int]:
@@ -147,8 +147,8 @@ def multi_scale_sizes(short_side: int, size: int) -> list[tuple[int, int]]:
 def multi_scale_crop_box(width: int, height: int, size: int, generator: torch.Generator) -> CropBox:
     """One of 10 sizes at one of 13 places, all equally likely [method section 2.3]."""
     sizes = multi_scale_sizes(min(width, height), size)
-    crop_width, crop_height = sizes[_below(len(sizes), generator)]
-    x, y = _CROP_PLACES[_below(len(_CROP_PLACES), generator)]
+    crop_width, crop_height = sizes[below(len(sizes), generator)]
+    x, y = _CROP_PLACES[below(len(_CROP_PLACES), generator)]
     left, top = x * ((width - crop_width) // 4), y * ((height - crop_height) // 4)
     return CropBox(left, top, crop_width, crop_height)
 
@@ -158,13 +158,13 @@ def random_resized_crop_box(width: int, height: int, generator: torch.Generator)
 
     After ten boxes that do not fit, the largest centred one of an allowed aspect.
     """
-    is_flipped = _below(2, generator) == 1
+    is_flipped = below(2, generator) == 1
     for _ in range(10):
-        area = width * height * _uniform(0.5, 1.0, generator)
-        aspect = math.exp(_uniform(math.log(3 / 4), math.log(4 / 3), generator))
+        area = width * height * uniform(0.5, 1.0, generator)
+        aspect = math.exp(uniform(math.log(3 / 4), math.log(4 / 3), generator))
         w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < w <= width and 0 < h <= height:
-            left, top = _below(width - w + 1, generator), _below(height - h + 1, generator)
+            left, top = below(width - w + 1, generator), below(height - h + 1, generator)
             return CropBox(left, top, w, h, is_flipped)
     w, h = min(width, max(1, height * 4 // 3)), min(height, max(1, width * 4 // 3))
     return CropBox((width - w) // 2, (height - h) // 2, w, h, is_flipped)

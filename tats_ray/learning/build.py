@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch.utils.data import DataLoader
 
-from tats_ray.config.schema import DataConfig, RunConfig
+from tats_ray.config.schema import ClusterConfig, DataConfig, RunConfig
 from tats_ray.core.grid import TokenGrid
 from tats_ray.data.dataset import Clip, ClipBatch, ClipDataset, collate
 from tats_ray.data.manifest import VideoEntry, read_list
@@ -68,35 +68,28 @@ def wants_motion(config: RunConfig) -> bool:
     return config.sampler.name == "oracle" or "motion" in find_reward(config.reward).needs
 
 
-class Batches:
+class ClipLoader:
     """One rank's batches of any epoch, from any batch of it on."""
 
     def __init__(
-        self, config: RunConfig, entries: list[VideoEntry], *, rank: int = 0, world_size: int = 1
+        self,
+        dataset: ClipDataset,
+        sampler: ClipSampler,
+        *,
+        num_workers: int,
+        cluster: ClusterConfig,
     ) -> None:
-        self.dataset = clip_dataset(
-            config.data,
-            entries,
-            seed=config.seed,
-            motion_grid=token_grid(config.data, config.model) if wants_motion(config) else None,
-        )
-        self._sampler = ClipSampler(
-            num_clips=len(entries),
-            batch_size=config.clips_per_step,
-            seed=config.seed,
-            rank=rank,
-            world_size=world_size,
-        )
-        self.steps_per_epoch = self._sampler.steps_per_epoch
-        workers = config.data.num_workers
+        self.dataset = dataset
+        self._sampler = sampler
+        self.steps_per_epoch = sampler.steps_per_epoch
         self._loader: DataLoader[Clip] = DataLoader(
-            self.dataset,
-            batch_sampler=self._sampler,
+            dataset,
+            batch_sampler=sampler,
             collate_fn=collate,
-            num_workers=workers,
-            pin_memory=config.cluster.use_gpu,
-            persistent_workers=workers > 0,
-            timeout=config.cluster.timeout_s if workers else 0,
+            num_workers=num_workers,
+            pin_memory=cluster.use_gpu,
+            persistent_workers=num_workers > 0,
+            timeout=cluster.timeout_s if num_workers else 0,
         )
 
     def __call__(self, epoch: int, first_batch: int) -> Iterator[ClipBatch]:
@@ -107,6 +100,26 @@ class Batches:
         """(epoch, index) of the clips of one batch."""
         self._sampler.set_epoch(epoch, batch)
         return next(iter(self._sampler))
+
+
+class Batches(ClipLoader):
+    """Batches of pre-training."""
+
+    def __init__(
+        self, config: RunConfig, entries: list[VideoEntry], *, rank: int = 0, world_size: int = 1
+    ) -> None:
+        grid = token_grid(config.data, config.model) if wants_motion(config) else None
+        dataset = clip_dataset(config.data, entries, seed=config.seed, motion_grid=grid)
+        sampler = ClipSampler(
+            num_clips=len(entries),
+            batch_size=config.clips_per_step,
+            seed=config.seed,
+            rank=rank,
+            world_size=world_size,
+        )
+        super().__init__(
+            dataset, sampler, num_workers=config.data.num_workers, cluster=config.cluster
+        )
 
 
 def validation_set(config: RunConfig, grid: TokenGrid, entries: list[VideoEntry]) -> ValidationSet:

@@ -4,6 +4,7 @@
 <run>/checkpoints/step_00001200/
     mae.safetensors  mae_optimizer.safetensors  policy.safetensors  policy_optimizer.safetensors
     state.json   position, versions, counters, checksums        config.yaml   the configuration
+                 (fine-tuning has other parts: classifier, average)
 <run>/checkpoints/latest        the newest folder's name
 <run>/checkpoints/best          the name of the one with the lowest validation error
 ```
@@ -17,10 +18,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -39,9 +40,23 @@ from tats_ray.learning.checkpoint_folders import (
 from tats_ray.learning.loop import Position
 from tats_ray.learning.sharding import load_whole
 
-__all__ = ["Checkpoint", "find", "load", "load_newest", "load_weights", "save"]
+__all__ = [
+    "Checkpoint",
+    "Parts",
+    "find",
+    "load",
+    "load_newest",
+    "load_parts",
+    "load_weights",
+    "part_names",
+    "save",
+    "save_parts",
+]
 
+T = TypeVar("T")
 FORMAT = 1
+_NOT_PARTS = frozenset({"format", "position", "validation_error", "files", "sha256"})
+"""Keys of state.json; every other one is the name of a part."""
 _WAY_OUT = "; use an older one"
 
 
@@ -59,7 +74,33 @@ class Checkpoint:
     """`eval/error` at this position, where it was measured: under masks that never change."""
 
 
+@dataclass(frozen=True)
+class Parts:
+    """What any kind of run goes on from: networks with their optimisers, by name."""
+
+    position: Position
+    parts: Mapping[str, Mapping[str, Any]]
+    """Name -> `network`, `optimizer` and `numbers`."""
+    config_yaml: str
+    validation_error: float | None = None
+    """As `Checkpoint.validation_error`."""
+    source: str = ""
+    """Folder that it was read from."""
+
+
 def save(run: Path, checkpoint: Checkpoint, *, keep_last: int, keep_best: bool = True) -> Path:
+    """`save_parts` of a pre-training run."""
+    parts = {"mae": checkpoint.mae, "policy": checkpoint.policy}
+    whole = Parts(
+        position=checkpoint.position,
+        parts={name: part for name, part in parts.items() if part is not None},
+        config_yaml=checkpoint.config_yaml,
+        validation_error=checkpoint.validation_error,
+    )
+    return save_parts(run, whole, keep_last=keep_last, keep_best=keep_best)
+
+
+def save_parts(run: Path, checkpoint: Parts, *, keep_last: int, keep_best: bool = True) -> Path:
     """Write a checkpoint into `run/checkpoints`; drop the oldest beyond `keep_last`, not the best.
 
     Raises:
@@ -82,7 +123,27 @@ def save(run: Path, checkpoint: Checkpoint, *, keep_last: int, keep_best: bool =
 
 
 def load(path: str | Path) -> Checkpoint:
-    """Read a checkpoint; tensors on the CPU.
+    """Read a checkpoint of pre-training; tensors on the CPU.
+
+    Raises:
+        CheckpointError: for a missing, damaged or newer-format checkpoint, or another kind.
+    """
+    found = load_parts(path)
+    if "mae" not in found.parts:
+        raise CheckpointError(
+            f"{found.source} is no pre-training checkpoint: it holds {', '.join(found.parts)}"
+        )
+    return Checkpoint(
+        position=found.position,
+        mae=found.parts["mae"],
+        policy=found.parts.get("policy"),
+        config_yaml=found.config_yaml,
+        validation_error=found.validation_error,
+    )
+
+
+def load_parts(path: str | Path) -> Parts:
+    """All parts of a checkpoint of any kind; tensors on the CPU.
 
     Raises:
         CheckpointError: for a missing, damaged or newer-format checkpoint.
@@ -95,13 +156,13 @@ def load(path: str | Path) -> Checkpoint:
                 f"{folder} has checkpoint format {state['format']}, this version reads {FORMAT}"
             )
         _verify(folder, state)
-        policy = _read_part(folder, "policy", state["policy"]) if "policy" in state else None
-        return Checkpoint(
+        names = [name for name in state if name not in _NOT_PARTS]
+        return Parts(
             position=Position(**state["position"]),
-            mae=_read_part(folder, "mae", state["mae"]),
-            policy=policy,
+            parts={name: _read_part(folder, name, state[name]) for name in names},
             config_yaml=(folder / "config.yaml").read_text(),
             validation_error=state.get("validation_error"),
+            source=str(folder),
         )
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         if isinstance(error, CheckpointError):
@@ -109,8 +170,19 @@ def load(path: str | Path) -> Checkpoint:
         raise CheckpointError(f"{folder} is damaged: {error}{_WAY_OUT}") from error
 
 
-def load_newest(run: Path) -> tuple[Path, Checkpoint, list[str]]:
+def part_names(folder: Path) -> frozenset[str]:
+    """What a checkpoint holds, without reading its tensors; empty when it cannot be read."""
+    try:
+        return frozenset(json.loads((folder / STATE_FILE).read_text())) - _NOT_PARTS
+    except (OSError, ValueError, TypeError):
+        return frozenset()
+
+
+def load_newest(run: Path, read: Callable[[Path], T]) -> tuple[Path, T, list[str]]:
     """The newest checkpoint of a run that is not damaged.
+
+    Args:
+        read: `load` or `load_parts`.
 
     Returns:
         Its folder, what it holds, and a line about each newer one that had to be passed over.
@@ -121,7 +193,7 @@ def load_newest(run: Path) -> tuple[Path, Checkpoint, list[str]]:
     passed_over: list[str] = []
     for folder in candidates(run / "checkpoints"):
         try:
-            return folder, load(folder), passed_over
+            return folder, read(folder), passed_over
         except CheckpointError as error:
             passed_over.append(str(error).removesuffix(_WAY_OUT))
     if passed_over:
@@ -178,14 +250,13 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     save_file(_own_memory(tensors), path)
 
 
-def _write(partial: Path, checkpoint: Checkpoint) -> None:
+def _write(partial: Path, checkpoint: Parts) -> None:
     partial.mkdir()
     state: dict[str, Any] = {"format": FORMAT, "position": asdict(checkpoint.position)}
     if checkpoint.validation_error is not None:
         state["validation_error"] = checkpoint.validation_error
-    for name, part in (("mae", checkpoint.mae), ("policy", checkpoint.policy)):
-        if part is not None:
-            state[name] = _write_part(partial, name, part)
+    for name, part in checkpoint.parts.items():
+        state[name] = _write_part(partial, name, part)
     (partial / "config.yaml").write_text(checkpoint.config_yaml)
     state["files"] = {file.name: _checksum(file) for file in sorted(partial.iterdir())}
     state["sha256"] = _checksum_of_state(state)

@@ -40,7 +40,7 @@ class Encoder(nn.Module):
         self.patch_embed = PatchEmbed(width, grid)
         self.register_buffer("pos_embed", position_table(pos_embed, grid, width), persistent=False)
         self.blocks = nn.ModuleList(transformer_block(width, num_heads) for _ in range(depth))
-        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.norm: nn.Module = nn.LayerNorm(width, eps=1e-6)
         self.apply(init_linear)
 
     def forward(

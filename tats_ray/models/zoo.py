@@ -13,6 +13,7 @@ from tats_ray.config.schema import DataConfig, ModelConfig, SamplerConfig
 from tats_ray.core.errors import UsageError
 from tats_ray.core.grid import TokenGrid
 from tats_ray.core.seeds import derive
+from tats_ray.models.classifier import VideoClassifier
 from tats_ray.models.mae import MaskedAutoencoder
 from tats_ray.models.masks import MASKS
 from tats_ray.models.policy import FixedPolicy, MotionOracle, SamplerPolicy
@@ -64,6 +65,23 @@ def build_mae(model: ModelConfig, grid: TokenGrid, *, seed: int) -> MaskedAutoen
             decoder_num_heads=size.decoder_num_heads,
             pos_embed=model.pos_embed,
             head_init=model.head_init,
+        )
+
+
+def build_classifier(
+    model: ModelConfig,
+    grid: TokenGrid,
+    num_classes: int,
+    *,
+    drop_path: float = 0.0,
+    head_scale: float = 0.001,
+    seed: int,
+) -> VideoClassifier:
+    """What fine-tuning trains, of a named size; the same seed gives the same weights."""
+    encoder = build_mae(model, grid, seed=seed).encoder
+    with _seeded(derive(seed, "init", "head")):
+        return VideoClassifier(
+            encoder, grid, num_classes, drop_path=drop_path, head_scale=head_scale
         )
 
 

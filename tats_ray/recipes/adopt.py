@@ -50,7 +50,7 @@ def open_checkpoint(
         raise UsageError(f"{path} has settings of its own; leave out --config")
     chosen(path, "num_frames", num_frames, found.grid.num_frames)
     chosen(path, "image_size", image_size, found.grid.image_size)
-    return require(replace(found, missing=_lacked(found.folder)), need)
+    return require(replace(found, missing=found.missing or _lacked(found.folder)), need)
 
 
 def settled(path: str | Path) -> Path:
@@ -70,8 +70,10 @@ def require(found: Restored, need: Need, *, way_out: str = "use a complete check
     if need == "nothing":
         return found
     part = "encoder." if need == "encoder" else ""
-    names = [name for name in found.mae.state_dict() if name.startswith(part)]
-    lacking = [name for name in found.missing if name.startswith(part)]
+    # A fine-tuned encoder ends with its last block; its head brings the norm.
+    left_out = "encoder.norm." if found.head is not None else "no tensor has this name"
+    names = [n for n in found.mae.state_dict() if n.startswith(part) and left_out not in n]
+    lacking = [n for n in found.missing if n.startswith(part) and left_out not in n]
     if len(names) - len(lacking) >= ENOUGH * len(names):
         return found
     if need == "autoencoder" and all(name.startswith(_NOT_ENCODER) for name in lacking):

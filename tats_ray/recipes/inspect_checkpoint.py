@@ -23,11 +23,18 @@ def inspect(path: str | Path) -> Iterator[tuple[str, str]]:
 def _own_lines(path: Path, found: Restored) -> Iterator[tuple[str, str]]:
     model, grid, mae = found.config.model, found.grid, found.mae
     is_run = path.resolve() != found.folder.resolve()
-    yield "kind", f"tats_ray, {'run folder' if is_run else 'one checkpoint'} ({found.folder.name})"
+    kind = "tats_ray" if found.head is None else "tats_ray, fine-tuned"
+    yield "kind", f"{kind}, {'run folder' if is_run else 'one checkpoint'} ({found.folder.name})"
     yield "encoder", f"size {model.size}: width {mae.width}, depth {len(mae.encoder.blocks)}"
     yield "tokens", f"{grid.tubelet} frames of {grid.patch} x {grid.patch} pixels"
     yield "clip", f"{grid.num_frames} frames of {grid.image_size} x {grid.image_size} pixels"
     yield "positions", model.pos_embed
+    if found.head is not None:
+        yield "head", f"{found.head.head.out_features} classes"
+        encoder = [p for name, p in mae.encoder.named_parameters() if not name.startswith("norm.")]
+        values = sum(p.numel() for p in encoder) + count_parameters(found.head)
+        yield "tensors", _amount(len(encoder) + len(found.head.state_dict()), values)
+        return
     width = mae.encoder_to_decoder.out_features
     yield "decoder", f"width {width}, depth {len(mae.decoder.blocks)}"
     sampler = found.config.sampler

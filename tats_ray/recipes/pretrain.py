@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ def pretrain(config: RunConfig, *, resume: bool = False) -> Result:
     """
     plan = make_plan(config)
     folder = run_folder(config)
-    _check_folder(config, folder, resume=resume)
+    check_folder(folder, asdict(config), resume=resume, read=_read)
     folder.mkdir(parents=True, exist_ok=True)
     with only_run_in(folder):
         (folder / "config.yaml").write_text(dump_config(config))
@@ -57,6 +57,10 @@ def pretrain(config: RunConfig, *, resume: bool = False) -> Result:
             return Result(folder, outcome, None)
         report = write_run_report(plan, folder)
         return Result(folder, outcome, report)
+
+
+def _read(path: Path) -> RunConfig:
+    return parse_config(read_yaml(path), source=str(path))
 
 
 def resume_command(folder: Path) -> str:
@@ -104,8 +108,18 @@ def _train(plan: Plan, folder: Path) -> launch.Outcome:
         files.close()
 
 
-def _check_folder(config: RunConfig, folder: Path, *, resume: bool) -> None:
-    """A fresh run needs a fresh folder; a continued one needs its own."""
+def check_folder(
+    folder: Path, settings: Mapping[str, Any], *, resume: bool, read: Callable[[Path], Any]
+) -> None:
+    """A fresh run needs a fresh folder; a continued one needs its own.
+
+    Args:
+        settings: of the run that is to begin.
+        read: configuration file -> configuration; that of the run that is continued.
+
+    Raises:
+        UsageError: when it is taken, not there, or was begun with other settings.
+    """
     found = candidates(folder / "checkpoints")
     if not found:
         if resume and not (folder / "config.yaml").is_file():
@@ -117,11 +131,10 @@ def _check_folder(config: RunConfig, folder: Path, *, resume: bool) -> None:
             "or choose another --name"
         )
     # The newest may be damaged: rank 0 says so, and goes on from the one before.
-    settings = next((f for f in (c / "config.yaml" for c in found) if f.is_file()), None)
-    if settings is None:
+    begun = next((f for f in (c / "config.yaml" for c in found) if f.is_file()), None)
+    if begun is None:
         return
-    before = parse_config(read_yaml(settings), source=str(settings))
-    old, new = deciding(asdict(before)), deciding(asdict(config))
+    old, new = deciding(asdict(read(begun))), deciding(settings)
     changed = [f"{k} {old.get(k)!r} -> {v!r}" for k, v in new.items() if old.get(k) != v]
     if changed:
         raise UsageError(

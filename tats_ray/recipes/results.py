@@ -60,10 +60,15 @@ def write_results(
     answers: Answers,
     protocol: Mapping[str, Any],
     head: Mapping[str, Tensor],
+    *,
+    title: str = "",
 ) -> Result:
     """Write a folder whose name ends in a hash of the protocol, and print a table.
 
     Equal settings write the same folder again, others stay beside it.
+
+    Args:
+        title: of the table, before the numbers of videos and classes; default: that of a probe.
     """
     digest = hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest()
     folder = root / f"{name}-{digest[:8]}"
@@ -92,7 +97,7 @@ def write_results(
         names=_class_names(entries, num_classes),
         title=f"{name}: top-1 {result.top1:.1%} of {len(labels)} videos",
     )
-    _print(name, result, len(labels), num_classes)
+    _print(title or f"{name} probe, validation", result, len(labels), num_classes)
     return result
 
 
@@ -123,7 +128,7 @@ def _class_names(entries: Sequence[VideoEntry], num_classes: int) -> list[str] |
     return None
 
 
-def _print(name: str, result: Result, num_videos: int, num_classes: int) -> None:
+def _print(what: str, result: Result, num_videos: int, num_classes: int) -> None:
     def error(share: float) -> str:
         return f"{100 * math.sqrt(share * (1 - share) / num_videos):.1f}"
 
@@ -132,7 +137,7 @@ def _print(name: str, result: Result, num_videos: int, num_classes: int) -> None
         chance = f"{500 / num_classes:.1f}"
         rows.append(("top-5", f"{100 * result.top5:.1f}", error(result.top5), chance))
     rows.append(("mean class", f"{100 * result.mean_class:.1f}", "", f"{100 / num_classes:.1f}"))
-    title = f"{name} probe, {num_videos} validation videos, {num_classes} classes"
+    title = f"{what}, {num_videos} videos, {num_classes} classes"
     print_table(("%", "accuracy", "std. error", "chance"), rows, title=title)
     print(f"{'results':>14}  {result.folder}", flush=True)
 

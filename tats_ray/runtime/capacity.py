@@ -11,7 +11,7 @@ import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from tats_ray.config.schema import RunConfig
+from tats_ray.config.schema import Clustered
 from tats_ray.core.errors import UsageError
 from tats_ray.runtime.preflight import wanted_cpus, wanted_gpus
 
@@ -50,7 +50,7 @@ def has_node_types() -> bool:
     return any(name != f"node_{node_id}" for node_id, name in types.items())
 
 
-def ensure_room(config: RunConfig, tell: Callable[[str], None]) -> None:
+def ensure_room(config: Clustered, tell: Callable[[str], None]) -> None:
     """Where the cluster can grow, wait until it has what a run reserves; elsewhere return at once.
 
     A placement group of the learners' shape is what its autoscaler plans for. It ends with this
@@ -81,7 +81,7 @@ def ensure_room(config: RunConfig, tell: Callable[[str], None]) -> None:
         remove_placement_group(group)
 
 
-def _short(config: RunConfig) -> str:
+def _short(config: Clustered) -> str:
     """What the present nodes lack, in words; empty when nothing does."""
     have = ray.cluster_resources()
     for kind, amount in {"CPU": wanted_cpus(config), "GPU": wanted_gpus(config)}.items():
@@ -90,7 +90,7 @@ def _short(config: RunConfig) -> str:
     return ""
 
 
-def _bundles(config: RunConfig) -> list[dict[str, float]]:
+def _bundles(config: Clustered) -> list[dict[str, float]]:
     """What each MAE learner and rollout worker reserves, and the policy learner."""
     cluster = config.cluster
     learner = {"CPU": cluster.cpus_per_worker, **({"GPU": 1.0} if cluster.use_gpu else {})}

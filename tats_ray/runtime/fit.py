@@ -11,9 +11,9 @@ from typing import Any
 from ray.exceptions import RayActorError
 from ray.train.torch import TorchTrainer
 
-from tats_ray.config.schema import RunConfig
+from tats_ray.config.schema import Clustered
 from tats_ray.runtime.causes import first_cause, rooms_of
-from tats_ray.runtime.mae_learner import Peers
+from tats_ray.runtime.rank import Peers
 from tats_ray.runtime.watch import RunFailedError
 
 
@@ -34,7 +34,7 @@ class Fit:
     """
 
     def __init__(
-        self, trainer: Callable[[], TorchTrainer], config: RunConfig, peers: Peers
+        self, trainer: Callable[[], TorchTrainer], config: Clustered, peers: Peers
     ) -> None:
         self.done = threading.Event()
         self._trainer = trainer

@@ -9,7 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import ray.train
 import torch
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from tats_ray.config.schema import RunConfig
+from tats_ray.config.schema import Clustered, RunConfig
 from tats_ray.core.errors import UsageError
 from tats_ray.models.policy import SamplerPolicy
 from tats_ray.models.zoo import build_policy, token_grid
@@ -28,9 +28,10 @@ from tats_ray.runtime.calls import call_restarting
 from tats_ray.runtime.capacity import ensure_room, on_this_node, threads_of, usable_cores
 from tats_ray.runtime.causes import TellFailures, rooms_of
 from tats_ray.runtime.fit import Fit, Outcome
-from tats_ray.runtime.mae_learner import Peers, train_loop
+from tats_ray.runtime.mae_learner import train_loop
 from tats_ray.runtime.policy_learner import PolicyLearnerActor
 from tats_ray.runtime.preflight import check_cluster, in_words, wanted_cpus, wanted_gpus
+from tats_ray.runtime.rank import Peers
 from tats_ray.runtime.rollout_worker import RolloutWorkers
 from tats_ray.runtime.run_log import RunLog
 from tats_ray.runtime.scratch import clear
@@ -38,8 +39,18 @@ from tats_ray.runtime.tickets import TicketedBuffer
 from tats_ray.runtime.watch import Event, RunFailedError, Watch
 from tats_ray.runtime.weights import WeightStore
 
-__all__ = ["Event", "Outcome", "Placement", "RunFailedError", "plan_placement", "run"]
-
+__all__ = [
+    "Event",
+    "Job",
+    "Outcome",
+    "Placement",
+    "RunFailedError",
+    "place",
+    "plan_placement",
+    "run",
+    "run_job",
+    "start_log",
+]
 
 RAY_FOLDER = "ray"
 
@@ -53,8 +64,20 @@ class Placement:
     policy_device: str
     rollout_device: str
     threads: int
-    """Per MAE learner; 0 divides the cores of each node among the learners on it."""
+    """Per learner; 0 divides the cores of each node among the learners on it."""
     learns_policy: bool
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the driver starts and watches, of whatever kind the learners are."""
+
+    loop: Callable[[dict[str, Any]], dict[str, Any]]
+    """Entry point of a Ray Train worker; see `rank.attend`."""
+    settings: dict[str, Any]
+    """Its argument."""
+    peers: Peers
+    workers: RolloutWorkers | None = None
 
 
 def plan_placement(config: RunConfig) -> Placement:
@@ -63,6 +86,13 @@ def plan_placement(config: RunConfig) -> Placement:
     Raises:
         UsageError: for a GPU that is not there, or more learners than CPUs, on a private cluster.
     """
+    grid = token_grid(config.data, config.model)
+    policy = build_policy(config.sampler, config.model, grid, seed=config.seed)
+    return place(config, learns_policy=isinstance(policy, SamplerPolicy))
+
+
+def place(config: Clustered, *, learns_policy: bool = False) -> Placement:
+    """`plan_placement` for any kind of learner, with a policy learner or without."""
     cluster = config.cluster
     is_private = not (cluster.address or os.environ.get("RAY_ADDRESS"))
     gpus = torch.cuda.device_count()
@@ -86,8 +116,6 @@ def plan_placement(config: RunConfig) -> Placement:
             f"{cluster.cpus_per_worker:g} asks for {wants_cpus:g} CPUs, this machine has {cores}; "
             "lower one of them, or join a cluster with --cluster.address"
         )
-    grid = token_grid(config.data, config.model)
-    policy = build_policy(config.sampler, config.model, grid, seed=config.seed)
     return Placement(
         num_workers=cluster.num_workers,
         device="cuda" if cluster.use_gpu else "cpu",
@@ -95,7 +123,7 @@ def plan_placement(config: RunConfig) -> Placement:
         rollout_device="cuda" if cluster.rollout_gpus else "cpu",
         # The cores of this machine say nothing about a cluster's.
         threads=threads_of(cluster.threads, cluster.num_workers) if is_private else cluster.threads,
-        learns_policy=isinstance(policy, SamplerPolicy),
+        learns_policy=learns_policy,
     )
 
 
@@ -120,10 +148,8 @@ def run(
         UsageError: when the cluster cannot hold the placement.
         RunFailedError: naming the first cause; the last checkpoint is intact.
     """
-    run_id = uuid.uuid4().hex[:8]
-    with joined_cluster(config), _scratch(folder, run_id):
-        ensure_room(config, lambda text: on_event(_note(text)))
-        check_cluster(config, folder, rollout_bytes=rollout_bytes)
+
+    def start(run_id: str) -> Job:
         peers = _start_peers(config, placement)
         workers = RolloutWorkers(
             config,
@@ -133,24 +159,52 @@ def run(
             store=peers.store,
             log=peers.log,
         )
-        job = {
+        settings = {
             "config": asdict(config),
             "run": str(folder.resolve()),
             "id": run_id,
             "threads": placement.threads,
             "peers": peers,
         }
-        with _ended(peers), workers:
-            watch = Watch(peers.log, config, on_event, lambda: in_words(config, _living_nodes()))
-            fit = Fit(lambda: _trainer(config, folder, job), config, peers)
+        return Job(train_loop, settings, peers, workers)
+
+    return run_job(
+        config, folder, start, on_event=on_event, on_tick=on_tick, rollout_bytes=rollout_bytes
+    )
+
+
+def run_job(
+    config: Clustered,
+    folder: Path,
+    start: Callable[[str], Job],
+    *,
+    on_event: Callable[[Event], None],
+    on_tick: Callable[[], None] = lambda: None,
+    rollout_bytes: int = 0,
+) -> Outcome:
+    """`run` for any kind of learner.
+
+    Args:
+        start: id of the run -> its job; called once the cluster is there and has room.
+    """
+    run_id = uuid.uuid4().hex[:8]
+    with joined_cluster(config), _scratch(folder, run_id):
+        ensure_room(config, lambda text: on_event(_note(text)))
+        check_cluster(config, folder, rollout_bytes=rollout_bytes)
+        job = start(run_id)
+        log = job.peers.log
+        with _ended(job.peers), job.workers or nullcontext() as workers:
+            watch = Watch(log, config, on_event, lambda: in_words(config, _living_nodes()))
+            fit = Fit(lambda: _trainer(config, folder, job), config, job.peers)
             with _stop_requests(watch, on_event):
                 while not fit.done.is_set():
-                    workers.watch(on_event)
+                    if workers is not None:
+                        workers.watch(on_event)
                     watch.poll()
                     on_tick()
             watch.poll()
             # What a learner called fatal is the cause; other ranks only saw it hang up.
-            return fit.outcome(call_restarting(peers.log.fatal, timeout_s=config.cluster.timeout_s))
+            return fit.outcome(call_restarting(log.fatal, timeout_s=config.cluster.timeout_s))
 
 
 @contextmanager
@@ -200,7 +254,7 @@ def cluster_settings() -> None:
 
 
 @contextmanager
-def joined_cluster(config: RunConfig, *, spare_cpus: int = 0) -> Iterator[None]:
+def joined_cluster(config: Clustered, *, spare_cpus: int = 0) -> Iterator[None]:
     """Join a cluster, or start a private one that ends with the run.
 
     Args:
@@ -227,14 +281,22 @@ def joined_cluster(config: RunConfig, *, spare_cpus: int = 0) -> Iterator[None]:
         ray.shutdown()
 
 
+def start_log(config: Clustered) -> Any:
+    """The run log, beside the driver; it is started anew, empty, where it dies."""
+    return ray.remote(RunLog).options(**_light(config), scheduling_strategy=on_this_node()).remote()
+
+
+def _light(config: Clustered) -> dict[str, Any]:
+    return {"num_cpus": 0, "max_restarts": config.cluster.max_failures, "max_task_retries": 0}
+
+
 def _start_peers(config: RunConfig, placement: Placement) -> Peers:
     """Start the side actors. This driver owns them: they outlive a restart of the learners.
 
     One that dies is started anew, empty. The call that met its death fails, so the learners are
     restarted too, and bring all of them back to the last checkpoint. Nothing is retried alone.
     """
-    light = {"num_cpus": 0, "max_restarts": config.cluster.max_failures, "max_task_retries": 0}
-    log = ray.remote(RunLog).options(**light, scheduling_strategy=on_this_node()).remote()
+    light, log = _light(config), start_log(config)
     if not placement.learns_policy or config.cluster.policy_place == "learner":
         return Peers(buffer=None, store=None, policy_learner=None, log=log)
     max_bytes = config.cluster.buffer_mb * 2**20
@@ -266,11 +328,11 @@ def _start_peers(config: RunConfig, placement: Placement) -> Peers:
     return Peers(buffer=buffer, store=store, policy_learner=learner, log=log)
 
 
-def _trainer(config: RunConfig, folder: Path, job: dict[str, Any]) -> TorchTrainer:
+def _trainer(config: Clustered, folder: Path, job: Job) -> TorchTrainer:
     cluster = config.cluster
     return TorchTrainer(
-        train_loop,
-        train_loop_config=job,
+        job.loop,
+        train_loop_config=job.settings,
         torch_config=TorchConfig(timeout_s=round(cluster.timeout_s)),
         scaling_config=ray.train.ScalingConfig(
             num_workers=cluster.num_workers,
@@ -285,7 +347,7 @@ def _trainer(config: RunConfig, folder: Path, job: dict[str, Any]) -> TorchTrain
             name=f"attempt-{time.time_ns()}",
             storage_path=str((folder / RAY_FOLDER).resolve()),
             failure_config=ray.train.FailureConfig(max_failures=cluster.max_failures),
-            callbacks=[TellFailures(job["peers"].log, rooms_of(job["peers"]))],
+            callbacks=[TellFailures(job.peers.log, rooms_of(job.peers))],
         ),
     )
 

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import time
-import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
 import ray.train
-import torch
-import torch.distributed as dist
 from ray.train.collective import broadcast_from_rank_zero
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from tats_ray.config.load import dump_config, parse_config
-from tats_ray.config.schema import RunConfig, storage_retry_s
-from tats_ray.core.errors import NonFiniteError, PeerFailedError, StaleError, TatsError, UsageError
-from tats_ray.core.storage import persist
+from tats_ray.config.schema import RunConfig
 from tats_ray.learning import checkpoint as checkpoints
 from tats_ray.learning.build import Batches, evaluator, read_lists
 from tats_ray.learning.evaluation import collapse_signs
@@ -31,83 +24,35 @@ from tats_ray.learning.sharding import shard
 from tats_ray.models.policy import FixedPolicy, SamplerPolicy
 from tats_ray.models.zoo import build_mae, build_policy, num_visible, token_grid
 from tats_ray.runtime.calls import call_restarting
-from tats_ray.runtime.capacity import threads_of
-from tats_ray.runtime.policy_learner import GRACE_S, RayPolicyClient
+from tats_ray.runtime.policy_learner import RayPolicyClient
+from tats_ray.runtime.rank import ClipCount, Peers, Rank, attend
 from tats_ray.runtime.rollout_worker import make_env
-from tats_ray.runtime.scratch import temporary_files_of
 from tats_ray.runtime.transfer import to_arrays
 from tats_ray.runtime.worker_client import WorkerFedClient
-
-
-@dataclass(frozen=True)
-class Peers:
-    """Handles of the actors that the MAE learners talk to."""
-
-    buffer: Any
-    store: Any
-    policy_learner: Any | None
-    """None where the sampler does not learn."""
-    log: Any
 
 
 def train_loop(job: dict[str, Any]) -> dict[str, Any]:
     """Entry point of a Ray Train worker.
 
     Args:
-        job: `config` (nested dict), `run` (folder of the run), `id`, `threads` (0: the node's own),
-            and `peers`.
-
-    Returns:
-        `status`: finished, stopped or failed; `message`; `step`.
+        job: `config` (nested dict), `run` (folder of the run), and what `attend` takes.
     """
-    peers: Peers = job["peers"]
     config = parse_config(job["config"])
-    timeout_s = config.cluster.timeout_s
-    rank = ray.train.get_context().get_world_rank()
-    fatal = call_restarting(peers.log.fatal, timeout_s=timeout_s)
-    if fatal is not None:
-        return {"status": "failed", "message": fatal, "step": 0}
-    neighbours = ray.train.get_context().get_local_world_size()
-    torch.set_num_threads(threads_of(job["threads"], neighbours))
-    try:
-        with temporary_files_of(job["id"], rank):
-            return _Rank(config, Path(job["run"]), peers).run()
-    except (StaleError, PeerFailedError):
-        raise  # another process died or failed: a restart heals it, or its own message counts
-    except TatsError as error:
-        remote = error.cause if isinstance(error, ray.exceptions.RayTaskError) else None
-        if isinstance(error, NonFiniteError) and remote is None:
-            # All ranks are here: whether a loss is finite is agreed.
-            return {"status": "failed", "message": str(error), "step": 0}
-        # Only this rank is here. The restart finds the message and ends the run.
-        message = str(error) if remote is None else f"policy learner: {remote}"
-        call_restarting(peers.log.set_fatal, f"rank {rank}: {message}", timeout_s=timeout_s)
-        raise
+    return attend(job, config.cluster, lambda: _Rank(config, Path(job["run"]), job["peers"]).run())
 
 
-class _Rank:
+class _Rank(Rank):
     """Builds one rank's parts, restores the newest checkpoint, runs the loop."""
 
     def __init__(self, config: RunConfig, run: Path, peers: Peers) -> None:
-        context = ray.train.get_context()
+        super().__init__(config, run, peers)
         self.config = config
-        self.run_folder = run
-        self.peers = peers
-        self.rank = context.get_world_rank()
-        self.world_size = context.get_world_size()
-        on_gpu = config.cluster.use_gpu
-        self.device = ray.train.torch.get_device() if on_gpu else torch.device("cpu")
         self.grid = token_grid(config.data, config.model)
         self.lists = read_lists(config.data)
         self.batches = Batches(config, self.lists.train, rank=self.rank, world_size=self.world_size)
         self.is_sharded = config.cluster.sharding == "fsdp" and self.world_size > 1
         """Then whatever reads the network is done by all ranks together."""
         self.learner = self._mae_learner()
-        self.timeout_s = config.cluster.timeout_s
-        self._token = ""
-        self._num_told = 0
-        self._told: list[Any] = []
-        """Events whose arrival at the log is not certain yet."""
 
     def _mae_learner(self) -> MAELearner:
         config = self.config
@@ -131,36 +76,15 @@ class _Rank:
             all_finite=self.all_true,
         )
 
-    def all_true(self, value: bool) -> bool:
-        """Whether `value` holds on every rank."""
-        return self.sum(0.0 if value else 1.0) == 0.0
-
-    def sum(self, value: float) -> float:
-        """Sum of `value` over the ranks."""
-        if self.world_size == 1:
-            return value
-        total = torch.tensor([value], dtype=torch.float64, device=self.device)
-        dist.all_reduce(total)
-        return float(total)
-
     def run(self) -> dict[str, Any]:
         loop = self._loop(self._restore())
-        try:
-            loop.run()
-            self.flush()
-        except Halt as halt:
-            self.flush()
-            return {"status": "stopped", "message": str(halt), "step": loop.at.step}
-        except NonFiniteError as error:
-            if isinstance(error, ray.exceptions.RayTaskError):
-                raise  # the policy learner's: no batch of this rank is to blame
-            self.save(loop)
-            raise NonFiniteError(f"{error}; {self._clips_of(loop)}") from error
-        return {"status": "finished", "message": "", "step": loop.at.step}
+        return self.carry_out(
+            loop, save=lambda: self.save(loop), clips=lambda: self._clips_of(loop)
+        )
 
     def _restore(self) -> Position:
         """Load the newest checkpoint, if there is one, and begin an incarnation of the run."""
-        found, passed_over = self._newest()
+        found, passed_over = self.newest(checkpoints.load)
         if found is not None:
             checkpoints.load_weights(
                 self.learner.mae, found.mae["network"], source=str(self.run_folder)
@@ -168,31 +92,14 @@ class _Rank:
             self.learner.load_state_dict(found.mae)
         position = found.position if found is not None else Position()
         self.client = self._join(found, position)
-        for line in passed_over:
-            self.tell("note", text=f"{line}; the one before is used")
-        self.tell("start", step=position.step, is_resumed=found is not None)
+        self.tell_start(position.step, is_resumed=found is not None, passed_over=passed_over)
         return position
-
-    def _newest(self) -> tuple[checkpoints.Checkpoint | None, list[str]]:
-        """The newest good checkpoint, the same on all ranks, and lines about damaged ones."""
-        folder, found = None, None
-        passed_over: list[str] = []
-        if self.rank == 0 and any((self.run_folder / "checkpoints").glob("step_*")):
-            path, found, passed_over = checkpoints.load_newest(self.run_folder)
-            folder = str(path)
-        folder = broadcast_from_rank_zero(folder)
-        if folder is not None and found is None:
-            found = checkpoints.load(folder)
-        return found, passed_over
 
     def _join(
         self, found: checkpoints.Checkpoint | None, position: Position
     ) -> PolicyClient | None:
         peers, timeout_s = self.peers, self.timeout_s
-        token: str = broadcast_from_rank_zero(uuid.uuid4().hex)
-        self._token = token
-        if self.rank == 0:
-            call_restarting(peers.log.reset, token, timeout_s=timeout_s)
+        token = self.begin()
         if self.config.cluster.policy_place == "learner":
             return self._own_policy_learner(found)
         if peers.policy_learner is None:
@@ -278,27 +185,6 @@ class _Rank:
         env = make_env(self.config, self.learner, self.config.optim.batch_size, count)
         return Stage(policy, env, count)
 
-    def tell(self, kind: str, **event: Any) -> None:
-        """Send the driver an event, from rank 0 only; `flush` waits for those that were sent."""
-        if self.rank == 0:
-            whole = {"kind": kind, "time": time.time(), **event}
-            self._told.append(self.peers.log.add.remote(self._token, self._num_told, whole))
-            self._num_told += 1
-
-    def reached(self, step: int) -> None:
-        """Tell that a step is done, so that a restart can say how many were lost."""
-        if self.rank == 0:
-            self._told.append(self.peers.log.reached.remote(self._token, step))
-
-    def flush(self) -> None:
-        """Wait until the log has all that was told.
-
-        Raises:
-            StaleError: when the log was started anew meanwhile, and may have lost something.
-        """
-        told, self._told = self._told, []
-        ray.get(told, timeout=self.timeout_s)
-
     def read_buffer(self) -> dict[str, float]:
         """Metrics of the buffer, on rank 0."""
         if self.rank != 0 or self.peers.buffer is None:
@@ -322,27 +208,18 @@ class _Rank:
             config_yaml=dump_config(self.config),
             validation_error=validation_error,
         )
-        self.flush()
-        settled = self.peers.log.settle.remote(self._token, self.timeout_s)
-        ray.get(settled, timeout=self.timeout_s + GRACE_S)
         keep = self.config.checkpoint
-        folder = persist(
+        return self.persist(
             lambda: checkpoints.save(
                 self.run_folder, state, keep_last=keep.keep_last, keep_best=keep.keep_best
             ),
-            what=f"the checkpoint of step {loop.at.step}",
-            retry_s=storage_retry_s(self.config),
-            on_note=lambda text: self.tell("note", text=text),
+            step=loop.at.step,
         )
-        self.tell("checkpoint", step=loop.at.step, path=str(folder))
-        return folder
 
     def _clips_of(self, loop: PretrainLoop) -> str:
         """The present batch in words."""
         keys = self.batches.keys(loop.at.epoch, loop.at.batch)
-        paths = [self.lists.train[index].path for _, index in keys]
-        more = f" and {len(paths) - 4} more" if len(paths) > 4 else ""
-        return f"the clips of rank {self.rank} were from {', '.join(paths[:4])}{more}"
+        return self.name_clips(self.lists.train, [index for _, index in keys])
 
 
 class _Hooks:
@@ -355,15 +232,12 @@ class _Hooks:
         self.evaluator = evaluator(rank.config, rank.lists.val) if is_asked else None
         self._sums: dict[str, float] = {}
         self._counts: dict[str, int] = {}
-        self._replaced = 0
-        self._shown = 0
-        self._all_replaced = self._all_shown = 0.0
+        self._clips = ClipCount(rank, rank.config.data.max_bad_share)
         self._wants_stop = False
 
     def on_batch(self, loop: PretrainLoop, metrics: Mapping[str, float], batch: Batch) -> None:
         self._gather(metrics)
-        self._replaced += batch.num_replaced
-        self._shown += len(batch.pixels)
+        self._clips.add(shown=len(batch.pixels), replaced=batch.num_replaced)
         self.rank.reached(loop.at.step)
         if loop.at.step % self.config.log.every_steps == 0:
             self._record(loop)
@@ -379,7 +253,7 @@ class _Hooks:
         if is_measured or is_saved:
             loop.drain()
         self._gather(loop.flushed)
-        if last and self._shown:
+        if last and self._clips.shown:
             self._record(loop)
         validation_error = None
         if self.evaluator is not None and is_measured:
@@ -407,31 +281,15 @@ class _Hooks:
         means = {name: total / self._counts[name] for name, total in self._sums.items()}
         for name in ("mae/loss", "env/reward"):
             means[name] = self.rank.sum(means[name]) / self.rank.world_size
-        shown, replaced = self.rank.sum(self._shown), self.rank.sum(self._replaced)
+        shown, replaced = self._clips.read()
         means |= {f"time/{room}": share for room, share in shares.items()}
         means["data/clips_per_s"] = shown / seconds
         means["data/replaced"] = replaced
-        self._sums, self._counts, self._shown, self._replaced = {}, {}, 0, 0
+        self._sums, self._counts = {}, {}
         means |= self.rank.read_buffer()
         self._send(loop, means)
-        self._check_clips(loop, replaced, shown)
-        self.rank.flush()
-        wish = self.rank.rank == 0 and ray.get(
-            self.rank.peers.log.should_stop.remote(), timeout=self.rank.timeout_s
-        )
-        self._wants_stop = self._wants_stop or not self.rank.all_true(not wish)
-
-    def _check_clips(self, loop: PretrainLoop, replaced: float, shown: float) -> None:
-        """End the run when too many videos cannot be read; a single one never does."""
-        self._all_replaced += replaced
-        self._all_shown += shown
-        limit = self.config.data.max_bad_share
-        if self._all_replaced > max(1.0, limit * self._all_shown):
-            raise UsageError(
-                f"{self._all_replaced:.0f} of {self._all_shown:.0f} clips until step "
-                f"{loop.at.step} could not be read, more than data.max_bad_share {limit:g}; "
-                "repair the list or raise the share"
-            )
+        self._clips.check(loop.at.step)
+        self._wants_stop = self.rank.asks_to_stop() or self._wants_stop
 
     def _send(self, loop: PretrainLoop, metrics: Mapping[str, float]) -> None:
         self.rank.tell("metrics", step=loop.at.step, epoch=loop.at.epoch, metrics=dict(metrics))

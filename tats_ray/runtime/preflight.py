@@ -15,7 +15,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from tats_ray.config.schema import RunConfig
+from tats_ray.config.schema import Clustered
 from tats_ray.core.errors import UsageError
 from tats_ray.core.storage import replace_text
 
@@ -34,7 +34,7 @@ class NodeReport:
     """What it read from the run folder; None where there was nothing to read."""
 
 
-def check_cluster(config: RunConfig, folder: Path, *, rollout_bytes: int = 0) -> None:
+def check_cluster(config: Clustered, folder: Path, *, rollout_bytes: int = 0) -> None:
     """Refuse a cluster that cannot do the run.
 
     Args:
@@ -49,18 +49,18 @@ def check_cluster(config: RunConfig, folder: Path, *, rollout_bytes: int = 0) ->
         check_nodes(nodes, folder)
 
 
-def wanted_cpus(config: RunConfig) -> float:
+def wanted_cpus(config: Clustered) -> float:
     cluster = config.cluster
     return (cluster.num_workers + config.num_rollout_workers) * cluster.cpus_per_worker
 
 
-def wanted_gpus(config: RunConfig) -> float:
+def wanted_gpus(config: Clustered) -> float:
     cluster = config.cluster
     own = cluster.num_workers * cluster.use_gpu + cluster.policy_gpus
     return own + config.num_rollout_workers * cluster.rollout_gpus
 
 
-def in_words(config: RunConfig, nodes: Sequence[Resources]) -> str:
+def in_words(config: Clustered, nodes: Sequence[Resources]) -> str:
     """What a run needs, and what the cluster has."""
     has = {kind: sum(node.get(kind, 0.0) for node in nodes) for kind in ("GPU", "CPU")}
     needs = {"GPU": wanted_gpus(config), "CPU": wanted_cpus(config)}
@@ -71,7 +71,7 @@ def in_words(config: RunConfig, nodes: Sequence[Resources]) -> str:
 
 
 def check_resources(
-    config: RunConfig, nodes: Sequence[Resources], *, rollout_bytes: int = 0
+    config: Clustered, nodes: Sequence[Resources], *, rollout_bytes: int = 0
 ) -> None:
     """Whether every room finds a node; each learner has to fit into one.
 

@@ -9,7 +9,7 @@ from typing import Any
 import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError
 
-from tats_ray.config.schema import RunConfig
+from tats_ray.config.schema import Clustered
 from tats_ray.core.errors import TatsError
 
 Event = Mapping[str, Any]
@@ -32,7 +32,7 @@ class Watch:
     def __init__(
         self,
         log: Any,
-        config: RunConfig,
+        config: Clustered,
         on_event: Callable[[Event], None],
         resources: Callable[[], str],
     ) -> None:

@@ -34,7 +34,7 @@ _NUM_NOTES = 4
 _SPARK_WIDTH = 20
 _MIN_SPAN = 0.05
 _SILENCE_S = 30.0
-_ROOMS = (("data", "blue"), ("mae", "cyan"), ("policy", "magenta"))
+_COLOURS = {"data": "blue", "mae": "cyan", "policy": "magenta", "network": "cyan"}
 
 
 def make_view(mode: Mode, *, plan: ViewPlan) -> View:
@@ -98,7 +98,7 @@ def draw_board(progress: Progress, *, width: int, is_unicode: bool = True) -> Pa
         Text(),
         _measures(progress, is_unicode, is_wide=width >= 96),
     ]
-    if progress.latest("time/mae") is not None:
+    if progress.latest("time/data") is not None:
         parts += [Text(), _rooms(progress, max(min(inner - 16, 40), 8), is_unicode)]
         if progress.is_data_bound:
             parts.append(Text(f"waits for data, {DATA_BOUND_ADVICE}", style="yellow"))
@@ -184,6 +184,14 @@ def _measures(progress: Progress, is_unicode: bool, *, is_wide: bool) -> Table:
 
 def _rows(progress: Progress) -> Iterator[tuple[str, Text, str, str]]:
     """What, its value, the metric whose course is drawn, and what it means."""
+    speed = _value(progress, "data/clips_per_s", "{:.0f} clips/s")
+    if progress.plan.task == "finetune":
+        loss, top1, val = "finetune/loss", "finetune/top1", "val/top1"
+        yield "loss", _course(progress, loss), loss, "cross-entropy, of mixed clips"
+        yield "top-1", _value(progress, top1, "{:.1%}"), top1, "of training clips, as augmented"
+        yield "validation", _value(progress, val, "{:.1%}"), val, "top-1 of one clip of each video"
+        yield "speed", speed, "data/clips_per_s", ""
+        return
     yield (
         "reconstruction",
         _course(progress, "mae/loss"),
@@ -203,7 +211,7 @@ def _rows(progress: Progress) -> Iterator[tuple[str, Text, str, str]]:
         yield "visible motion", ratio, "eval/motion_ratio", meaning
         auc = _value(progress, "eval/motion_auc", "{:.2f}")
         yield "motion AUC", auc, "eval/motion_auc", "0.5 is chance, 1 ranks motion first"
-    yield "speed", _value(progress, "data/clips_per_s", "{:.0f} clips/s"), "data/clips_per_s", ""
+    yield "speed", speed, "data/clips_per_s", ""
 
 
 def _course(progress: Progress, name: str) -> Text:
@@ -224,9 +232,9 @@ def _rooms(progress: Progress, width: int, is_unicode: bool) -> Table:
     table.add_column(style="dim", min_width=14)
     table.add_column(justify="right")
     table.add_column()
-    for room, colour in _ROOMS:
+    for room in progress.plan.rooms:
         share = progress.latest(f"time/{room}") or 0.0
-        shown = Text(bar(share, width, is_unicode=is_unicode), style=colour)
+        shown = Text(bar(share, width, is_unicode=is_unicode), style=_COLOURS[room])
         label = "time in MAE" if room == "mae" else f"time in {room}"
         table.add_row(label, f"{share:.0%}", shown)
     return table

@@ -48,9 +48,17 @@ GLOSSARY: Mapping[str, str] = {
     "motion is known. 1 is chance.",
     "eval/motion_auc": "Chance that a moving token is preferred to a still one of the same clip. "
     "0.5 is chance, 1 ranks all motion first.",
+    "finetune/loss": "Cross-entropy of the training clips against mixed and smoothed labels.",
+    "finetune/top1": "Share of the training clips named rightly, as augmented; of a mixed clip, "
+    "the label that most of it is of counts.",
+    "finetune/lr": "Learning rate of the classifier's head; lower layers take a share of it.",
+    "finetune/grad_norm": "Length of the classifier's gradient, before clipping.",
+    "val/top1": "Share of the validation videos named rightly from one centred clip. `tats test` "
+    "averages several views.",
     "time/data": "Share of the time spent waiting for clips.",
     "time/mae": "Share of the time spent in the autoencoder.",
     "time/policy": "Share of the time spent drawing, and waiting for the sampler's update.",
+    "time/network": "Share of the time spent in the classifier, while fine-tuning.",
     "time/wait": "The part of `time/policy` in which the MAE learner waited for the sampler's "
     "weights: what overlapping can save.",
     "time/handover": "The part of `time/policy` that handing over took: packing and pushing "

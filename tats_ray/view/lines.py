@@ -82,9 +82,9 @@ class PlainView(View):
 
     def _metrics(self, event: Event) -> None:
         names = event["metrics"]
-        if any(name.startswith("eval/") for name in names):
+        if any(name.startswith(("eval/", "val/")) for name in names):
             self._print(eval_line(self._progress))
-        if "mae/loss" in names and self._is_due(event):
+        if self._progress.plan.loss_name in names and self._is_due(event):
             self._last_time = event["time"]
             self._print(step_line(self._progress))
         if self._progress.is_data_bound and not self._told_data_bound:
@@ -116,12 +116,22 @@ def note_line(text: str) -> str:
 
 def step_line(progress: Progress) -> str:
     """The means of the last training steps, the last measurements, and how fast it goes."""
+    if progress.plan.task == "finetune":
+        middle = [
+            f"loss {_fixed(progress.latest('finetune/loss'), 3)}",
+            f"top-1 {_percent(progress.latest('finetune/top1'))}",
+            f"validation {_percent(progress.latest('val/top1'))}",
+        ]
+    else:
+        middle = [
+            f"{progress.plan.phase(progress.step):<{progress.plan.phase_width}}",
+            f"error {_fixed(progress.latest('mae/loss'), 3)}",
+            f"reward {_fixed(progress.latest('env/reward'), 2)}",
+            *_policy(progress),
+        ]
     parts = [
         f"step  {_position(progress)}",
-        f"{progress.plan.phase(progress.step):<{progress.plan.phase_width}}",
-        f"error {_fixed(progress.latest('mae/loss'), 3)}",
-        f"reward {_fixed(progress.latest('env/reward'), 2)}",
-        *_policy(progress),
+        *middle,
         f"{_fixed(progress.latest('data/clips_per_s'), 0):>3} clips/s",
         _shares(progress),
         _eta(progress),
@@ -131,6 +141,8 @@ def step_line(progress: Progress) -> str:
 
 def eval_line(progress: Progress) -> str:
     """What was measured on the validation clips."""
+    if progress.plan.task == "finetune":
+        return f"eval  {_position(progress)}  top-1 {_percent(progress.latest('val/top1'))}"
     parts = [
         f"eval  {_position(progress)}",
         f"validation error {_fixed(progress.latest('eval/error'), 3)}",
@@ -167,7 +179,7 @@ def _policy(progress: Progress) -> list[str]:
 
 
 def _shares(progress: Progress) -> str:
-    shares = {room: progress.latest(f"time/{room}") for room in ("data", "mae", "policy")}
+    shares = {room: progress.latest(f"time/{room}") for room in progress.plan.rooms}
     return " ".join(f"{room} {share:>3.0%}" for room, share in shares.items() if share is not None)
 
 
@@ -176,6 +188,10 @@ def _eta(progress: Progress) -> str:
     if left is None:
         return ""
     return f"eta {format_duration(left)}{' at this rate' if progress.eta_is_optimistic else ''}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
 
 
 def _fixed(value: float | None, digits: int) -> str:

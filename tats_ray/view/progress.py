@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 Event = Mapping[str, Any]
 
@@ -52,6 +52,17 @@ class ViewPlan:
     """Masks of the MAE-only epochs, in words."""
     sampler_learns: bool = True
     """False where the masks are fixed for the whole run: random or tube."""
+    task: Literal["pretrain", "finetune"] = "pretrain"
+
+    @property
+    def loss_name(self) -> str:
+        """The metric that every training record has."""
+        return "finetune/loss" if self.task == "finetune" else "mae/loss"
+
+    @property
+    def rooms(self) -> tuple[str, ...]:
+        """Where time goes, as in `time/ROOM`."""
+        return ("data", "network") if self.task == "finetune" else ("data", "mae", "policy")
 
     @property
     def mae_only_steps(self) -> int:
@@ -63,6 +74,8 @@ class ViewPlan:
         return step <= self.mae_only_steps or not self.sampler_learns
 
     def phase(self, step: int) -> str:
+        if self.task == "finetune":
+            return "fine-tuning"
         return "MAE only" if self.is_mae_only(step) else "MAE + sampler"
 
     @property

@@ -247,7 +247,7 @@ def test_process_killed_anywhere_in_a_save_leaves_a_whole_checkpoint_and_the_nex
                 last_ended = True
             except Killed:
                 pass
-        _, whole, passed_over = checkpoint.load_newest(run)
+        _, whole, passed_over = checkpoint.load_newest(run, checkpoint.load)
         assert passed_over == []
         assert_same(dict(whole.mae), dict(trained.mae))
         found.add(whole.position.step)
@@ -276,13 +276,13 @@ def test_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(
     flip(folder / name)
     with pytest.raises(CheckpointError, match=rf"{folder} is damaged: {name} is not what was"):
         load(tmp_path)
-    used, whole, passed_over = checkpoint.load_newest(tmp_path)
+    used, whole, passed_over = checkpoint.load_newest(tmp_path, checkpoint.load)
     assert (used.name, whole.position.step) == ("step_00000002", 2)
     assert passed_over == [f"{folder} is damaged: {name} is not what was written"]
     flip(tmp_path / "checkpoints" / "step_00000002" / name)
     flip(tmp_path / "checkpoints" / "step_00000001" / name)
     with pytest.raises(CheckpointError, match=r"no checkpoint of .* is whole: .*step_00000003"):
-        checkpoint.load_newest(tmp_path)
+        checkpoint.load_newest(tmp_path, checkpoint.load)
 
 
 def test_state_that_was_changed_is_damaged(tmp_path: Path, trained: Checkpoint) -> None:

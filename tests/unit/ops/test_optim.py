@@ -8,9 +8,12 @@ import pytest
 import torch
 from torch import nn
 
+from tats_ray.config.schema import ModelConfig
+from tats_ray.core.grid import TokenGrid
 from tats_ray.models.mae import MaskedAutoencoder
 from tats_ray.models.policy import SamplerPolicy
-from tats_ray.ops.optim import adamw, decayed
+from tats_ray.models.zoo import build_classifier
+from tats_ray.ops.optim import adamw, decayed, layer_scales, layered_adamw
 
 
 def groups(module: nn.Module) -> dict[str, float]:
@@ -61,3 +64,32 @@ def test_two_steps_follow_the_formula_of_adamw() -> None:
         unbiased = mean / (1 - beta1**step), square / (1 - beta2**step)
         weight = weight * (1 - lr * decay) - lr * unbiased[0] / (math.sqrt(unbiased[1]) + eps)
         assert module.weight.item() == pytest.approx(weight, rel=1e-5)
+
+
+def test_layer_decay_has_the_values_of_the_method() -> None:
+    """Tokenizer, 12 blocks, head; 0.75^(13 - layer)."""
+    stated = [
+        0.02376, 0.03168, 0.04224, 0.05631, 0.07508, 0.10011, 0.13348, 0.17798, 0.2373, 0.31641,
+        0.42188, 0.5625, 0.75, 1.0,
+    ]  # fmt: skip
+    assert layer_scales(12, 0.75) == pytest.approx(stated, abs=5e-6)
+
+
+def test_every_parameter_of_a_classifier_is_in_the_group_of_its_layer() -> None:
+    grid = TokenGrid(num_frames=4, image_size=16, tubelet=2, patch=8)
+    model = ModelConfig(size="tiny", patch=8, depth=2)
+    network = build_classifier(model, grid, 3, seed=0)
+    optimizer = layered_adamw(
+        network, depth=2, layer_decay=0.5, lr=0.1, betas=(0.9, 0.999), weight_decay=0.05
+    )
+    of = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    assert len(of) == sum(len(group["params"]) for group in optimizer.param_groups)
+    for name, parameter in network.named_parameters():
+        group = of[id(parameter)]
+        layer = {"encoder.patch_embed": 0, "encoder.blocks.0": 1, "encoder.blocks.1": 2}.get(
+            ".".join(name.split(".")[: 3 if "blocks" in name else 2]), 3
+        )
+        assert group["lr_scale"] == 0.5 ** (3 - layer), name
+        assert group["lr"] == pytest.approx(0.1 * group["lr_scale"])
+        assert group["weight_decay"] == (0.05 if decayed(name, parameter) else 0.0)
+    assert len(optimizer.param_groups) == 8  # four layers, decayed or not

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -176,3 +177,20 @@ def test_bar_is_as_long_as_its_share() -> None:
         10,
     ]
     assert bar(0.5, 3) == "\u2588\u258c"
+
+
+def test_board_of_fine_tuning_shows_its_own_figures(plan: ViewPlan) -> None:
+    plan = replace(plan, task="finetune", mae_only_epochs=0, sampler_learns=False)
+    figures = {"finetune__top1": 0.25, "time__data": 0.25, "time__network": 0.75}
+    events = [
+        start(),
+        record(6, 103.0, finetune__loss=2.0, **figures),
+        record(12, 106.0, finetune__loss=1.5, val__top1=0.5, **figures),
+    ]
+    text = _text(_progress(plan, events))
+    assert "fine-tuning" in text
+    assert "2.000 -> 1.500" in _row(text, "loss")
+    assert "50.0%" in _row(text, "validation")
+    assert "75%" in _row(text, "time in network")
+    assert "policy" not in text
+    assert "reward" not in text

@@ -113,3 +113,23 @@ def test_quiet_view_shows_notes_and_nothing_else(script: Script) -> None:
 def test_durations_have_two_units() -> None:
     shown = [format_duration(seconds) for seconds in (-1, 45.4, 130, 3600 * 3 + 301, 86400 * 2.5)]
     assert shown == ["0s", "45s", "2m10s", "3h05m", "2d12h"]
+
+
+def test_lines_of_fine_tuning_show_loss_and_accuracy(plan: ViewPlan) -> None:
+    plan = dataclasses.replace(plan, task="finetune", mae_only_epochs=0, sampler_learns=False)
+    events = [
+        start(),
+        record(6, 103.0, finetune__loss=2.0, finetune__top1=0.25, data__clips_per_s=40.0,
+               time__data=0.1, time__network=0.9),
+        record(12, 106.5, val__top1=0.5),
+        record(12, 107.0, finetune__loss=1.5, finetune__top1=0.375, data__clips_per_s=41.0,
+               time__data=0.1, time__network=0.9),
+    ]  # fmt: skip
+    assert _lines(plan, events) == [
+        "start  demo: FRESH START of 60 steps, 10 epochs",
+        "step   6/60  epoch  1/10  loss 2.000  top-1 25.0%  validation -   40 clips/s  "
+        "data 10% network 90%  eta 27s",
+        "eval  12/60  epoch  2/10  top-1 50.0%",
+        "step  12/60  epoch  2/10  loss 1.500  top-1 37.5%  validation 50.0%   41 clips/s  "
+        "data 10% network 90%  eta 28s",
+    ]

@@ -1,0 +1,104 @@
+"""Labelled clips for fine-tuning: a pure function of (seed, epoch, index, copy)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from tats_ray.core.arrays import UInt8
+from tats_ray.core.errors import VideoError
+from tats_ray.core.seeds import stream
+from tats_ray.data.augment import area_crop_box, erase, rand_augment
+from tats_ray.data.dataset import ClipDataset
+from tats_ray.data.decode import Backend
+from tats_ray.data.manifest import VideoEntry
+from tats_ray.data.transforms import (
+    crop_and_resize,
+    sample_finetune_dense,
+    sample_segments,
+    uniform,
+)
+from tats_ray.data.views import Sampling
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Augmentation:
+    """Chances and strengths; `config.finetune.AugmentConfig` explains each."""
+
+    rand_ops: int
+    rand_magnitude: float
+    rand_std: float
+    min_area: float
+    flip: float
+    erase: float
+
+
+class LabelledClips(ClipDataset):
+    """Training clips of a labelled list: frames, RandAugment, crop, flip, erasing, in this order.
+
+    Source: method sections 2.4 and 2.5. A key's epoch is `epoch * repeats + copy` where a batch
+    holds several copies of a video, so each copy is cut in its own way.
+    """
+
+    def __init__(
+        self,
+        *,
+        entries: Sequence[VideoEntry],
+        augmentation: Augmentation,
+        num_frames: int,
+        image_size: int,
+        stride: int,
+        sampling: Sampling = "dense",
+        min_frames: int = 1,
+        seed: int = 0,
+        backend: Backend = "auto",
+        cache_mb: float = 0,
+    ) -> None:
+        super().__init__(
+            entries=entries,
+            num_frames=num_frames,
+            image_size=image_size,
+            stride=stride,
+            min_frames=min_frames,
+            seed=seed,
+            backend=backend,
+            cache_mb=cache_mb,
+        )
+        self.augmentation = augmentation
+        self.sampling: Sampling = sampling
+
+    def _choose(self, epoch: int, index: int) -> Callable[[int], list[int]]:
+        def choose(total: int) -> list[int]:
+            if total < self.min_frames:
+                reason = f"has {total} frames, fewer than data.min_frames {self.min_frames}"
+                raise VideoError(self.entries[index].path, reason)
+            generator = stream(self.seed, "clip", epoch, index, "frames")
+            if self.sampling == "segments":
+                return sample_segments(total, self.num_frames, generator)
+            return sample_finetune_dense(total, self.num_frames, self.stride, generator)
+
+        return choose
+
+    def _pixels(self, epoch: int, index: int) -> UInt8[Tensor, "C F H W"]:
+        how = self.augmentation
+        frames = self._videos.read(self.entries[index].path, self._choose(epoch, index))
+        if how.rand_ops:
+            frames = rearrange(
+                rand_augment(
+                    rearrange(torch.from_numpy(frames), "f h w c -> f c h w").contiguous(),
+                    stream(self.seed, "clip", epoch, index, "rand_augment"),
+                    num_ops=how.rand_ops,
+                    magnitude=how.rand_magnitude,
+                    std=how.rand_std,
+                ),
+                "f c h w -> f h w c",
+            ).numpy()
+        generator = stream(self.seed, "clip", epoch, index, "crop")
+        box = area_crop_box(frames.shape[2], frames.shape[1], generator, min_area=how.min_area)
+        is_flipped = uniform(0.0, 1.0, generator) < how.flip
+        clip = crop_and_resize(frames, replace(box, is_flipped=is_flipped), self.image_size)
+        return erase(clip, stream(self.seed, "clip", epoch, index, "erase"), chance=how.erase)

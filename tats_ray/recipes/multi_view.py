@@ -1,0 +1,143 @@
+"""`tats test`: what a fine-tuned classifier says about videos, averaged over views."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tats_ray.core.arrays import Float
+from tats_ray.core.errors import UsageError
+from tats_ray.data.manifest import VideoEntry, read_list
+from tats_ray.data.views import Sampling, ViewPlan
+from tats_ray.learning.feature_cache import make_folder
+from tats_ray.learning.features import FeatureRequest, FrozenEncoder, compute
+from tats_ray.learning.finetune_state import is_fine_tuned, read_fine_tuned
+from tats_ray.models.head import ClassifierHead
+from tats_ray.recipes.adopt import open_checkpoint
+from tats_ray.recipes.encoder import pick_device, run_folder
+from tats_ray.recipes.extract import refuse_too_large, say, warn, without_repeats
+from tats_ray.recipes.results import Answers, Result, versions, write_results
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestRequest:
+    """What is tested, on what, and how."""
+
+    __test__ = False  # pytest would take it for a test
+
+    checkpoint: Path
+    data: Path | None = None
+    """Folder with test.csv or val.csv."""
+    list: Path | None = None
+    """Or the list itself."""
+    views: str = ""
+    """CLIPSxCROPS; empty is the run's own, or 2x3."""
+    sampling: Sampling | None = None
+    num_workers: int = 0
+    device: str = "auto"
+    num_frames: int = 0
+    image_size: int = 0
+    stride: int = 0
+    out: Path | None = None
+    max_gb: float = 16.0
+
+
+def multi_view_test(request: TestRequest) -> Result:
+    """Mean of the softmax over the views of every video [method section 2.6].
+
+    Every video is decoded once, and a forward pass takes the views of one video and nothing else:
+    no number of workers can change a result. What comes twice in the list counts once.
+
+    Raises:
+        UsageError, VideoError, NonFiniteError: each says what to do.
+    """
+    source, head = _open(request)
+    plan = _plan(request)
+    path = _list(request)
+    entries = _labelled(path, head.head.out_features, str(request.checkpoint))
+    asked = FeatureRequest(source=source, entries=entries, plan=plan)
+    refuse_too_large(asked, request.max_gb)
+    root = (request.out or run_folder(request.checkpoint)) / "tests"
+    make_folder(root)
+    found = compute(asked, num_workers=request.num_workers, say=say)
+    for reason in found.unreadable:
+        warn(f"left out: {reason}")
+    answers = Answers(
+        entries,
+        video=found.index.repeat_interleave(plan.num_views),
+        view=torch.arange(plan.num_views).repeat(len(found.index)),
+        scores=_scores(head, found.values).flatten(0, 1),
+    )
+    protocol: dict[str, Any] = {
+        "test": "multi-view",
+        "checkpoint": str(request.checkpoint),
+        "num_classes": head.head.out_features,
+        "list": str(path),
+        "num_videos": len(found.index),
+        "unreadable": found.unreadable,
+        "features": asked.settings(),
+        "aggregation": "mean over views of the softmax",
+        **versions(),
+    }
+    return write_results(root, "test", answers, protocol, {}, title=f"{plan} views")
+
+
+@torch.no_grad()
+def _scores(head: ClassifierHead, features: Float[Tensor, "n V D"]) -> Float[Tensor, "n V C"]:
+    """Softmax of every view; one video at a time, so that sums have one order."""
+    return torch.stack([head.head(head.fc_norm(one)).softmax(-1) for one in features])
+
+
+def _open(request: TestRequest) -> tuple[FrozenEncoder, ClassifierHead]:
+    found = open_checkpoint(
+        request.checkpoint,
+        need="encoder",
+        num_frames=request.num_frames,
+        image_size=request.image_size,
+    )
+    if found.head is None:
+        raise UsageError(
+            f"{request.checkpoint} has no classifier ({found.origin}); `tats finetune` trains one"
+        )
+    encoder = found.mae.encoder.requires_grad_(False).to(pick_device(request.device))
+    data = found.config.data
+    source = FrozenEncoder(encoder, found.grid, replace(data, stride=request.stride or data.stride))
+    return source, found.head
+
+
+def _plan(request: TestRequest) -> ViewPlan:
+    """What is asked for, else what the run's configuration says, else 2x3."""
+    sampling: Sampling = "dense"
+    views = "2x3"
+    if is_fine_tuned(request.checkpoint):
+        config = read_fine_tuned(request.checkpoint).config
+        sampling, views = config.data.sampling, f"{config.test.clips}x{config.test.crops}"
+    return ViewPlan.parse(request.views or views, request.sampling or sampling)
+
+
+def _list(request: TestRequest) -> Path:
+    if request.list is not None:
+        return request.list
+    if request.data is None:
+        raise UsageError("there is no list to test on; give a folder with val.csv, or --list LIST")
+    for name in ("test.csv", "val.csv"):
+        if (request.data / name).is_file():
+            return request.data / name
+    raise UsageError(f"{request.data} has neither test.csv nor val.csv; give --list LIST")
+
+
+def _labelled(path: Path, num_classes: int, checkpoint: str) -> list[VideoEntry]:
+    entries = without_repeats(read_list(path), str(path))
+    for entry in entries:
+        if entry.label is None:
+            raise UsageError(f"{path} has no labels; write a class id after each path")
+        if entry.label >= num_classes:
+            raise UsageError(
+                f"{path}: {entry.path} has class {entry.label}, the head of {checkpoint} knows 0 "
+                f"to {num_classes - 1}; use the list of its own classes"
+            )
+    return entries

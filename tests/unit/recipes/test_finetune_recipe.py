@@ -1,0 +1,274 @@
+"""Plans of fine-tuning, its refusals, and whole tests of a fine-tuned checkpoint."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import tats_ray
+from tats_ray.__main__ import main
+from tats_ray.config.load import dump_config, finetune_config, parse_config, parse_finetune
+from tats_ray.core.seeds import stream
+from tats_ray.data.manifest import read_list
+from tats_ray.data.synthetic import CLASSES, synthesize
+from tats_ray.data.views import ViewDataset, ViewPlan
+from tats_ray.learning import checkpoint as checkpoints
+from tats_ray.learning.checkpoint import Checkpoint
+from tats_ray.learning.finetune import ClassifierLearner
+from tats_ray.learning.finetune_build import new_classifier
+from tats_ray.learning.finetune_state import read_fine_tuned, save_state
+from tats_ray.learning.loop import Position
+from tats_ray.learning.mae_learner import MAELearner
+from tats_ray.models.zoo import build_mae, token_grid
+from tats_ray.recipes.finetune_plan import make_finetune_plan
+
+ROOT = Path(__file__).parents[3]
+DATA = {"num_frames": 4, "image_size": 16, "stride": 1}
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Videos in data/, a pre-training run, and a fine-tuned one that tells classes by chance."""
+    folder = tmp_path_factory.mktemp("origin")
+    synthesize(folder / "data", num_train=24, num_val=8, num_frames=10, size=32, workers=1)
+    config = parse_config(
+        {"name": "run", "data": DATA, "model": {"size": "tiny", "patch": 8, "depth": 1}}
+    )
+    mae = build_mae(config.model, token_grid(config.data, config.model), seed=0)
+    learner = MAELearner(mae, config.optim, steps_per_epoch=1, total_steps=1, global_batch=1)
+    state = Checkpoint(Position(step=5), learner.state_dict(), None, dump_config(config))
+    checkpoints.save(folder / "run", state, keep_last=1)
+    encoder = {n: v for n, v in mae.state_dict().items() if n.startswith("encoder.")}
+    save_file(
+        {n.removeprefix("encoder."): v for n, v in encoder.items()}, folder / "enc.safetensors"
+    )
+    tuned = parse_finetune(
+        {
+            "name": "tuned",
+            "data": {**DATA, "num_classes": 8},
+            "model": {
+                "size": "tiny",
+                "depth": 1,
+                "patch": 8,
+                "tubelet": 2,
+                "pos_embed": "sincos_1d",
+            },
+            "optim": {"head_scale": 20.0},
+        }
+    )
+    classifier = ClassifierLearner(new_classifier(tuned), tuned, steps_per_epoch=1)
+    save_state(folder / "tuned", classifier, Position(step=9), dump_config(tuned), keep_last=1)
+    return folder
+
+
+@pytest.fixture
+def place(origin: Path, tmp_path: Path) -> Path:
+    """A copy that a test may change."""
+    return Path(shutil.copytree(origin, tmp_path / "place"))
+
+
+def tats(*words: str | Path) -> None:
+    main([str(word) for word in words])
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
+    with pytest.raises(SystemExit) as ended:
+        tats(*words)
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("tats: ")
+    assert error.count("\n") == 1
+    return error
+
+
+def outcome_of(place: Path, *words: str | Path) -> tuple[Path, dict[str, Any]]:
+    """Folder and predictions of the one test that these words make."""
+    root = place / "tuned" / "tests"
+    shutil.rmtree(root, ignore_errors=True)
+    tats("test", place / "tuned", *words)
+    (folder,) = root.iterdir()
+    return folder, json.loads((folder / "predictions.json").read_text())
+
+
+def test_scores_are_the_mean_softmax_over_the_views_by_full_path(place: Path) -> None:
+    folder, found = outcome_of(place, place / "data", "--views", "3x2")
+    model = tats_ray.load(place / "tuned")
+    entries = read_list(place / "data" / "val.csv")
+    views = ViewDataset(entries, ViewPlan(3, 2), **DATA)
+    assert set(found) == {str(Path(entry.path).resolve()) for entry in entries}
+    for at, entry in enumerate(entries):
+        pixels = views[at].pixels
+        assert pixels is not None
+        mean = model.classify(pixels).softmax(-1).mean(0)
+        row = found[str(Path(entry.path).resolve())]
+        assert row["scores"] == pytest.approx(mean.tolist(), abs=2e-6)
+        assert (row["label"], row["predicted"]) == (entry.label, int(mean.argmax()))
+    protocol = json.loads((folder / "protocol.json").read_text())
+    right = [row["label"] == row["predicted"] for row in found.values()]
+    assert protocol["results"]["top1"] == pytest.approx(sum(right) / len(right))
+    assert protocol["features"]["views"] == "3x2"
+    assert (folder / "confusion.png").stat().st_size > 1000
+
+
+def test_number_of_workers_order_and_repeats_change_no_digit(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a distributed sampler pads, and how many processes decode, must not show."""
+    told = []
+    entries = read_list(place / "data" / "val.csv")
+    padded = place / "padded.csv"
+    lines = [f"{entry.path}\t{entry.label}\n" for entry in [*reversed(entries), *entries[:3]]]
+    padded.write_text("".join(lines))
+    for words in ([place / "data"], [place / "data", "--workers", "2"], ["--list", padded]):
+        folder, found = outcome_of(place, *words)
+        protocol = json.loads((folder / "protocol.json").read_text())
+        figures = [line for line in capsys.readouterr().out.splitlines() if "%" not in line]
+        table = [line for line in figures if "top-" in line or "mean" in line]
+        assert table
+        told.append((found, protocol["results"], table))
+    assert told[0] == told[1] == told[2]
+
+
+def test_views_and_sampling_are_the_runs_own_unless_others_are_asked_for(place: Path) -> None:
+    config = read_fine_tuned(place / "tuned").config
+    text = dump_config(config).replace("sampling: dense", "sampling: segments")
+    found = checkpoints.load_parts(place / "tuned")
+    other = replace(found, config_yaml=text.replace("clips: 2", "clips: 1"))
+    checkpoints.save_parts(place / "tuned", other, keep_last=1)
+    for words, views, sampling in (
+        ([], "1x3", "segments"),
+        (["--views", "2x1"], "2x1", "segments"),
+        (["--sampling", "dense", "--views", "5x3"], "5x3", "dense"),
+    ):
+        folder, _ = outcome_of(place, place / "data", *words)
+        features = json.loads((folder / "protocol.json").read_text())["features"]
+        assert (features["views"], features["sampling"]) == (views, sampling)
+
+
+def test_fine_tuned_run_is_a_checkpoint_like_any_other(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tats("ckpt", "inspect", place / "tuned")
+    told = capsys.readouterr().out
+    assert "fine-tuned" in told
+    assert "8 classes" in told
+    out = place / "tuned.pth"
+    tats("ckpt", "convert", place / "tuned", out)
+    again = tats_ray.load(out, num_frames=4, image_size=16)
+    shape = (2, *again.grid.clip_shape)
+    clips = torch.randint(256, shape, generator=stream(0, "clips"), dtype=torch.uint8)
+    expected = tats_ray.load(place / "tuned").classify(clips)
+    assert torch.equal(again.classify(clips), expected)
+    tats("export", "hf", place / "tuned", place / "hf")
+    from_folder = tats_ray.load(place / "hf").classify(clips)
+    torch.testing.assert_close(from_folder, expected)
+    assert "has no decoder" in refusal(
+        capsys, "show-masks", place / "tuned", next((place / "data" / "val").glob("*.mp4"))
+    )
+
+
+def test_what_a_test_refuses(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    says = refusal(capsys, "test", place / "run", place / "data")
+    assert "has no classifier" in says
+    assert "`tats finetune` trains one" in says
+    said = refusal(
+        capsys, "test", place / "enc.safetensors", place / "data",
+        "--num-frames", "4", "--image-size", "16",
+    )  # fmt: skip
+    assert "has no classifier" in said
+    beyond = place / "data" / "beyond.csv"
+    beyond.write_text((place / "data" / "val.csv").read_text().replace("\t7", "\t8"))
+    says = refusal(capsys, "test", place / "tuned", "--list", beyond)
+    assert "has class 8" in says
+    assert "knows 0 to 7" in says
+    beyond.write_text("".join(f"{e.path}\n" for e in read_list(place / "data" / "val.csv")))
+    assert "has no labels" in refusal(capsys, "test", place / "tuned", "--list", beyond)
+    assert "neither test.csv nor val.csv" in refusal(capsys, "test", place / "tuned", place)
+    assert "no CLIPSxCROPS" in refusal(
+        capsys, "test", place / "tuned", place / "data", "--views", "6"
+    )
+    damaged = next((place / "tuned" / "checkpoints").glob("step_*")) / "classifier.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    assert "is damaged" in refusal(capsys, "test", place / "tuned", place / "data")
+
+
+def test_what_fine_tuning_refuses(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, data = place / "run", place / "data"
+    for flags, says in (
+        (["--model.patch", "16"], r"has patch 8, model.patch is 16"),
+        (["--model.tubelet", "1"], r"has tubelet 2, model.tubelet is 1"),
+        (["--model.size", "base"], r"has size tiny, model.size is base"),
+        (["--data.num_classes", "5"], r"has classes 0 to 7, data.num_classes is 5"),
+        (["--optim.batch_size", "26"], r"24 videos, fewer than one batch of 26"),
+        (["--data.image_size", "20"], r"image_size 20 is not a multiple of the patch size 8"),
+        (["--optim.layerdecay", "1"], r"did you mean optim.layer_decay?"),
+        (["--checkpoint.folder", str(place), "--resume"], r"holds no run to resume"),
+        (["--checkpoint.folder", str(place), "--name", "run"], r"already holds a run"),
+        (["--cluster.use_gpu", "true"], r"this machine has 0"),
+    ):
+        assert says in refusal(capsys, "finetune", run, data, *flags), flags
+    few = place / "few"
+    few.mkdir()
+    for name in ("train", "val"):
+        entries = read_list(data / f"{name}.csv")
+        lines = [f"{e.path}\t{e.label % 4}\n" for e in entries if e.label is not None]
+        (few / f"{name}.csv").write_text("".join(lines))
+    says = refusal(capsys, "finetune", place / "tuned", few)
+    assert "its head has 8 classes" in says
+    assert "--new-head takes the encoder alone" in says
+    (few / "train.csv").write_text("".join(f"{e.path}\n" for e in read_list(data / "train.csv")))
+    assert "has no labels" in refusal(capsys, "finetune", run, few)
+
+
+def test_plan_takes_clips_and_shape_from_the_checkpoint_and_classes_from_the_lists(
+    place: Path,
+) -> None:
+    flags = ["--optim.batch_size", "4"]
+    plan = make_finetune_plan(place / "run", place / "data", finetune_config(None, flags))
+    assert plan.config.data.num_classes == len(CLASSES)
+    assert (plan.config.data.num_frames, plan.config.data.image_size) == (4, 16)
+    assert (plan.config.model.size, plan.config.model.patch, plan.steps_per_epoch) == ("tiny", 8, 6)
+    assert plan.notes == ()
+    assert parse_finetune(parse_yaml_of(plan.config)) == plan.config
+    wider = [*flags, "--data.num_frames", "8", "--data.image_size", "32"]
+    plan = make_finetune_plan(place / "run", place / "data", finetune_config(None, wider))
+    (note,) = plan.notes
+    assert "re-made for 8 frames of 32 pixels, 64 tokens" in note
+    assert "4 frames of 16 pixels, 8 tokens" in note
+    new_head = make_finetune_plan(
+        place / "tuned", place / "data", finetune_config(None, flags), new_head=True
+    )
+    assert new_head.source.head is not None
+    encoder = make_finetune_plan(
+        place / "enc.safetensors", place / "data", finetune_config(None, flags)
+    )
+    assert encoder.config.data.image_size == 224  # the file does not say
+
+
+def parse_yaml_of(config: Any) -> dict[str, Any]:
+    import yaml
+
+    found: dict[str, Any] = yaml.safe_load(dump_config(config))
+    return found
+
+
+@pytest.mark.parametrize("name", ["ucf101", "hmdb51", "kinetics400", "ssv2"])
+def test_presets_have_the_values_of_the_supplements_table_4(name: str) -> None:
+    config = finetune_config(ROOT / "tune_configs" / f"finetune_{name}.yaml")
+    optim, how = config.optim, config.augment
+    assert (optim.betas, optim.batch_size, optim.weight_decay) == ((0.9, 0.999), 8, 0.05)
+    assert (optim.base_lr, optim.layer_decay, optim.warmup_epochs) == (1e-3, 0.75, 5)
+    assert (how.rand_magnitude, how.rand_std, how.label_smoothing) == (9, 0.5, 0.1)
+    assert (how.mixup, how.cutmix, optim.drop_path) == (0.8, 1.0, 0.1)
+    assert (config.test.clips, config.test.crops) == (5 if name == "kinetics400" else 2, 3)
+    assert config.data.stride == (4 if name == "kinetics400" else 2)
+    assert (how.flip, config.data.sampling) == (
+        (0.0, "segments") if name == "ssv2" else (0.5, "dense")
+    )
