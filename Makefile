@@ -34,7 +34,7 @@ demo: $(VENV)/installed
 	@$(BIN)/tats demo $(FLAGS)
 
 test: $(VENV)/installed
-	@$(TEST_ENV) $(BIN)/python -m pytest -n auto --dist loadgroup -m "not long" $(FLAGS)
+	@$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadfile -m "not long" $(FLAGS)
 
 test-long: $(VENV)/installed
 	@$(TEST_ENV) $(BIN)/python -m pytest -m long $(FLAGS)

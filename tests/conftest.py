@@ -30,14 +30,6 @@ GRID = TokenGrid(num_frames=4, image_size=16, tubelet=2, patch=4)  # 2 x 4 x 4 =
 WIDTH = 16
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Side by side (pytest -n), a file stays whole, and what starts Ray stays in one process."""
-    for item in items:
-        starts_ray = item.get_closest_marker("ray") is not None
-        item.add_marker(pytest.mark.xdist_group("ray" if starts_ray else item.path.name))
-
-
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> Iterator[None]:
     """Sums in one order, so that equal means bit for bit; and cores left for others."""

@@ -110,7 +110,7 @@ def test_two_sweeps_in_one_folder_are_refused(
     experiment.mkdir(parents=True)
     with (experiment / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert "another process is running in" in refusal(capsys, str(sweep))
+        assert "is in use by another process" in refusal(capsys, str(sweep))
     (experiment / STATE_FILE).write_text("{}")
     assert "already holds a sweep; continue it with --resume" in refusal(capsys, str(sweep))
     (experiment / STATE_FILE).unlink()
