@@ -19,7 +19,7 @@ from tats_ray.learning import checkpoint as checkpoints
 from tats_ray.view.tracking import read_metrics
 
 REPO = Path(__file__).parents[2]
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 SMALL = """
 data: {{train_list: {train}, val_list: {val}, num_frames: 4, image_size: 32, stride: 1,

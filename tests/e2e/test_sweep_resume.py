@@ -19,7 +19,7 @@ from tats_ray.recipes.experiment import read_record
 from tats_ray.recipes.trial_measures import error_at, knn_accuracy, train_error, val_error
 from tats_ray.view.tracking import read_metrics
 
-pytestmark = [pytest.mark.long, pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long, pytest.mark.ray, pytest.mark.timeout(600)]
 
 BASE = """
 data: {{train_list: {train}, val_list: {val}, num_frames: 4, image_size: 32, stride: 1,

@@ -20,7 +20,7 @@ from tats_ray.view.glossary import GLOSSARY
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.usefixtures("cluster"),
-    pytest.mark.timeout(240),
+    pytest.mark.timeout(600),
     # Ray Train warns of its own deprecations in the driver.
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),

@@ -26,7 +26,7 @@ from tests.runtime.test_recipe import small_config
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.usefixtures("cluster"),
-    pytest.mark.timeout(240),
+    pytest.mark.timeout(600),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]

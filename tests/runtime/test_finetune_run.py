@@ -30,7 +30,7 @@ from tats_ray.view.tracking import read_metrics
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.usefixtures("cluster"),
-    pytest.mark.timeout(240),
+    pytest.mark.timeout(600),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]

@@ -18,7 +18,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "d" * 64
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 # A head that ends with its process: nothing else on the machine is stopped.
 HEAD = """

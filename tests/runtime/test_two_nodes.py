@@ -17,7 +17,7 @@ from tats_ray.view.tracking import read_metrics
 from tests.runtime.test_recipe import recipe, small_config
 
 ROOT = Path(__file__).parents[2]
-pytestmark = [pytest.mark.long, pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long, pytest.mark.ray, pytest.mark.timeout(600)]
 
 
 def test_run_that_loses_one_of_two_nodes_finishes_on_the_other(
