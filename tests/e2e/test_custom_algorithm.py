@@ -26,7 +26,7 @@ def test_the_example_is_short_and_its_algorithm_trains_through_the_whole_loop(
         text=True,
         cwd=tmp_path,
         env={**os.environ, "RAY_AUTH_MODE": "disabled"},
-        timeout=200,
+        timeout=500,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "custom_algorithm:RegressionConfig, paid with token_error" in done.stdout

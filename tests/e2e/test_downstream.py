@@ -57,7 +57,7 @@ def test_the_three_commands_of_the_page_lead_from_a_checkpoint_to_results(
     for words in commands:
         command = [sys.executable, "-m", "tats_ray", *words, *shlex.split(SMALL[words[0]])]
         done = subprocess.run(
-            command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=200, check=False
+            command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=500, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
         told += done.stdout
