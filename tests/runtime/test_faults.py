@@ -145,6 +145,7 @@ def test_killed_processes_cost_the_steps_since_the_last_checkpoint_and_nothing_e
     assert_ended_like(undisturbed, run_folder)
 
 
+@pytest.mark.long
 def test_full_disk_and_full_object_store_are_waited_out_and_sigterm_loses_nothing(
     videos: SyntheticSet, run_folder: Path, undisturbed: Any
 ) -> None:

@@ -102,6 +102,7 @@ def test_one_rank_does_what_the_recipe_does_in_one_process(
     assert result.top1 == measured[-1]
 
 
+@pytest.mark.long
 def test_two_ranks_that_stop_within_an_epoch_go_on_to_the_same_weights(
     pretrained: Path, videos: SyntheticSet, tmp_path: Path
 ) -> None:

@@ -141,7 +141,7 @@ def train(config: RunConfig, run: Path) -> tuple[launch.Outcome, list[launch.Eve
 
 @pytest.mark.parametrize(
     ("num_workers", "staleness"),
-    [(1, 0), (2, 0), (1, 1), pytest.param(2, 2, marks=pytest.mark.long)],
+    [(1, 0), (2, 0), *(pytest.param(s, s, marks=pytest.mark.long) for s in (1, 2))],
 )
 def test_the_ray_run_equals_the_recipe_bit_for_bit(
     num_workers: int, staleness: int, videos: SyntheticSet, run_folder: Path
@@ -189,6 +189,7 @@ def test_a_sharded_autoencoder_follows_the_same_recipe(
     assert len([e for e in events if "eval/error" in e.get("metrics", {})]) == 3
 
 
+@pytest.mark.long
 def test_a_stopped_run_continues_to_the_same_weights(
     videos: SyntheticSet, run_folder: Path, tmp_path: Path
 ) -> None:

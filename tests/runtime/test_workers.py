@@ -231,6 +231,7 @@ def test_the_loss_of_the_last_worker_ends_the_run_with_its_cause(
         launch.run(config, run_folder, nowhere, on_event=lambda event: None)
 
 
+@pytest.mark.long
 def test_policy_that_learns_inside_the_mae_learner_equals_the_recipe(
     videos: SyntheticSet, run_folder: Path
 ) -> None:
