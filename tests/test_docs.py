@@ -21,8 +21,8 @@ import pytest
 import torch
 import yaml
 
-from tats_ray.__main__ import Finetune, Pretrain, Submit, Tune, parse
 from tats_ray.algorithms.grpo import GRPOConfig
+from tats_ray.commands import Finetune, Pretrain, Submit, Tune, parse
 from tats_ray.config.finetune import FinetuneConfig
 from tats_ray.config.load import (
     ALGORITHMS,

@@ -24,6 +24,7 @@ FLOORS = {
     "envs": 4,
     "runtime": 4,
     "recipes": 5,
+    "commands": 5,
     "__main__": 6,
 }
 """A module imports from lower floors and its own folder; rooms of one floor do not know each other.
@@ -37,7 +38,7 @@ DOORS = {
     "torchvision": ("data/augment.py",),
     "yaml": ("config/",),
     "pydantic": ("config/",),
-    "tyro": ("__main__.py",),
+    "tyro": ("commands.py",),
     "gymnasium": ("envs/", "runtime/"),
     "stable_baselines3": (),
     "torchrl": (),

@@ -44,7 +44,7 @@ def open_encoder(
     return FrozenEncoder(encoder, found.grid, replace(data, stride=stride or data.stride))
 
 
-def run_folder(path: str | Path) -> Path:
+def folder_of_run(path: str | Path) -> Path:
     """The folder of the run that a checkpoint belongs to."""
     path = Path(path)
     if path.parent.name == "checkpoints":

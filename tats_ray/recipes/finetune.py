@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import shlex
-import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from tats_ray.config.finetune import FinetuneConfig
 from tats_ray.config.load import dump_config, parse_finetune, read_yaml
-from tats_ray.config.schema import storage_retry_s
 from tats_ray.learning import checkpoint as checkpoints
 from tats_ray.learning.finetune_build import token_grid_of
 from tats_ray.learning.finetune_state import START_FILE
 from tats_ray.recipes.finetune_plan import FinetunePlan, make_finetune_plan
 from tats_ray.recipes.pretrain import check_folder
+from tats_ray.recipes.run_folder import run_folder
 from tats_ray.recipes.run_lock import only_run_in
+from tats_ray.recipes.watched import watched
 from tats_ray.runtime import launch
 from tats_ray.runtime.finetune import run_finetune
-from tats_ray.view.board import ViewPlan, make_view
-from tats_ray.view.tracking import RunFiles, read_metrics
+from tats_ray.view.board import ViewPlan
+from tats_ray.view.tracking import read_metrics
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ def finetune(
     """
     plan = make_finetune_plan(checkpoint, data, config, new_head=new_head)
     config = plan.config
-    folder = Path(config.checkpoint.folder) / config.name
+    folder = run_folder(config)
     check_folder(folder, asdict(config), resume=resume, read=_read)
     folder.mkdir(parents=True, exist_ok=True)
     with only_run_in(folder):
@@ -92,37 +90,19 @@ def _write_start(plan: FinetunePlan, folder: Path, *, new_head: bool) -> None:
 
 def _train(plan: FinetunePlan, folder: Path) -> launch.Outcome:
     config = plan.config
-    view = make_view(
-        config.log.mode,
-        plan=ViewPlan(
-            name=config.name,
-            total_steps=plan.total_steps,
-            total_epochs=config.optim.epochs,
-            steps_per_epoch=plan.steps_per_epoch,
-            mae_only_epochs=0,
-            num_tokens=token_grid_of(config).num_tokens,
-            num_visible=token_grid_of(config).num_tokens,
-            sampler_learns=False,
-            task="finetune",
-        ),
+    shown = ViewPlan(
+        name=config.name,
+        total_steps=plan.total_steps,
+        total_epochs=config.optim.epochs,
+        steps_per_epoch=plan.steps_per_epoch,
+        mae_only_epochs=0,
+        num_tokens=token_grid_of(config).num_tokens,
+        num_visible=token_grid_of(config).num_tokens,
+        sampler_learns=False,
+        task="finetune",
     )
-
-    def on_note(text: str) -> None:
-        view.on_event({"kind": "note", "text": text, "time": time.time()})
-
-    files = RunFiles(folder, retry_s=storage_retry_s(config), on_note=on_note)
-
-    def on_event(event: Mapping[str, Any]) -> None:
-        files.on_event(event)
-        view.on_event(event)
-
-    try:
-        with view:
-            return run_finetune(
-                config, folder, plan.placement, on_event=on_event, on_tick=view.on_tick
-            )
-    finally:
-        files.close()
+    with watched(config, folder, shown) as (on_event, on_tick):
+        return run_finetune(config, folder, plan.placement, on_event=on_event, on_tick=on_tick)
 
 
 def _resume_command(config: FinetuneConfig, folder: Path) -> str:

@@ -18,7 +18,7 @@ from tats_ray.learning.features import FeatureRequest, FrozenEncoder, compute
 from tats_ray.learning.finetune_state import is_fine_tuned, read_fine_tuned
 from tats_ray.models.head import ClassifierHead
 from tats_ray.recipes.adopt import open_checkpoint
-from tats_ray.recipes.encoder import pick_device, run_folder
+from tats_ray.recipes.encoder import folder_of_run, pick_device
 from tats_ray.recipes.extract import refuse_too_large, say, warn, without_repeats
 from tats_ray.recipes.results import Answers, Result, versions, write_results
 
@@ -61,7 +61,7 @@ def multi_view_test(request: TestRequest) -> Result:
     entries = _labelled(path, head.head.out_features, str(request.checkpoint))
     asked = FeatureRequest(source=source, entries=entries, plan=plan)
     refuse_too_large(asked, request.max_gb)
-    root = (request.out or run_folder(request.checkpoint)) / "tests"
+    root = (request.out or folder_of_run(request.checkpoint)) / "tests"
     make_folder(root)
     found = compute(asked, num_workers=request.num_workers, say=say)
     for reason in found.unreadable:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,16 +10,16 @@ from typing import Any
 
 from tats_ray.config.differences import deciding
 from tats_ray.config.load import dump_config, parse_config, read_yaml
-from tats_ray.config.schema import RunConfig, storage_retry_s
+from tats_ray.config.schema import RunConfig
 from tats_ray.core.errors import UsageError
 from tats_ray.learning.checkpoint_folders import candidates
 from tats_ray.recipes.plan import Plan, make_plan
 from tats_ray.recipes.report import write_run_report
 from tats_ray.recipes.run_folder import run_folder
 from tats_ray.recipes.run_lock import only_run_in
+from tats_ray.recipes.watched import watched
 from tats_ray.runtime import launch
-from tats_ray.view.board import ViewPlan, make_view
-from tats_ray.view.tracking import RunFiles
+from tats_ray.view.board import ViewPlan
 
 
 @dataclass(frozen=True)
@@ -70,42 +69,26 @@ def resume_command(folder: Path) -> str:
 
 def _train(plan: Plan, folder: Path) -> launch.Outcome:
     config = plan.config
-    view = make_view(
-        config.log.mode,
-        plan=ViewPlan(
-            name=config.name,
-            total_steps=plan.total_steps,
-            total_epochs=config.loop.epochs,
-            steps_per_epoch=plan.steps_per_epoch,
-            mae_only_epochs=config.loop.mae_only_epochs,
-            num_tokens=plan.num_tokens,
-            num_visible=plan.num_visible,
-            mae_only_masks=plan.warmup_masks,
-            sampler_learns=plan.placement.learns_policy,
-        ),
+    shown = ViewPlan(
+        name=config.name,
+        total_steps=plan.total_steps,
+        total_epochs=config.loop.epochs,
+        steps_per_epoch=plan.steps_per_epoch,
+        mae_only_epochs=config.loop.mae_only_epochs,
+        num_tokens=plan.num_tokens,
+        num_visible=plan.num_visible,
+        mae_only_masks=plan.warmup_masks,
+        sampler_learns=plan.placement.learns_policy,
     )
-
-    def on_note(text: str) -> None:
-        view.on_event({"kind": "note", "text": text, "time": time.time()})
-
-    files = RunFiles(folder, retry_s=storage_retry_s(config), on_note=on_note)
-
-    def on_event(event: Mapping[str, Any]) -> None:
-        files.on_event(event)
-        view.on_event(event)
-
-    try:
-        with view:
-            return launch.run(
-                config,
-                folder,
-                plan.placement,
-                on_event=on_event,
-                on_tick=view.on_tick,
-                rollout_bytes=plan.rollout_bytes,
-            )
-    finally:
-        files.close()
+    with watched(config, folder, shown) as (on_event, on_tick):
+        return launch.run(
+            config,
+            folder,
+            plan.placement,
+            on_event=on_event,
+            on_tick=on_tick,
+            rollout_bytes=plan.rollout_bytes,
+        )
 
 
 def check_folder(

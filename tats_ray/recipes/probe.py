@@ -21,7 +21,7 @@ from tats_ray.learning.probe import Examples, Probe
 from tats_ray.learning.probe_recipes import ProbeRecipe
 from tats_ray.models.probe_heads import fold_batch_norm
 from tats_ray.ops.scores import nearest_neighbour_scores
-from tats_ray.recipes.encoder import open_encoder, pick_device, run_folder
+from tats_ray.recipes.encoder import folder_of_run, open_encoder, pick_device
 from tats_ray.recipes.extract import refuse_too_large, say, warn
 from tats_ray.recipes.labelled import read_labelled
 from tats_ray.recipes.results import Answers, Result, versions, write_results
@@ -93,7 +93,7 @@ def probe(request: ProbeRequest) -> Result:
         image_size=request.image_size,
         stride=request.stride,
     )
-    root = request.out or run_folder(request.checkpoint)
+    root = request.out or folder_of_run(request.checkpoint)
     make_folder(root / "probes")
     train, _, train_how = _examples(request, source, lists.train, request.train_views, root)
     val, place, val_how = _examples(request, source, lists.val, request.val_views, root)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tats_ray.__main__ import main
 from tats_ray.data.synthetic import SyntheticSet, synthesize
+from tests.commands import refusal
 
 REPO = Path(__file__).parents[2]
 DEMO = str(REPO / "tune_configs" / "debug_cpu.yaml")
@@ -19,20 +19,6 @@ DEMO = str(REPO / "tune_configs" / "debug_cpu.yaml")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> SyntheticSet:
     folder = tmp_path_factory.mktemp("videos")
     return synthesize(folder, num_train=4, num_val=2, num_frames=8, size=32, workers=1)
-
-
-def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """The one line that `tats words...` ends with; no Ray may have been started for it."""
-    import ray
-
-    with pytest.raises(SystemExit) as ended:
-        main(words)
-    assert ended.value.code == 2
-    assert not ray.is_initialized()
-    error = capsys.readouterr().err
-    assert error.startswith("tats: ")
-    assert error.count("\n") == 1
-    return error
 
 
 def pretrain(videos: SyntheticSet, tmp_path: Path, *flags: str) -> list[str]:

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tats_ray.__main__ import main, parse
+from tats_ray.__main__ import main
+from tats_ray.commands import parse
 from tats_ray.data.synthetic import SyntheticSet, synthesize
 from tats_ray.recipes import sweep_plan
 from tats_ray.recipes.experiment import STATE_FILE
+from tests.commands import refusal
 
 BASE = """
 data: {{train_list: {train}, val_list: {val}, num_frames: 4, image_size: 32, stride: 1,
@@ -40,19 +42,6 @@ def sweep(videos: SyntheticSet, tmp_path: Path) -> Path:
     return tmp_path / "sweep.yaml"
 
 
-def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    import ray
-
-    with pytest.raises(SystemExit) as ended:
-        main(["tune", *words])
-    assert ended.value.code == 2
-    assert not ray.is_initialized()
-    error = capsys.readouterr().err
-    assert error.startswith("tats: ")
-    assert error.count("\n") == 1
-    return error
-
-
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -74,7 +63,7 @@ def test_a_wrong_sweep_is_refused(
     text: str, says: str, sweep: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sweep.write_text(text)
-    error = refusal(capsys, str(sweep))
+    error = refusal(capsys, "tune", str(sweep))
     assert re.search(says, error), error
     assert not (sweep.parent / "runs").exists()
 
@@ -83,7 +72,9 @@ def test_a_measure_that_cannot_be_taken_is_refused(
     sweep: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["--sweep.metric", "knn", "--data.val_list", ""]
-    assert "needs a validation list; give --data.val_list" in refusal(capsys, str(sweep), *flags)
+    assert "needs a validation list; give --data.val_list" in refusal(
+        capsys, "tune", str(sweep), *flags
+    )
 
 
 def test_a_search_that_needs_optuna_says_how_to_get_it(
@@ -91,7 +82,7 @@ def test_a_search_that_needs_optuna_says_how_to_get_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
     sweep.write_text(GRID.replace("search: grid", "search: tpe, num_samples: 2"))
-    error = refusal(capsys, str(sweep))
+    error = refusal(capsys, "tune", str(sweep))
     assert "needs optuna, which is not installed; pip install 'tats-ray[search]'" in error
 
 
@@ -99,7 +90,7 @@ def test_storage_that_cannot_be_written_is_refused(
     sweep: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (sweep.parent / "runs").write_text("a file where the folder should be")
-    error = refusal(capsys, str(sweep))
+    error = refusal(capsys, "tune", str(sweep))
     assert re.search(r"runs/sweep cannot be written \(.*\); use --checkpoint\.folder", error), error
 
 
@@ -110,13 +101,13 @@ def test_two_sweeps_in_one_folder_are_refused(
     experiment.mkdir(parents=True)
     with (experiment / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert "is in use by another process" in refusal(capsys, str(sweep))
+        assert "is in use by another process" in refusal(capsys, "tune", str(sweep))
     (experiment / STATE_FILE).write_text("{}")
-    assert "already holds a sweep; continue it with --resume" in refusal(capsys, str(sweep))
+    assert "already holds a sweep; continue it with --resume" in refusal(capsys, "tune", str(sweep))
     (experiment / STATE_FILE).unlink()
-    assert "holds no sweep" in refusal(capsys, str(sweep), "--resume")
+    assert "holds no sweep" in refusal(capsys, "tune", str(sweep), "--resume")
     (experiment / "config.yaml").write_text("")
-    assert "already holds a run; choose another --name" in refusal(capsys, str(sweep))
+    assert "already holds a run; choose another --name" in refusal(capsys, "tune", str(sweep))
 
 
 def test_a_dry_run_prints_plan_and_time_and_writes_nothing(

@@ -13,7 +13,6 @@ import torch
 from safetensors.torch import save_file
 
 import tats_ray
-from tats_ray.__main__ import main
 from tats_ray.config.load import dump_config, finetune_config, parse_config, parse_finetune
 from tats_ray.core.seeds import stream
 from tats_ray.data.manifest import read_list
@@ -28,6 +27,7 @@ from tats_ray.learning.loop import Position
 from tats_ray.learning.mae_learner import MAELearner
 from tats_ray.models.zoo import build_mae, token_grid
 from tats_ray.recipes.finetune_plan import make_finetune_plan
+from tests.commands import refusal, tats
 
 ROOT = Path(__file__).parents[3]
 DATA = {"num_frames": 4, "image_size": 16, "stride": 1}
@@ -72,20 +72,6 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def place(origin: Path, tmp_path: Path) -> Path:
     """A copy that a test may change."""
     return Path(shutil.copytree(origin, tmp_path / "place"))
-
-
-def tats(*words: str | Path) -> None:
-    main([str(word) for word in words])
-
-
-def refusal(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
-    with pytest.raises(SystemExit) as ended:
-        tats(*words)
-    assert ended.value.code == 2
-    error = capsys.readouterr().err
-    assert error.startswith("tats: ")
-    assert error.count("\n") == 1
-    return error
 
 
 def outcome_of(place: Path, *words: str | Path) -> tuple[Path, dict[str, Any]]:

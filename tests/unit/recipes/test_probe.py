@@ -13,7 +13,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tats_ray.__main__ import main
 from tats_ray.config.load import dump_config, parse_config
 from tats_ray.data.manifest import read_list
 from tats_ray.data.synthetic import CLASSES, synthesize
@@ -23,7 +22,8 @@ from tats_ray.learning.checkpoint import Checkpoint
 from tats_ray.learning.loop import Position
 from tats_ray.models.zoo import build_mae, token_grid
 from tats_ray.ops.optim import adamw
-from tats_ray.recipes.encoder import open_encoder, run_folder
+from tats_ray.recipes.encoder import folder_of_run, open_encoder
+from tests.commands import refusal, tats
 
 ROOT = Path(__file__).parents[3]
 FAST = ["--epochs", "3", "--lrs", "0.1", "1.0", "--weight-decays", "0.0"]
@@ -53,20 +53,6 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def place(origin: Path, tmp_path: Path) -> Path:
     """A copy that a test may change."""
     return Path(shutil.copytree(origin, tmp_path / "place"))
-
-
-def tats(*words: str | Path) -> None:
-    main([str(word) for word in words])
-
-
-def refusal(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
-    with pytest.raises(SystemExit) as ended:
-        tats(*words)
-    assert ended.value.code == 2
-    error = capsys.readouterr().err
-    assert error.startswith("tats: ")
-    assert error.count("\n") == 1
-    return error
 
 
 def results(place: Path, kind: str) -> dict[str, Any]:
@@ -187,9 +173,9 @@ def test_run_folder_is_found_from_any_of_its_checkpoints(place: Path) -> None:
     step = place / "run" / "checkpoints" / "step_00000005"
     assert step.is_dir()
     for path in (place / "run", place / "run" / "checkpoints", step):
-        assert run_folder(path) == place / "run"
+        assert folder_of_run(path) == place / "run"
     (place / "weights.pth").write_text("")
-    assert run_folder(place / "weights.pth") == place
+    assert folder_of_run(place / "weights.pth") == place
 
 
 def test_extract_writes_tokens_labels_and_where_they_are_from(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tats_ray.__main__ import Submit, parse
+from tats_ray.commands import Submit, parse
 from tats_ray.core.errors import UsageError
 from tats_ray.recipes.cluster_doctor import verdict
 from tats_ray.recipes.submit import COMPARED, check_versions, packed_mb, stage
