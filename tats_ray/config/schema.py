@@ -109,9 +109,8 @@ class SamplerConfig(ConfigBase):
     """The sampler's own position code; learned starts at zero, the others are fixed [A20]."""
     actor_init: Literal["zero", "xavier"] = "zero"
     """zero starts exactly uniform [A1]."""
-    query_init: Literal["xavier", "keys"] = "xavier"
-    """keys: tats starts with queries equal to keys, so a trajectory follows what looks alike from
-    the first step [A5]."""
+    whiten_tokens: bool = False
+    """The sampler sees its tokens whitened by running statistics, and learns in fewer steps."""
     temperature: float = 1.0
     """Softmax temperature [R][S]."""
     value_shares_trunk: bool = False

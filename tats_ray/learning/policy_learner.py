@@ -65,6 +65,9 @@ class PolicyLearner:
         generator = stream(self.seed, "update", self.version)
         with autocast(entries[0].tokens.device, self.precision):
             metrics = self.algorithm.update(entries, generator=generator)
+        # Afterwards: the policy that learns is the one that drew, and its first ratio is 1.
+        for entry in entries:
+            self.policy.observe(entry.tokens)
         staleness = self.version - min(rollout.policy_version for rollout in rollouts)
         self.version += 1
         mae_lag = max(rollout.mae_lag for rollout in rollouts)

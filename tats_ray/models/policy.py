@@ -69,6 +69,10 @@ class SamplerPolicy(nn.Module):
         log_prob = token_log_prob(self.sampler.logits(features), self.temperature)
         return Evaluation(log_prob, self.value_head(features if self.shares_trunk else tokens))
 
+    def observe(self, tokens: Float[Tensor, "B N D"]) -> None:
+        """Take tokens into the sampler's running statistics, where it keeps any."""
+        self.sampler.observe(tokens)
+
     @torch.no_grad()
     def act(
         self, tokens: Float[Tensor, "B N D"], num_visible: int, *, generator: torch.Generator

@@ -16,9 +16,9 @@ from tats_ray.core.arrays import Float
 from tats_ray.core.grid import TokenGrid
 from tats_ray.models.layers import init_linear, position_table, transformer_block
 from tats_ray.models.trajectory import TrajectoryBlock
+from tats_ray.models.whitening import Whitening
 
 ActorInit = Literal["zero", "xavier"]
-QueryInit = Literal["xavier", "keys"]
 _KEPT_VALUES = 2**20
 """Values per clip up to which trajectories are kept for the backward pass, not recomputed."""
 
@@ -34,6 +34,8 @@ class LearnedSampler(nn.Module):
             random masks is smooth; `xavier` is AdaMAE's, far from uniform [A1].
         pos_embed: `learned` starts at zero (AdaMAE's E_p); the fixed tables know from the first
             step where a token is, which motion cannot be told without [A20].
+        whiten_tokens: see every direction of the tokens alike, by running statistics that
+            `observe` keeps.
     """
 
     def __init__(
@@ -44,8 +46,10 @@ class LearnedSampler(nn.Module):
         *,
         actor_init: ActorInit = "zero",
         pos_embed: SamplerPosEmbed = "learned",
+        whiten_tokens: bool = False,
     ) -> None:
         super().__init__()
+        self.norm = Whitening(width) if whiten_tokens else None
         if pos_embed == "learned":
             self.pos_embed = nn.Parameter(torch.zeros(1, grid.num_tokens, width))
         else:
@@ -57,9 +61,14 @@ class LearnedSampler(nn.Module):
         if actor_init == "zero":
             nn.init.zeros_(self.actor.weight)
 
+    def observe(self, tokens: Float[Tensor, "B N D"]) -> None:
+        """Take tokens into the running statistics, where the sampler keeps any."""
+        if self.norm is not None:
+            self.norm.observe(tokens)
+
     def features(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
         """What the actor reads; a value head may share it [A6]."""
-        x = tokens + self.pos_embed
+        x = (tokens if self.norm is None else self.norm(tokens)) + self.pos_embed
         for block in self.blocks:
             x = block(x)
         return x
@@ -82,16 +91,10 @@ def tats_sampler(
     qkv_bias: bool = True,
     project_values: bool = True,
     actor_init: ActorInit = "zero",
-    query_init: QueryInit = "xavier",
     pos_embed: SamplerPosEmbed = "learned",
+    whiten_tokens: bool = False,
 ) -> LearnedSampler:
-    """The paper's sampler: trajectory attention blocks [method sections 7.1, 7.2].
-
-    Args:
-        query_init: `keys` starts each block's queries equal to its keys. Attention is then by
-            likeness from the first step, so that a trajectory follows its content; with
-            independent matrices (`xavier`) that has to be learned first.
-    """
+    """The paper's sampler: trajectory attention blocks [method sections 7.1, 7.2]."""
     trajectory_values = grid.num_tokens * grid.time * width
     blocks = [
         TrajectoryBlock(
@@ -104,11 +107,14 @@ def tats_sampler(
         )
         for _ in range(num_blocks)
     ]
-    sampler = LearnedSampler(list(blocks), width, grid, actor_init=actor_init, pos_embed=pos_embed)
-    if query_init == "keys":
-        for block in blocks:
-            block.attn.queries_like_keys()
-    return sampler
+    return LearnedSampler(
+        list(blocks),
+        width,
+        grid,
+        actor_init=actor_init,
+        pos_embed=pos_embed,
+        whiten_tokens=whiten_tokens,
+    )
 
 
 def adamae_sampler(
@@ -119,6 +125,7 @@ def adamae_sampler(
     num_blocks: int = 1,
     actor_init: ActorInit = "zero",
     pos_embed: SamplerPosEmbed = "learned",
+    whiten_tokens: bool = False,
 ) -> LearnedSampler:
     """AdaMAE's sampler: plain attention over all tokens, LayerNorm eps 1e-5, no QKV bias.
 
@@ -128,4 +135,11 @@ def adamae_sampler(
     blocks: list[nn.Module] = [
         transformer_block(width, num_heads, qkv_bias=False, eps=1e-5) for _ in range(num_blocks)
     ]
-    return LearnedSampler(blocks, width, grid, actor_init=actor_init, pos_embed=pos_embed)
+    return LearnedSampler(
+        blocks,
+        width,
+        grid,
+        actor_init=actor_init,
+        pos_embed=pos_embed,
+        whiten_tokens=whiten_tokens,
+    )

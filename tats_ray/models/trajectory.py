@@ -56,12 +56,6 @@ class TrajectoryAttention(nn.Module):
         self.proj_kv = nn.Linear(width, 2 * width, bias=qkv_bias)
         self.proj = nn.Linear(width, width)
 
-    @torch.no_grad()
-    def queries_like_keys(self) -> None:
-        """Copy the key matrix of stage 1 into the query matrix: attention by likeness."""
-        query, key, _ = self.qkv.weight.chunk(3)
-        query.copy_(key)
-
     def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
         q, k, v = rearrange(
             self.qkv(x), "b (t s) (three h d) -> three t b h s d", three=3, t=self.num_slots,

@@ -110,8 +110,8 @@ def build_policy(
                 qkv_bias=sampler.qkv_bias,
                 project_values=sampler.project_values,
                 actor_init=sampler.actor_init,
-                query_init=sampler.query_init,
                 pos_embed=sampler.pos_embed,
+                whiten_tokens=sampler.whiten_tokens,
             )
         else:
             network = adamae_sampler(
@@ -121,6 +121,7 @@ def build_policy(
                 num_blocks=sampler.num_blocks,
                 actor_init=sampler.actor_init,
                 pos_embed=sampler.pos_embed,
+                whiten_tokens=sampler.whiten_tokens,
             )
         return SamplerPolicy(
             network,

@@ -123,6 +123,8 @@ def recipe(config: RunConfig) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
                 # the order of sums, hence the last bit, depends on the number of threads.
                 torch.set_num_threads(world)
                 algorithm.update(memory, generator=stream(seed, "update", version))
+                for rollout in memory:
+                    policy.observe(rollout.tokens)
                 torch.set_num_threads(1)
                 version += 1
                 memory = []
@@ -147,7 +149,13 @@ def test_the_ray_run_equals_the_recipe_bit_for_bit(
     num_workers: int, staleness: int, videos: SyntheticSet, run_folder: Path
 ) -> None:
     cluster = {"threads": 1, "num_workers": num_workers}
-    config = small_config(videos, run_folder, cluster=cluster, loop={"max_staleness": staleness})
+    config = small_config(
+        videos,
+        run_folder,
+        cluster=cluster,
+        loop={"max_staleness": staleness},
+        sampler={"whiten_tokens": num_workers == 2},
+    )
     outcome, events = train(config, run_folder)
     assert outcome.is_finished
     found = checkpoints.load(run_folder)

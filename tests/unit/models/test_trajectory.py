@@ -191,26 +191,6 @@ def test_nothing_as_large_as_n_by_n_is_kept_for_the_backward_pass(recompute: boo
     assert largest_saved(lambda: attend_naively(attention, x)) >= 2 * 192**2
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_queries_like_keys_follow_content_that_moved_from_the_first_step(seed: int) -> None:
-    torch.manual_seed(seed)
-    attn = TrajectoryAttention(64, 2, num_slots=2)
-    content = torch.randn(16, 64)
-    moved_to = torch.randperm(16)
-    moved = torch.empty_like(content)
-    moved[moved_to] = content
-
-    def share_found() -> float:
-        """How many tokens of slot 0 look, in slot 1, where their content went to."""
-        query, _, _ = attn.qkv(content).chunk(3, -1)
-        _, key, _ = attn.qkv(moved).chunk(3, -1)
-        return float(((query @ key.T).argmax(1) == moved_to).float().mean())
-
-    assert share_found() < 0.5
-    attn.queries_like_keys()
-    assert share_found() == 1.0
-
-
 MEASURE = """
 import sys
 import torch
