@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import gymnasium
@@ -104,18 +104,22 @@ class SmallRun:
         batches_per_epoch: int = 4,
         num_visible: int = 8,
         seed: int = 0,
+        slots: int = 1,
     ) -> None:
         optim = optim or OptimConfig(batch_size=2, base_lr=0.1, warmup_epochs=0.5)
         self.batches_per_epoch = batches_per_epoch
         algorithm = algorithm or PPOConfig(lr=1e-2)
+        self.num_slots = slots
         self.clips_per_step = optim.batch_size // algorithm.masks_per_clip
         self.learner = MAELearner(
             small_mae(seed),
             optim,
             steps_per_epoch=batches_per_epoch,
             total_steps=batches_per_epoch * loop.epochs,
-            global_batch=optim.batch_size,
+            global_batch=optim.batch_size * slots,
             precision=loop.precision,
+            num_slots=slots,
+            weight=1 / slots,
         )
         owned = small_policy(seed)
         self.policy_learner = PolicyLearner(
@@ -136,7 +140,7 @@ class SmallRun:
         self.loop = PretrainLoop(
             loop,
             seed=seed,
-            rank=0,
+            slots=range(slots),
             batches=self.batches,
             learner=self.learner,
             warmup=Stage(FixedPolicy(GRID), env, num_visible),
@@ -151,9 +155,13 @@ class SmallRun:
 
     def batches(self, epoch: int, first: int) -> Iterator[SmallBatch]:
         for index in range(first, self.batches_per_epoch):
-            yield SmallBatch(random_clips("batch", epoch, index, count=self.clips_per_step))
+            for slot in range(self.num_slots):
+                name = ("batch", epoch, index, slot) if slot else ("batch", epoch, index)
+                yield SmallBatch(random_clips(*name, count=self.clips_per_step))
 
-    def on_batch(self, loop: PretrainLoop, metrics: Mapping[str, float], batch: Batch) -> None:
+    def on_step(
+        self, loop: PretrainLoop, metrics: Mapping[str, float], batches: Sequence[Batch]
+    ) -> None:
         self.metrics.append(dict(metrics))
         self.after_batch(loop)
 

@@ -212,7 +212,7 @@ class Batch:
 
 
 class Hooks:
-    def on_batch(self, loop, metrics, batch):
+    def on_step(self, loop, metrics, batches):
         print(loop.at.step, metrics["mae/loss"] > 0, metrics["policy/loss"] != 0)
 
     def on_epoch(self, loop):
@@ -223,7 +223,7 @@ acting, owned = (build_policy(SamplerConfig(), model, grid, seed=0) for _ in ran
 PretrainLoop(
     LoopConfig(epochs=1, mae_only_epochs=0),
     seed=0,
-    rank=0,
+    slots=[0],
     batches=lambda epoch, first: iter([Batch(), Batch()][first:]),
     learner=learner,
     warmup=Stage(FixedPolicy(grid), Env(), 4),

@@ -70,7 +70,7 @@ class Rollout:
     step: int
     """MAE step, counted from 0."""
     rank: int
-    """The MAE learner's rank."""
+    """The MAE learner's, or the slot that it did in an elastic run."""
     mae_step: int | None = None
     """MAE steps behind the weights that judged, where a frozen copy did; None: those of `step`."""
     masks_per_clip: int = 1

@@ -15,16 +15,18 @@ from tats_ray.data.dataset import Key
 class ClipSampler(Sampler[list[Key]]):
     """Batches of keys for one rank; give it to a DataLoader as `batch_sampler`.
 
-    An epoch is a permutation of the list, cut into global batches of `batch_size` x `world_size`;
-    rank r takes the r-th slice of each. What is left at the end is dropped, so that all ranks make
-    the same number of steps; the next epoch drops others.
+    An epoch is a permutation of the list, cut into global batches of `batch_size` x `num_slots`;
+    slot s is the s-th slice of each, and rank r takes slots r, r + `world_size`, ..., one after the
+    other. What is left at the end is dropped, so that all ranks make the same number of steps; the
+    next epoch drops others.
 
     Args:
         num_clips: length of the list.
-        batch_size: clips per rank and step.
+        batch_size: clips per slot and step.
         seed: root seed of the run.
         epoch: first epoch; `set_epoch` moves on.
         rank, world_size: this process among those that share the work.
+        num_slots: default is one for each rank. What they hold does not depend on `world_size`.
         start_step: step of the epoch to begin at, when a run continues.
         repeats: keys for each clip of a batch, which then has that many times `batch_size` keys;
             the epoch in a key is `epoch * repeats + copy`.
@@ -42,6 +44,7 @@ class ClipSampler(Sampler[list[Key]]):
         epoch: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        num_slots: int = 0,
         start_step: int = 0,
         repeats: int = 1,
     ) -> None:
@@ -50,14 +53,17 @@ class ClipSampler(Sampler[list[Key]]):
                 f"batch size {batch_size} on rank {rank} of {world_size}: the sizes must be at "
                 "least 1, and ranks count from 0"
             )
-        self._global_batch = batch_size * world_size
+        num_slots = num_slots or world_size
+        self._global_batch = batch_size * num_slots
         if num_clips < self._global_batch:
             raise UsageError(
                 f"{num_clips} clips are fewer than one global batch of {self._global_batch} "
-                f"({batch_size} x {world_size} ranks); lower the batch size to at most "
-                f"{num_clips // world_size}, or add videos"
+                f"({batch_size} x {num_slots} ranks); lower the batch size to at most "
+                f"{num_clips // num_slots}, or add videos"
             )
-        self._num_clips, self._batch_size, self._rank = num_clips, batch_size, rank
+        self._num_clips, self._batch_size = num_clips, batch_size
+        self.slots = range(rank, num_slots, world_size)
+        """This rank's batches of each step."""
         self._seed, self._repeats = seed, repeats
         self.steps_per_epoch = num_clips // self._global_batch
         """Steps of a whole epoch, the same on every rank."""
@@ -77,13 +83,14 @@ class ClipSampler(Sampler[list[Key]]):
         self._epoch, self._start_step = epoch, start_step
 
     def __len__(self) -> int:
-        return self.steps_per_epoch - self._start_step
+        return (self.steps_per_epoch - self._start_step) * len(self.slots)
 
     def __iter__(self) -> Iterator[list[Key]]:
         generator = stream(self._seed, "order", self._epoch)
         order = torch.randperm(self._num_clips, generator=generator).tolist()
         for step in range(self._start_step, self.steps_per_epoch):
-            first = step * self._global_batch + self._rank * self._batch_size
-            chosen = order[first : first + self._batch_size]
-            copies = range(self._epoch * self._repeats, (self._epoch + 1) * self._repeats)
-            yield [(copy, index) for copy in copies for index in chosen]
+            for slot in self.slots:
+                first = step * self._global_batch + slot * self._batch_size
+                chosen = order[first : first + self._batch_size]
+                copies = range(self._epoch * self._repeats, (self._epoch + 1) * self._repeats)
+                yield [(copy, index) for copy in copies for index in chosen]

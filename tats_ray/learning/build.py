@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 
 import torch
 from torch.utils.data import DataLoader
@@ -81,7 +82,7 @@ class ClipLoader:
     ) -> None:
         self.dataset = dataset
         self._sampler = sampler
-        self.steps_per_epoch = sampler.steps_per_epoch
+        self.steps_per_epoch, self.slots = sampler.steps_per_epoch, sampler.slots
         self._loader: DataLoader[Clip] = DataLoader(
             dataset,
             batch_sampler=sampler,
@@ -92,21 +93,27 @@ class ClipLoader:
             timeout=cluster.timeout_s if num_workers else 0,
         )
 
-    def __call__(self, epoch: int, first_batch: int) -> Iterator[ClipBatch]:
-        self._sampler.set_epoch(epoch, first_batch)
+    def __call__(self, epoch: int, first_step: int) -> Iterator[ClipBatch]:
+        self._sampler.set_epoch(epoch, first_step)
         return iter(self._loader)
 
-    def keys(self, epoch: int, batch: int) -> list[tuple[int, int]]:
-        """(epoch, index) of the clips of one batch."""
-        self._sampler.set_epoch(epoch, batch)
-        return next(iter(self._sampler))
+    def keys(self, epoch: int, step: int) -> list[tuple[int, int]]:
+        """(epoch, index) of the clips of one step."""
+        self._sampler.set_epoch(epoch, step)
+        return list(chain.from_iterable(islice(self._sampler, len(self.slots))))
 
 
 class Batches(ClipLoader):
     """Batches of pre-training."""
 
     def __init__(
-        self, config: RunConfig, entries: list[VideoEntry], *, rank: int = 0, world_size: int = 1
+        self,
+        config: RunConfig,
+        entries: list[VideoEntry],
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        num_slots: int = 0,
     ) -> None:
         grid = token_grid(config.data, config.model) if wants_motion(config) else None
         dataset = clip_dataset(config.data, entries, seed=config.seed, motion_grid=grid)
@@ -116,6 +123,7 @@ class Batches(ClipLoader):
             seed=config.seed,
             rank=rank,
             world_size=world_size,
+            num_slots=num_slots,
         )
         super().__init__(
             dataset, sampler, num_workers=config.data.num_workers, cluster=config.cluster

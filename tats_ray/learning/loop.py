@@ -6,6 +6,9 @@ the source, they make the k batches' rollouts meanwhile. After k batches every r
 update and goes on with the new weights. During the first m_o epochs the draw is uniform, and
 nothing is pushed.
 
+A step has a fixed number of *slots*, each a batch with random streams of its own: one for each
+rank, unless an elastic run has lost some. Then a rank goes through several in one step.
+
 The loop knows neither Ray nor Gymnasium: the environment, the batches and the way to the policy
 learner are handed in.
 """
@@ -14,9 +17,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
+from statistics import fmean
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -38,9 +43,9 @@ class Position:
 
     epoch: int = 0
     batch: int = 0
-    """Batches of this epoch that are done."""
+    """Steps of this epoch that are done."""
     step: int = 0
-    """Batches of all epochs that are done."""
+    """Steps of all epochs that are done."""
     policy_version: int = 0
 
 
@@ -107,8 +112,10 @@ class Halt(Exception):  # noqa: N818 - not an error
 class Hooks(Protocol):
     """What happens around the recipe. Hooks of all ranks are called at the same points."""
 
-    def on_batch(self, loop: PretrainLoop, metrics: Mapping[str, float], batch: Batch) -> None:
-        """After every batch."""
+    def on_step(
+        self, loop: PretrainLoop, metrics: Mapping[str, float], batches: Sequence[Batch]
+    ) -> None:
+        """After every step, with this rank's batches of it."""
 
     def on_epoch(self, loop: PretrainLoop) -> None:
         """After every epoch, when the memory is empty."""
@@ -118,7 +125,9 @@ class PretrainLoop:
     """One rank's share of pre-training.
 
     Args:
-        batches: (epoch, batches done) -> the rest of that epoch's batches for this rank.
+        slots: this rank's.
+        batches: (epoch, steps done) -> the rest of that epoch's batches for this rank, those of its
+            slots one after the other.
         warmup: who draws during the MAE-only epochs.
         main: who draws afterwards; its policy is the acting copy, whose weights are replaced
             after every update.
@@ -132,7 +141,7 @@ class PretrainLoop:
         config: LoopConfig,
         *,
         seed: int,
-        rank: int,
+        slots: Sequence[int],
         batches: Callable[[int, int], Iterator[Batch]],
         learner: MAELearner,
         warmup: Stage,
@@ -143,7 +152,7 @@ class PretrainLoop:
     ) -> None:
         self.config = config
         self.seed = seed
-        self.rank = rank
+        self.slots = slots
         self.batches = batches
         self.learner = learner
         self.warmup = warmup
@@ -153,7 +162,7 @@ class PretrainLoop:
         self.masks_per_clip = masks_per_clip
         self.at = Position()
         self.num_pending = 0
-        """Batches since the last policy update was asked for."""
+        """Steps since the last policy update was asked for."""
         self.flushed: Mapping[str, float] = {}
         """Metrics of the policy update that ended the last epoch, where one was left to do."""
         self.stopwatch = Stopwatch()
@@ -178,27 +187,42 @@ class PretrainLoop:
         batches = self.batches(self.at.epoch, self.at.batch)
         while True:
             with self.stopwatch("data"):
-                batch = next(batches, None)
-            if batch is None:
+                shown = list(islice(batches, len(self.slots)))
+            if not shown:
                 break
-            metrics = self._batch(batch)
+            metrics = self._step(shown)
             self.at.batch += 1
             self.at.step += 1
             if self.num_pending == self.config.mae_steps_per_update:
                 metrics |= self._update_policy()
-            self.hooks.on_batch(self, metrics, batch)
+            self.hooks.on_step(self, metrics, shown)
         # The end of an epoch flushes what is left, so a checkpoint needs no buffer.
         self.learner.finish_step()
         self.flushed = self._update_policy() if self.num_pending else {}
         self.at.epoch += 1
         self.at.batch = 0
 
-    def _batch(self, batch: Batch) -> dict[str, float]:
+    def _step(self, batches: Sequence[Batch]) -> dict[str, float]:
         lr = self.learner.lr
         learning = self.client if self.policy_takes_part else None
         if learning is not None and not self.num_pending:
             with self.stopwatch("policy"), self.stopwatch("handover"):
                 learning.begin(self.at.step, self.learner.mae)
+        seen = [
+            self._batch(slot, batch, learning)
+            for slot, batch in zip(self.slots, batches, strict=True)
+        ]
+        if learning is not None:
+            self.num_pending += 1
+        return {
+            "mae/loss": fmean(loss for loss, _ in seen),
+            "mae/lr": lr,
+            "mae/grad_norm": self.learner.grad_norm,
+            "env/reward": fmean(reward for _, reward in seen),
+        }
+
+    def _batch(self, slot: int, batch: Batch, learning: PolicyClient | None) -> tuple[float, float]:
+        """Loss and reward of one slot."""
         stage = self.main if self.policy_takes_part else self.warmup
         with self.stopwatch("mae"):
             options = {"clips": self._repeated(batch.pixels)}
@@ -207,29 +231,22 @@ class PretrainLoop:
                 options["token_motion"] = motion
             tokens, _ = stage.env.reset(options=options)
         with self.stopwatch("policy"):
-            generator = stream(self.seed, "draw", self.at.step, self.rank, device=tokens.device)
+            generator = stream(self.seed, "draw", self.at.step, slot, device=tokens.device)
             policy = knowing(stage.policy, motion)
             with autocast(tokens.device, self.config.precision):
                 selection = policy.act(tokens, stage.num_visible, generator=generator)
         with self.stopwatch("mae"):
             _, reward, _, _, info = stage.env.step(selection.visible_idx)
-        if learning is not None:
-            if self.config.source == "learner":
-                with self.stopwatch("policy"), self.stopwatch("handover"):
-                    learning.push(self._rollout(tokens, selection, info["token_reward"]))
-            self.num_pending += 1
-        return {
-            "mae/loss": self.learner.loss,
-            "mae/lr": lr,
-            "mae/grad_norm": self.learner.grad_norm,
-            "env/reward": float(reward.mean()),
-        }
+        if learning is not None and self.config.source == "learner":
+            with self.stopwatch("policy"), self.stopwatch("handover"):
+                learning.push(self._rollout(slot, tokens, selection, info["token_reward"]))
+        return self.learner.loss, float(reward.mean())
 
     def _repeated(self, rows: Tensor) -> Tensor:
         """Each clip as often as it gets masks."""
         return rows.repeat_interleave(self.masks_per_clip, 0) if self.masks_per_clip > 1 else rows
 
-    def _rollout(self, tokens: Tensor, selection: Selection, reward: Tensor) -> Rollout:
+    def _rollout(self, slot: int, tokens: Tensor, selection: Selection, reward: Tensor) -> Rollout:
         """Of the first clips of a batch: which those are is as random as the batch itself."""
         whole = Rollout(
             tokens=tokens,
@@ -239,7 +256,7 @@ class PretrainLoop:
             reward=reward,
             policy_version=self.at.policy_version,
             step=self.at.step,
-            rank=self.rank,
+            rank=slot,
             masks_per_clip=self.masks_per_clip,
         )
         return whole.head(math.ceil(self.config.rollout_fraction * whole.num_clips))

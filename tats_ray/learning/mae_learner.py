@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from math import ceil
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from tats_ray.config.schema import LoopConfig, OptimConfig
 from tats_ray.core.arrays import Float, Int, UInt8
@@ -48,6 +50,9 @@ class MAELearner:
         global_batch: clips per optimiser step over all ranks; scales the learning rate by /256.
         wrapped: `mae` inside DistributedDataParallel; default: `mae` itself, which may be sharded.
         all_finite: agrees over all ranks whether a loss is finite; default: this rank's word.
+        num_slots: batches of this rank in each step; ranks may have different numbers of them.
+        weight: of each batch's gradient before the mean over ranks; ranks per slot, which makes
+            that the mean over slots.
     """
 
     def __init__(
@@ -61,6 +66,8 @@ class MAELearner:
         precision: Precision = "float32",
         wrapped: nn.Module | None = None,
         all_finite: Any = None,
+        num_slots: int = 1,
+        weight: float = 1.0,
     ) -> None:
         self.mae = mae
         self.network = wrapped if wrapped is not None else mae
@@ -74,12 +81,16 @@ class MAELearner:
             mae, lr=optim.base_lr * self.scale, betas=optim.betas, weight_decay=optim.weight_decay
         )
         self.all_finite = all_finite or (lambda is_finite: is_finite)
+        self.num_slots = num_slots
+        self.weight = weight
+        self._are_finite: list[bool] = []
+        """Losses of the present step's slots that are done."""
         self.step = 0
         """Optimiser steps taken."""
         self.pending = 0
-        """Batches whose gradient waits for the next optimiser step."""
+        """Steps of the loop whose gradient waits for the next optimiser step."""
         self.steps_per_score = 1
-        """Batches per optimiser step; more than one averages their gradients [A9]."""
+        """Steps of the loop per optimiser step; more than one averages their gradients [A9]."""
         self.is_learning = True
         self.loss = 0.0
         """Reconstruction loss of the last batch."""
@@ -104,7 +115,8 @@ class MAELearner:
     def score(
         self, clips: UInt8[Tensor, "B C F H W"], visible_idx: Int[Tensor, "B K"]
     ) -> Float[Tensor, "B N"]:
-        """Error per token; while `is_learning`, also one step towards less of it.
+        """Error per token; while `is_learning`, also one step towards less of it, or this slot's
+        part of one.
 
         Raises:
             NonFiniteError: for a loss that is not finite on any rank; nothing was updated.
@@ -112,7 +124,7 @@ class MAELearner:
         clips = clips.to(self.device, non_blocking=True)
         visible_idx = visible_idx.to(self.device)
         learns = torch.enable_grad() if self.is_learning else torch.no_grad()
-        with learns, autocast(self.device, self.precision):
+        with learns, autocast(self.device, self.precision), self._exchange():
             reconstruction: Reconstruction = self.network(clips, visible_idx)
             if self.is_learning:
                 self._learn(reconstruction.loss)
@@ -130,10 +142,26 @@ class MAELearner:
             )
         return reconstruction.error
 
+    @property
+    def _is_last_slot(self) -> bool:
+        return len(self._are_finite) == self.num_slots - 1
+
+    def _exchange(self) -> AbstractContextManager[None]:
+        """Ranks meet once in a step, at the last slot of each: they may have different numbers."""
+        if self._is_last_slot or not isinstance(self.network, DistributedDataParallel):
+            return nullcontext()
+        return self.network.no_sync()
+
     def _learn(self, loss: Float[Tensor, ""]) -> None:
-        if not self.all_finite(bool(torch.isfinite(loss))):
-            raise NonFiniteError(f"the MAE loss is {loss.item()} at its step {self.step}")
-        loss.backward()
+        is_last = self._is_last_slot
+        self._are_finite.append(bool(torch.isfinite(loss)))
+        if is_last:
+            are_finite, self._are_finite = self._are_finite, []
+            if not self.all_finite(all(are_finite)):
+                raise NonFiniteError(f"the MAE loss is {loss.item()} at its step {self.step}")
+        loss.backward(torch.full_like(loss, self.weight))
+        if not is_last:
+            return
         self.pending += 1
         if self.pending >= self.steps_per_score:
             self.finish_step()

@@ -105,13 +105,13 @@ class PolicyClient(Protocol):
         """
 
     def push(self, rollout: Rollout) -> None:
-        """Add one rank's rollout of one step to the memory, where the loop makes them."""
+        """Add one slot's rollout of one step to the memory, where the loop makes them."""
 
     def update(self, num_entries: int) -> PolicyUpdate | None:
         """Have all ranks' rollouts of the cycle learned from.
 
         Args:
-            num_entries: MAE steps in the cycle; each holds one rollout per rank.
+            num_entries: MAE steps in the cycle; each holds one rollout per slot.
 
         Returns:
             The policy to draw with from now on: that of `max_staleness` updates ago. None when

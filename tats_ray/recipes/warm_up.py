@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -114,7 +114,7 @@ def _time_steps(config: RunConfig) -> Pace:
                 precision=config.loop.precision,
             ),
             seed=config.seed,
-            rank=0,
+            slots=[0],
             batches=lambda epoch, first: iter([shown] * (_NUM_STEPS + 2)),
             learner=learner,
             warmup=Stage(FixedPolicy(grid), env, visible),
@@ -141,7 +141,9 @@ class _Clock:
         self._device = device
         self._times: list[float] = []
 
-    def on_batch(self, loop: PretrainLoop, metrics: Mapping[str, float], batch: Batch) -> None:
+    def on_step(
+        self, loop: PretrainLoop, metrics: Mapping[str, float], batches: Sequence[Batch]
+    ) -> None:
         if self._device.type == "cuda":
             torch.cuda.synchronize()
         self._times.append(time.perf_counter())

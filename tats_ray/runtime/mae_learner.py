@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,13 @@ class _Rank(Rank):
         self.config = config
         self.grid = token_grid(config.data, config.model)
         self.lists = read_lists(config.data)
-        self.batches = Batches(config, self.lists.train, rank=self.rank, world_size=self.world_size)
+        self.batches = Batches(
+            config,
+            self.lists.train,
+            rank=self.rank,
+            world_size=self.world_size,
+            num_slots=self.num_slots,
+        )
         self.is_sharded = config.cluster.sharding == "fsdp" and self.world_size > 1
         """Then whatever reads the network is done by all ranks together."""
         self.learner = self._mae_learner()
@@ -70,10 +76,12 @@ class _Rank(Rank):
             config.optim,
             steps_per_epoch=steps,
             total_steps=optimizer_steps(config.loop, steps),
-            global_batch=config.optim.batch_size * self.world_size,
+            global_batch=config.optim.batch_size * self.num_slots,
             precision=config.loop.precision,
             wrapped=wrapped,
             all_finite=self.all_true,
+            num_slots=len(self.batches.slots),
+            weight=self.world_size / self.num_slots,
         )
 
     def run(self) -> dict[str, Any]:
@@ -119,7 +127,7 @@ class _Rank(Rank):
             "store": peers.store,
             "learner": peers.policy_learner,
             "rank": self.rank,
-            "world_size": self.world_size,
+            "num_slots": self.num_slots,
             "version": position.policy_version,
             "max_staleness": self.config.loop.max_staleness,
             "timeout_s": timeout_s,
@@ -160,7 +168,7 @@ class _Rank(Rank):
         loop = PretrainLoop(
             config.loop,
             seed=config.seed,
-            rank=self.rank,
+            slots=self.batches.slots,
             batches=self.batches,
             learner=self.learner,
             warmup=self._warmup(main),
@@ -217,7 +225,7 @@ class _Rank(Rank):
         )
 
     def _clips_of(self, loop: PretrainLoop) -> str:
-        """The present batch in words."""
+        """This rank's clips of the present step in words."""
         keys = self.batches.keys(loop.at.epoch, loop.at.batch)
         return self.name_clips(self.lists.train, [index for _, index in keys])
 
@@ -235,9 +243,12 @@ class _Hooks:
         self._clips = ClipCount(rank, rank.config.data.max_bad_share)
         self._wants_stop = False
 
-    def on_batch(self, loop: PretrainLoop, metrics: Mapping[str, float], batch: Batch) -> None:
+    def on_step(
+        self, loop: PretrainLoop, metrics: Mapping[str, float], batches: Sequence[Batch]
+    ) -> None:
         self._gather(metrics)
-        self._clips.add(shown=len(batch.pixels), replaced=batch.num_replaced)
+        for batch in batches:
+            self._clips.add(shown=len(batch.pixels), replaced=batch.num_replaced)
         self.rank.reached(loop.at.step)
         if loop.at.step % self.config.log.every_steps == 0:
             self._record(loop)
@@ -276,11 +287,12 @@ class _Hooks:
         return every_epochs > 0 and loop.at.epoch % every_epochs == 0
 
     def _record(self, loop: PretrainLoop) -> None:
-        """Means since the last record, over all ranks where that says more."""
+        """Means since the last record, over all slots where that says more."""
         seconds, shares = loop.stopwatch.read()
         means = {name: total / self._counts[name] for name, total in self._sums.items()}
+        weight = len(loop.slots) * self.rank.learner.weight
         for name in ("mae/loss", "env/reward"):
-            means[name] = self.rank.sum(means[name]) / self.rank.world_size
+            means[name] = self.rank.sum(means[name] * weight) / self.rank.world_size
         shown, replaced = self._clips.read()
         means |= {f"time/{room}": share for room, share in shares.items()}
         means["data/clips_per_s"] = shown / seconds

@@ -136,7 +136,7 @@ class RayPolicyClient:
         store: Any,
         learner: Any,
         rank: int,
-        world_size: int,
+        num_slots: int,
         version: int,
         max_staleness: int,
         timeout_s: float,
@@ -146,7 +146,7 @@ class RayPolicyClient:
         self._store = store
         self._learner = learner
         self._rank = rank
-        self._world_size = world_size
+        self._num_slots = num_slots
         self._version = version
         self._requested = version
         """The version that the newest update asked for will make."""
@@ -175,7 +175,7 @@ class RayPolicyClient:
         ray.get(self._pushes, timeout=self._timeout_s + GRACE_S)
         self._pushes = []
         if self._rank == 0:
-            self._request(num_entries * self._world_size)
+            self._request(num_entries * self._num_slots)
         return self._next()
 
     def _request(self, num_rollouts: int) -> None:

@@ -98,6 +98,8 @@ class Rank:
         self.peers = peers
         self.rank = context.get_world_rank()
         self.world_size = context.get_world_size()
+        self.num_slots = config.cluster.num_workers
+        """Batches of a step over all ranks: one for each, unless an elastic run has lost some."""
         on_gpu = config.cluster.use_gpu
         self.device = ray.train.torch.get_device() if on_gpu else torch.device("cpu")
         self.timeout_s = config.cluster.timeout_s
@@ -142,7 +144,13 @@ class Rank:
         """Tell where the run goes on, and which damaged checkpoints it does not go on from."""
         for line in passed_over:
             self.tell("note", text=f"{line}; the one before is used")
-        self.tell("start", step=step, is_resumed=is_resumed)
+        self.tell("start", step=step, is_resumed=is_resumed, num_learners=self.world_size)
+        if self.world_size < self.num_slots:
+            self.tell(
+                "note",
+                text=f"{self.world_size} of {self.num_slots} learners share the {self.num_slots} "
+                "batches of each step: slower, with the same results",
+            )
 
     def tell(self, kind: str, **event: Any) -> None:
         """Send the driver an event, from rank 0 only; `flush` waits for those that were sent."""

@@ -48,6 +48,26 @@ def test_epoch_that_begins_at_a_step_equals_the_tail_of_the_whole(start_step: in
     assert tail.steps_per_epoch == 7
 
 
+@given(st.integers(1, 5), st.integers(1, 5), st.integers(0, 3))
+def test_fewer_ranks_share_the_slots_of_as_many_as_there_are_slots(
+    world_size: int, more: int, start_step: int
+) -> None:
+    common = {"num_clips": 70, "batch_size": 2, "epoch": 1, "start_step": start_step}
+    num_slots = world_size + more
+    alone = [ClipSampler(**common, rank=r, world_size=num_slots) for r in range(num_slots)]
+    expected = [list(slot) for slot in alone]
+    seen: list[int] = []
+    for rank in range(world_size):
+        shared = ClipSampler(**common, rank=rank, world_size=world_size, num_slots=num_slots)
+        batches = list(shared)
+        assert len(shared) == len(batches)
+        assert shared.steps_per_epoch == alone[0].steps_per_epoch
+        for place, slot in enumerate(shared.slots):
+            assert batches[place :: len(shared.slots)] == expected[slot]
+            seen.append(slot)
+    assert sorted(seen) == list(range(num_slots))
+
+
 def test_order_differs_between_epochs_and_seeds_and_repeats_itself() -> None:
     orders = {
         (seed, epoch): next(iter(ClipSampler(num_clips=20, batch_size=20, seed=seed, epoch=epoch)))

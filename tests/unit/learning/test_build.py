@@ -77,6 +77,9 @@ def test_ranks_share_an_epoch_without_sharing_a_clip(config: RunConfig) -> None:
     parts = [Batches(config, entries, rank=rank, world_size=2) for rank in range(2)]
     seen = [index for part in parts for _, index in part.keys(0, 0)]
     assert len(seen) == len(set(seen)) == 4
+    both = Batches(config, entries, num_slots=2)
+    assert [index for _, index in both.keys(0, 0)] == seen
+    assert [batch.index.tolist() for batch in both(0, 0)] == [seen[:2], seen[2:]]
 
 
 def test_validation_set_marks_what_moves_only_when_it_is_known_for_every_clip(
