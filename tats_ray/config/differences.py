@@ -8,7 +8,8 @@ from typing import Any
 FREE = ("log.", "eval.", "test.", "checkpoint.", "name", "data.num_workers", "data.cache_mb",
         "data.root", "cluster.address", "cluster.threads", "cluster.cpus_per_worker",
         "cluster.max_failures", "cluster.buffer_mb", "cluster.timeout_s",
-        "cluster.rollout_workers", "cluster.policy_place", "cluster.nodes_timeout_s")  # fmt: skip
+        "cluster.rollout_workers", "cluster.min_workers", "cluster.policy_place",
+        "cluster.nodes_timeout_s")  # fmt: skip
 """Beginnings of fields that may differ between a run and its continuation: they change nothing
 that is computed."""
 

@@ -302,6 +302,9 @@ class ClusterConfig(ConfigBase):
     """Ray cluster to join; default: RAY_ADDRESS, or a private cluster on this machine."""
     num_workers: int = 1
     """MAE learners; each is a Ray Train worker with a batch of its own."""
+    min_workers: int = 0
+    """Fewest MAE learners that go on while nodes come and go (Ray Train's elastic scaling); 0 is
+    num_workers. Fewer share the batches of num_workers, so that every step stays what it is."""
     sharding: Literal["ddp", "fsdp"] = "ddp"
     """fsdp spreads the autoencoder's weights, gradients and moments over the MAE learners, for
     sizes large and huge; ddp keeps all of them in each. The numbers are the same."""
@@ -332,12 +335,28 @@ class ClusterConfig(ConfigBase):
     def __post_init__(self) -> None:
         require(self.num_workers >= 1, "cluster.num_workers", self.num_workers, "at least 1")
         require(
+            0 <= self.min_workers <= self.num_workers,
+            "cluster.min_workers",
+            self.min_workers,
+            f"inside [0, cluster.num_workers {self.num_workers}]",
+        )
+        require(
             self.rollout_workers >= 1, "cluster.rollout_workers", self.rollout_workers, "at least 1"
         )
         require(self.timeout_s > 0, "cluster.timeout_s", self.timeout_s, "positive")
         timeout = self.nodes_timeout_s
         require(timeout >= 0, "cluster.nodes_timeout_s", timeout, "0 or more")
         require(self.buffer_mb >= 1, "cluster.buffer_mb", self.buffer_mb, "at least 1")
+
+    @property
+    def fewest_workers(self) -> int:
+        """MAE learners without which a run does not start."""
+        return self.min_workers or self.num_workers
+
+    @property
+    def is_elastic(self) -> bool:
+        """Whether the number of MAE learners may change during the run."""
+        return self.fewest_workers < self.num_workers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -96,6 +96,11 @@ def make_finetune_plan(
     """
     if not config.name or "/" in config.name:
         raise UsageError(f"name {config.name!r} is no folder name; use --name NAME")
+    if config.cluster.is_elastic:
+        raise UsageError(
+            f"cluster.min_workers {config.cluster.min_workers} is for pre-training; fine-tuning "
+            "keeps cluster.num_workers learners: use --cluster.min_workers 0"
+        )
     placement = launch.place(config)
     source = open_checkpoint(checkpoint, need="nothing" if config.from_scratch else "encoder")
     config, notes = _resolve(config, source, str(checkpoint))

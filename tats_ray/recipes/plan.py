@@ -53,6 +53,7 @@ class Plan:
         config, placement = self.config, self.placement
         optim, loop = config.optim, config.loop
         workers = placement.num_workers
+        fewest = f"{config.cluster.min_workers} to " * config.cluster.is_elastic
         return [
             ("videos", f"{len(self.lists.train)} to train on, {len(self.lists.val)} to validate"),
             ("tokens", self._tokens_in_words()),
@@ -75,7 +76,7 @@ class Plan:
             ),
             (
                 "actors",
-                f"{workers} MAE learner{'s' * (workers > 1)} on {placement.device} "
+                f"{fewest}{workers} MAE learner{'s' * (workers > 1)} on {placement.device} "
                 f"({placement.threads or 'as many as their node has'} threads each), "
                 f"{self._policy_in_words()}",
             ),
@@ -138,6 +139,8 @@ def make_plan(config: RunConfig) -> Plan:
             "loop.source workers does not go with cluster.sharding fsdp: their copies of the "
             "autoencoder are made by one learner alone; use --cluster.sharding ddp"
         )
+    if config.cluster.is_elastic:
+        _check_elastic(config)
     rollout_bytes = 0
     if config.cluster.policy_place == "learner":
         _check_shared_place(config)
@@ -204,6 +207,18 @@ def _check_shared_place(config: RunConfig) -> None:
             "cluster.policy_place learner is for one MAE learner, which makes the rollouts itself: "
             f"it does not go with cluster.num_workers {cluster.num_workers}, cluster.policy_gpus "
             f"{cluster.policy_gpus:g} and loop.source {config.loop.source}; use actor"
+        )
+
+
+def _check_elastic(config: RunConfig) -> None:
+    """Ray Train takes all that nodes have for its own, and sharded learners need equal shares."""
+    cluster = config.cluster
+    if config.num_rollout_workers or cluster.policy_gpus or cluster.sharding == "fsdp":
+        raise UsageError(
+            f"cluster.min_workers {cluster.min_workers} is for DDP learners that alone reserve "
+            f"CPUs and GPUs: it does not go with loop.source {config.loop.source}, "
+            f"cluster.policy_gpus {cluster.policy_gpus:g} and cluster.sharding {cluster.sharding}; "
+            "use 0"
         )
 
 

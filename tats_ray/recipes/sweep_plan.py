@@ -176,6 +176,12 @@ def plan_sweep(sweep: Sweep, nodes: Sequence[Node], *, driver_cpu: float) -> Swe
         at_once = min(at_once, sweep.config.max_at_once)
     first = None
     for config in configs:
+        if config.cluster.is_elastic:
+            problems.append(
+                f"cluster.min_workers {config.cluster.min_workers} does not go with a sweep, which "
+                "holds the room of each trial until its end; use 0"
+            )
+            break
         try:
             plan = make_plan(_anywhere(config))
             first = first or plan

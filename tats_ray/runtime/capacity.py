@@ -91,10 +91,10 @@ def _short(config: Clustered) -> str:
 
 
 def _bundles(config: Clustered) -> list[dict[str, float]]:
-    """What each MAE learner and rollout worker reserves, and the policy learner."""
+    """What the fewest MAE learners reserve, the rollout workers, and the policy learner."""
     cluster = config.cluster
     learner = {"CPU": cluster.cpus_per_worker, **({"GPU": 1.0} if cluster.use_gpu else {})}
-    bundles = [learner] * cluster.num_workers
+    bundles = [learner] * cluster.fewest_workers
     if config.num_rollout_workers:
         gpus = {"GPU": cluster.rollout_gpus} if cluster.rollout_gpus else {}
         bundles += [{"CPU": cluster.cpus_per_worker, **gpus}] * config.num_rollout_workers

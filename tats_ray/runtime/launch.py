@@ -53,6 +53,8 @@ __all__ = [
 ]
 
 RAY_FOLDER = "ray"
+RESIZE_CHECK_S = 60.0
+"""Between two looks of an elastic run at whether the cluster has room for other learners."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def place(config: Clustered, *, learns_policy: bool = False) -> Placement:
     wants_cpus = wanted_cpus(config)
     if is_private and wants_cpus > cores:
         raise UsageError(
-            f"cluster.num_workers {cluster.num_workers}"
+            f"cluster.{'min' if cluster.is_elastic else 'num'}_workers {cluster.fewest_workers}"
             + (
                 f" + cluster.rollout_workers {makers}"
                 if (makers := config.num_rollout_workers)
@@ -235,14 +237,15 @@ def _living_nodes() -> list[Mapping[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def cluster_settings() -> None:
+def cluster_settings(*, is_elastic: bool = False) -> None:
     """Settings of Ray's that must stand in the environment before it starts; yours win."""
     for name, value in {
         # Notice a lost or finished learner sooner than the default of 2 s.
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1.0",
         # Watching for spot preemption costs a process, and belongs to clusters that have it.
         "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60",
+        # Ray Train counts on a lost node a while longer, and waits so long for learners on it.
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20" if is_elastic else "60",
         # A rank that never comes to a barrier; Ray Train would wait for it for ever.
         "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "600",
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -260,7 +263,7 @@ def joined_cluster(config: Clustered, *, spare_cpus: int = 0) -> Iterator[None]:
     Args:
         spare_cpus: told to a private cluster beyond the cores it has.
     """
-    cluster_settings()
+    cluster_settings(is_elastic=config.cluster.is_elastic)
     if ray.is_initialized():
         yield
         return
@@ -335,7 +338,12 @@ def _trainer(config: Clustered, folder: Path, job: Job) -> TorchTrainer:
         train_loop_config=job.settings,
         torch_config=TorchConfig(timeout_s=round(cluster.timeout_s)),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=cluster.num_workers,
+            num_workers=(
+                (cluster.min_workers, cluster.num_workers)
+                if cluster.is_elastic
+                else cluster.num_workers
+            ),
+            elastic_resize_monitor_interval_s=RESIZE_CHECK_S,
             use_gpu=cluster.use_gpu,
             resources_per_worker={
                 "CPU": cluster.cpus_per_worker,

@@ -51,12 +51,12 @@ def check_cluster(config: Clustered, folder: Path, *, rollout_bytes: int = 0) ->
 
 def wanted_cpus(config: Clustered) -> float:
     cluster = config.cluster
-    return (cluster.num_workers + config.num_rollout_workers) * cluster.cpus_per_worker
+    return (cluster.fewest_workers + config.num_rollout_workers) * cluster.cpus_per_worker
 
 
 def wanted_gpus(config: Clustered) -> float:
     cluster = config.cluster
-    own = cluster.num_workers * cluster.use_gpu + cluster.policy_gpus
+    own = cluster.fewest_workers * cluster.use_gpu + cluster.policy_gpus
     return own + config.num_rollout_workers * cluster.rollout_gpus
 
 
@@ -79,22 +79,23 @@ def check_resources(
         UsageError: with needs, haves and the reason.
     """
     cluster, words = config.cluster, in_words(config, nodes)
+    needed = cluster.fewest_workers
     way_out = "lower cluster.num_workers, cluster.cpus_per_worker or cluster.policy_gpus"
     places = 0
     spare = 0.0
     # Small nodes first, so that the policy learner's share stays together.
     for node in sorted(nodes, key=lambda node: (node.get("GPU", 0.0), node.get("CPU", 0.0))):
         cpus, gpus = node.get("CPU", 0.0), node.get("GPU", 0.0)
-        fits = cpus // cluster.cpus_per_worker if cluster.cpus_per_worker else cluster.num_workers
+        fits = cpus // cluster.cpus_per_worker if cluster.cpus_per_worker else needed
         here = int(min(fits, gpus) if cluster.use_gpu else fits)
-        here = min(here, cluster.num_workers - places)
+        here = min(here, needed - places)
         places += here
         spare = max(spare, gpus - here * cluster.use_gpu)
-    if places < cluster.num_workers:
+    if places < needed:
         each = _listed({"GPU": float(cluster.use_gpu), "CPU": cluster.cpus_per_worker})
         raise UsageError(
             f"{words}: does not fit, because {each} on one node for each learner leaves room for "
-            f"{places} of {cluster.num_workers}; {way_out}"
+            f"{places} of {needed}; {way_out}"
         )
     total = sum(node.get("CPU", 0.0) for node in nodes)
     if wanted_cpus(config) > total:

@@ -41,10 +41,13 @@ class Watch:
         self._resources = resources
         self._max_failures = config.cluster.max_failures
         self._timeout_s = config.cluster.timeout_s
+        self._is_elastic = config.cluster.is_elastic
         self._life, self._acknowledged = "", 0
         self._reached: int | None = None
         """Newest step that is known to be done; None before the first start."""
         self._failure: Event | None = None
+        self._num_learners = 0
+        """At the last start."""
         self._num_restarts = 0
         self._heard = time.monotonic()
         self._is_starting = True
@@ -96,16 +99,25 @@ class Watch:
     def _started(self, event: Event) -> None:
         self._is_starting = False
         if self._reached is not None:
-            self._num_restarts += 1
             lost = max(self._reached - event["step"], 0)
-            cause = self._failure["text"] if self._failure else "the learners died"
-            after = f", {event['time'] - self._failure['time']:.0f} s" if self._failure else ""
             text = (
-                f"lost {lost} step{'s' * (lost != 1)}: restarted from step {event['step']}{after} "
-                f"after {cause}; restart {self._num_restarts} of at most {self._max_failures}"
+                f"lost {lost} step{'s' * (lost != 1)}: restarted from step {event['step']}"
+                f"{self._why(event)}"
             )
             self._on_event({"kind": "note", "text": text, "time": event["time"]})
         self._reached, self._failure = event["step"], None
+        self._num_learners = event["num_learners"]
+
+    def _why(self, start: Event) -> str:
+        before, now = self._num_learners, start["num_learners"]
+        if self._failure is None and self._is_elastic:  # costs none of cluster.max_failures
+            return f" with {now} learner{'s' * (now != 1)}, before {before}: the cluster changed"
+        self._num_restarts += 1
+        cause = self._failure["text"] if self._failure else "the learners died"
+        after = f", {start['time'] - self._failure['time']:.0f} s" if self._failure else ""
+        return (
+            f"{after} after {cause}; restart {self._num_restarts} of at most {self._max_failures}"
+        )
 
     def _check_silence(self) -> None:
         """Every wait of a learner has a deadline, so silence beyond two of them is a hang."""

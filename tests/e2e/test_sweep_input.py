@@ -77,6 +77,14 @@ def test_a_measure_that_cannot_be_taken_is_refused(
     )
 
 
+def test_a_sweep_of_elastic_runs_is_refused(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--cluster.num_workers", "2", "--cluster.min_workers", "1"]
+    says = "cluster.min_workers 1 does not go with a sweep"
+    assert says in refusal(capsys, "tune", str(sweep), *flags)
+
+
 def test_a_search_that_needs_optuna_says_how_to_get_it(
     sweep: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -96,9 +96,13 @@ class Gate:
         self._actor: Any = actor.remote(list(act), pace_s)
         self.passed: list[int] = []
 
-    def on_tick(self) -> None:
+    def steps(self) -> list[int]:
+        """Of each learner that stands at the gate: before which step."""
         waiting = ray.get(self._actor.waiting.remote(), timeout=_DEADLINE_S)
-        steps = [step for pid, step in waiting.items() if is_running(pid)]
+        return [step for pid, step in waiting.items() if is_running(pid)]
+
+    def on_tick(self) -> None:
+        steps = self.steps()
         for step in sorted(set(steps)):
             if steps.count(step) == self._num_ranks:
                 self._act[step]()

@@ -24,6 +24,7 @@ def node(cpus: float, gpus: float = 0, store_mb: int = 1000) -> dict[str, float]
         ({"num_workers": 3}, [node(2), node(1)]),
         ({"num_workers": 2, "cpus_per_worker": 3}, [node(3), node(5)]),
         ({"num_workers": 4, "cpus_per_worker": 0.5}, [node(2)]),
+        ({"num_workers": 9, "min_workers": 3}, [node(2), node(1)]),
         ({"num_workers": 2, "cpus_per_worker": 0}, [node(0)]),
         ({"num_workers": 2, "use_gpu": True, "policy_gpus": 0.5}, [node(8, 2), node(1, 1)]),
         ({"num_workers": 1, "use_gpu": True, "policy_gpus": 2}, [node(8, 2), node(8, 1)]),
@@ -43,6 +44,11 @@ def test_cluster_that_holds_the_run_is_accepted(
             [node(4)],
             r"the run needs 6 CPU, the cluster has 4 CPU on 1 node: does not fit, because 2 CPU on "
             r"one node for each learner leaves room for 2 of 3; lower cluster\.num_workers",
+        ),
+        (
+            {"num_workers": 9, "min_workers": 3},
+            [node(2)],
+            r"the run needs 3 CPU, the cluster has 2 CPU on 1 node: .* room for 2 of 3; lower",
         ),
         (
             {"num_workers": 2, "cpus_per_worker": 3},  # enough in all, but not on one node

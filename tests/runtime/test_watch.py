@@ -19,7 +19,7 @@ from tats_ray.runtime.watch import RunFailedError, Watch
 class Scene:
     """A watch over a log that says what the test wants, and a clock that it sets."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, max_failures: int = 3) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, max_failures: int = 3, **more: int) -> None:
         self.replies: list[Any] = []
         self.asked: list[tuple[Any, ...]] = []
         self.stops = 0
@@ -35,7 +35,8 @@ class Scene:
             monotonic=lambda: self.now, time=lambda: self.now, sleep=lambda seconds: None
         )
         monkeypatch.setattr(watch_module, "time", clock)
-        config = parse_config({"cluster": {"timeout_s": 100, "max_failures": max_failures}})
+        cluster = {"timeout_s": 100, "max_failures": max_failures, **more}
+        config = parse_config({"cluster": cluster})
         self.watch = Watch(log, config, self.heard.append, lambda: "needs 2 CPU, has 1 CPU")
 
     def _drain(self, *asked: Any) -> Callable[[], Any]:
@@ -63,8 +64,15 @@ class Scene:
         return [event["text"] for event in self.heard if event["kind"] == "note"]
 
 
-def start(step: int, time: float = 0.0) -> dict[str, Any]:
-    return {"kind": "start", "step": step, "is_resumed": step > 0, "time": time}
+def start(step: int, time: float = 0.0, num_learners: int = 2) -> dict[str, Any]:
+    is_resumed = step > 0
+    return {
+        "kind": "start",
+        "step": step,
+        "is_resumed": is_resumed,
+        "num_learners": num_learners,
+        "time": time,
+    }
 
 
 def reached(step: int) -> dict[str, Any]:
@@ -89,6 +97,19 @@ def test_restart_says_what_was_lost_to_whom_and_how_long_it_took(
         "at most 3",
     ]
     assert [event["kind"] for event in scene.heard] == ["start", "note", "start", "note", "start"]
+
+
+def test_elastic_run_that_went_on_with_other_learners_says_how_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = Scene(monkeypatch, num_workers=2, min_workers=1)
+    scene.poll([start(0)], [reached(7)], [failure("the learner of rank 1 died", 50.0)])
+    scene.poll([start(6, 59.0, 1)], [reached(8)], [start(6, 90.0, 2)])
+    assert scene.notes == [
+        "lost 1 step: restarted from step 6, 9 s after the learner of rank 1 died; restart 1 of at "
+        "most 3",
+        "lost 2 steps: restarted from step 6 with 2 learners, before 1: the cluster changed",
+    ]
 
 
 def test_log_that_came_back_is_named_though_it_has_forgotten_what_happened(

@@ -106,6 +106,7 @@ BAD_VALUES: dict[str, list[Any]] = {
     "checkpoint.retry_s": [-1.0],
     "log.every_steps": [0],
     "cluster.num_workers": [0],
+    "cluster.min_workers": [-1, 2],  # more than cluster.num_workers
     "cluster.timeout_s": [0.0],
     "cluster.buffer_mb": [0],
 }

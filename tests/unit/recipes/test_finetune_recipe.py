@@ -198,6 +198,10 @@ def test_what_fine_tuning_refuses(place: Path, capsys: pytest.CaptureFixture[str
         (["--checkpoint.folder", str(place), "--resume"], r"holds no run to resume"),
         (["--checkpoint.folder", str(place), "--name", "run"], r"already holds a run"),
         (["--cluster.use_gpu", "true"], r"this machine has 0"),
+        (
+            ["--cluster.num_workers", "2", "--cluster.min_workers", "1"],
+            r"cluster.min_workers 1 is for pre-training",
+        ),
     ):
         assert says in refusal(capsys, "finetune", run, data, *flags), flags
     few = place / "few"

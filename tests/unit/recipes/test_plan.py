@@ -105,3 +105,24 @@ def test_plan_counts_rollout_workers_and_refuses_what_they_do_not_go_with(tmp_pa
         plan(tmp_path, loop=workers, cluster={"policy_place": "learner", "cpus_per_worker": 0.5})
     inside = plan(tmp_path, cluster={"policy_place": "learner", "buffer_mb": 1})
     assert "policy learner inside it" in words(inside, "actors")
+
+
+def test_elastic_plan_is_that_of_all_learners_and_refuses_what_it_does_not_go_with(
+    tmp_path: Path,
+) -> None:
+    """On a cluster: what this machine holds does not matter."""
+    fixed = {"num_workers": 2, "address": "somewhere"}
+    elastic = {**fixed, "min_workers": 1}
+    made, whole = plan(tmp_path, cluster=elastic), plan(tmp_path, cluster=fixed)
+    assert words(made, "actors").startswith("1 to 2 MAE learners on cpu")
+    assert words(whole, "actors").startswith("2 MAE learners on cpu")
+    assert (made.global_batch, made.lr, made.steps_per_epoch) == (16, whole.lr, 1)
+    for branches, says in (
+        ({"loop": {"source": "workers"}}, "loop.source workers"),
+        ({"cluster": {"policy_gpus": 0.5}}, "cluster.policy_gpus 0.5"),
+        ({"cluster": {"sharding": "fsdp"}}, "cluster.sharding fsdp"),
+    ):
+        cluster = branches.pop("cluster", {})
+        with pytest.raises(UsageError, match=rf"^cluster.min_workers 1 .* {says}\b.*; use 0$"):
+            plan(tmp_path, cluster={**elastic, **cluster}, **branches)
+        plan(tmp_path, cluster={**fixed, **cluster}, **branches)
