@@ -213,7 +213,7 @@ def test_draw_of_every_step_and_rank_has_a_random_stream_of_its_own(
     small_run: Any, rank: int
 ) -> None:
     run = small_run(loop=LoopConfig(epochs=2, mae_only_epochs=2))
-    run.loop.rank = rank
+    run.loop.slots = [rank]
     env, drawn = run.loop.warmup.env, []
     step = env.step
 
