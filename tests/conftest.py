@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import gymnasium
 import pytest
 import torch
+import torch.distributed as dist
 from hypothesis import settings
 from torch import Tensor
 
@@ -85,6 +87,18 @@ class CountingClient(LocalPolicyClient):
     def update(self, num_entries: int) -> PolicyUpdate | None:
         self.updates.append((num_entries, len(self.memory)))
         return super().update(num_entries)
+
+
+def join_pair(rank: int, folder: str) -> None:
+    """Make this process, of one thread, one of two that meet over gloo."""
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/meet",
+        rank=rank,
+        world_size=2,
+        timeout=datetime.timedelta(seconds=60),
+    )
 
 
 class SmallRun:

@@ -20,7 +20,7 @@ _FLOOR = 3e-4
 
 
 class Whitening(nn.Module):
-    """Running mean and covariance of tokens, and the symmetric map that makes them white.
+    """Running mean and covariance of tokens, and the symmetric map (ZCA) that makes them white.
 
     The statistics are buffers, so they travel and are stored with the weights. Before the first
     `observe` tokens pass unchanged. Afterwards their mean is zero, their mean square one, and no

@@ -140,6 +140,7 @@ def assert_close_to_recipe(run: Path, config: RunConfig) -> None:
     found = checkpoints.load(run)
     assert found.policy is not None
     mae, policy = recipe(config)
+    # The policy's bound is wider: Adam divides by the gradient's size, rounding of small ones too.
     policy.pop("sampler.actor.bias")  # no softmax sees it: its gradient is rounding alone
     for part, weights, atol in ((found.mae, mae, 1e-5), (found.policy, policy, 1e-4)):
         for name, expected in weights.items():

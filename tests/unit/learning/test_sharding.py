@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tats_ray.config.schema import OptimConfig
 from tats_ray.learning.mae_learner import MAELearner
 from tats_ray.learning.sharding import shard
-from tests.conftest import GRID, random_clips, small_mae
+from tests.conftest import GRID, join_pair, random_clips, small_mae
 
 pytestmark = pytest.mark.timeout(120)
 STEPS = 4
@@ -54,14 +53,7 @@ def train(one: MAELearner, rank: int, first: int) -> list[tuple[float, float]]:
 
 def two_runs(rank: int, folder: str) -> None:
     """Replicated throughout; sharded for half, saved, loaded by a fresh one, sharded on."""
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/meet",
-        rank=rank,
-        world_size=2,
-        timeout=datetime.timedelta(seconds=60),
-    )
+    join_pair(rank, folder)
     replicated, sharded = learner(is_sharded=False), learner(is_sharded=True)
     expected = train(replicated, rank, 0)
     found = train(sharded, rank, 0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import math
 from copy import deepcopy
 from dataclasses import replace
@@ -25,7 +24,7 @@ from tats_ray.learning.mae_learner import MAELearner
 from tats_ray.learning.policy_learner import PolicyLearner
 from tats_ray.ops.optim import adamw
 from tats_ray.ops.schedules import warmup_cosine
-from tests.conftest import GRID, random_clips, small_mae, small_policy
+from tests.conftest import GRID, join_pair, random_clips, small_mae, small_policy
 
 STEPS = 4
 
@@ -143,14 +142,7 @@ def learn(world: int, rank: int, wrapped: Any, meet: Any = None) -> dict[str, Te
 
 
 def of_two(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/meet",
-        rank=rank,
-        world_size=2,
-        timeout=datetime.timedelta(seconds=60),
-    )
+    join_pair(rank, folder)
 
     def meet(is_finite: bool) -> bool:
         wrong = torch.tensor([not is_finite], dtype=torch.float64)

@@ -63,7 +63,8 @@ def test_old_batches_are_forgotten() -> None:
         whitening.observe(correlated(0) + 100.0)
     for seed in range(200):
         whitening.observe(correlated(seed))
-    np.testing.assert_allclose(whitening.mean.numpy(), 20.0, atol=1.0)
+    # A mean over all 203 batches would be 21.5.
+    np.testing.assert_allclose(whitening.mean.numpy(), 20.0, atol=0.3)
 
 
 def test_turned_tokens_come_out_turned_and_else_the_same() -> None:
