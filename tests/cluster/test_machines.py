@@ -297,18 +297,10 @@ def test_nothing_is_left_after_ray_down(site: Site) -> None:
     site.ray("down", "-y", str(site.file))
     say("ray down is done")
     for number in site.alive:
-        site.until(
-            f"no Ray process is left on host {number}", lambda n=number: is_bare(site, n), 90
-        )
+        what = f"no Ray process is left on host {number}"
+        site.until(what, lambda number=number: not ray_processes(site, number), 90)
 
 
-def is_bare(site: Site, number: int) -> bool:
-    """Whether no Ray process runs on a host; says which do, for a wait that ends in vain."""
-    left = [
-        process
-        for word in ("raylet", "gcs_server", "ray::")
-        for process in site.hosts.processes(number, word)
-    ]
-    if left:
-        print(f"host {number} has {[process[:60] for process in left]}")
-    return not left
+def ray_processes(site: Site, number: int) -> list[str]:
+    words = ("raylet", "gcs_server", "ray::")
+    return [process for word in words for process in site.hosts.processes(number, word)]

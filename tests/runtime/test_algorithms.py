@@ -39,13 +39,8 @@ LOGGED = {
 """What each says about an update, its masks per clip, and what it is paid with."""
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=() if name == "grpo" else pytest.mark.long)  # others run elsewhere
-        for name in ALGORITHMS
-    ],
-)
+@pytest.mark.long  # `make test` has PPO and one of another package
+@pytest.mark.parametrize("name", ALGORITHMS)
 def test_a_run_with_another_algorithm_differs_in_one_line(
     name: str, videos: SyntheticSet, run_folder: Path
 ) -> None:

@@ -155,7 +155,8 @@ def train(config: RunConfig, run: Path) -> tuple[launch.Outcome, list[launch.Eve
 
 @pytest.mark.parametrize(
     ("num_workers", "staleness"),
-    [(1, 0), (2, 0), *(pytest.param(s, s, marks=pytest.mark.long) for s in (1, 2))],
+    # One learner without overlap is left to the run of `tests/e2e/test_runs.py` that is stopped.
+    [(2, 0), *(pytest.param(s, s, marks=pytest.mark.long) for s in (1, 2))],
 )
 def test_the_ray_run_equals_the_recipe_bit_for_bit(
     num_workers: int, staleness: int, videos: SyntheticSet, run_folder: Path
