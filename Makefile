@@ -47,7 +47,7 @@ cluster-test: $(VENV)/installed
 	@why="$$(PYTHONPATH=tests/cluster $(BIN)/python -c 'import hosts; print(hosts.missing())')"; \
 	test -z "$$why" || { echo "$$why"; exit 2; }
 	@TATS_CLUSTER_TEST=1 RAY_USAGE_STATS_ENABLED=0 \
-	$(BIN)/python -m pytest tests/cluster -v -s -x --no-header $(FLAGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/cluster -v -s -x --no-header $(FLAGS)
 
 # Types are checked in the layout of the wheel, where envs/ is tats_ray.envs.
 check: $(VENV)/installed

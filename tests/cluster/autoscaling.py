@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -95,13 +96,17 @@ def num_workers() -> int:
     return sum(node["Alive"] for node in ray.nodes()) - 1
 
 
-def until(what: str, wanted: int, timeout_s: float = 90) -> None:
+def until(what: str, ready: Callable[[], bool], timeout_s: float = 90) -> None:
     give_up = time.monotonic() + timeout_s
-    while num_workers() != wanted:
+    while not ready():
         if time.monotonic() > give_up:
             sys.exit(f"waited {timeout_s:g} s until {what}; {num_workers()} workers")
         time.sleep(0.5)
     say(what)
+
+
+def until_workers(what: str, wanted: int) -> None:
+    until(what, lambda: num_workers() == wanted)
 
 
 def hold(seconds: float) -> None:
@@ -121,27 +126,30 @@ def main(folder: Path) -> None:
         "checkpoint.folder": folder / "runs",
         "cluster.address": ADDRESS,
         "cluster.threads": 1,
-        "loop.epochs": 400,
+        "loop.epochs": 250,
     }
     words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
     config = load_config(SMALL, words)
     outcomes: list[Result] = []
     run = threading.Thread(target=lambda: outcomes.append(pretrain(config)), daemon=True)
     run.start()
-    until("the run's demand brought a worker", 1)
+    until_workers("the run's demand brought a worker", 1)
+    # Before it trains, the worker's core is free, and a task would take it.
+    metrics = folder / "runs" / "grown" / "metrics.jsonl"
+    until("the run trains", lambda: metrics.exists() and bool(metrics.read_text()))
     task = ray.remote(hold).options(num_cpus=1).remote(1.0)
-    until("a task's demand brought a second worker", 2)
+    until_workers("a task's demand brought a second worker", 2)
     ray.get(task, timeout=60)
-    until("idle, the second worker was removed", 1)
+    until_workers("idle, the second worker was removed", 1)
     assert run.is_alive(), "the run ended before the worker was removed; give it more epochs"
     say("training goes on")
     run.join(timeout=120)
     assert not run.is_alive(), "the run did not end in 120 s"
     (result,) = outcomes
     assert result.outcome.is_finished, result
-    assert checkpoints.load(folder / "runs" / "grown").position.epoch == 400
+    assert checkpoints.load(folder / "runs" / "grown").position.epoch == 250
     say(f"the run finished at step {result.outcome.step}")
-    until("idle, the last worker was removed", 0)
+    until_workers("idle, the last worker was removed", 0)
     refuse_what_no_type_offers(folder, words)
     ray.shutdown()
 

@@ -35,7 +35,8 @@ STARTED = time.monotonic()
 
 
 def say(text: str) -> None:
-    print(f"[{time.monotonic() - STARTED:5.0f} s] {text}", flush=True)
+    """On the terminal; what a worker of pytest-xdist writes to stdout is lost."""
+    print(f"[{time.monotonic() - STARTED:5.0f} s] {text}", file=sys.stderr, flush=True)
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -41,8 +42,8 @@ def alone(script: str, folder: Path, **env: str) -> str:
         )
     finally:
         shutil.rmtree(ray_files, ignore_errors=True)
-    told = [line for line in done.stdout.splitlines() if line.startswith("[")]
-    print("\n".join(told), flush=True)
+    told = [line for line in done.stdout.splitlines() if re.match(r"\[ *\d+ s\]", line)]
+    print("\n".join(told), file=sys.stderr, flush=True)
     assert done.returncode == 0, done.stdout[-6000:]
     return done.stdout
 
