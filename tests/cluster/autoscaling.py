@@ -126,7 +126,7 @@ def main(folder: Path) -> None:
         "checkpoint.folder": folder / "runs",
         "cluster.address": ADDRESS,
         "cluster.threads": 1,
-        "loop.epochs": 250,
+        "loop.epochs": 150,
     }
     words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
     config = load_config(SMALL, words)
@@ -147,7 +147,7 @@ def main(folder: Path) -> None:
     assert not run.is_alive(), "the run did not end in 120 s"
     (result,) = outcomes
     assert result.outcome.is_finished, result
-    assert checkpoints.load(folder / "runs" / "grown").position.epoch == 250
+    assert checkpoints.load(folder / "runs" / "grown").position.epoch == 150
     say(f"the run finished at step {result.outcome.step}")
     until_workers("idle, the last worker was removed", 0)
     refuse_what_no_type_offers(folder, words)

@@ -83,12 +83,15 @@ class Site:
 def cluster_file(site: Path, shared: Path, key: Path, token: Path, dist: Path) -> dict[str, Any]:
     """The file for machines of one's own, with this test's addresses.
 
-    The hosts share the laptop's Python, so the lock needs no installing; and each counts as one
-    core with a small object store.
+    The hosts share the laptop's Python, so the lock needs no installing; each counts as one core
+    with a small object store; and a silent one counts as dead after two missed checks, not five.
     """
     text = (ROOT / "cluster" / "onprem.yaml").read_text()
     text = re.sub(r"(?<=[ ])/shared\b", str(shared), text)
     text = text.replace("ray start ", "ray start --num-cpus=1 --object-store-memory=150000000 ")
+    head = "RAY_JOB_STOP_WAIT_TIME_S=300"
+    assert text.count(head) == 1
+    text = text.replace(head, f"{head} RAY_health_check_failure_threshold=2")
     config: dict[str, Any] = yaml.safe_load(text)
     config["provider"] |= {
         "head_ip": Hosts.address(1),
