@@ -92,12 +92,14 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def chaos(folder: Path, *, seed: int, seconds: float, every: float, learners: int, epochs: int,
-          pace_s: float) -> dict[str, Any]:  # fmt: skip
+def chaos(folder: Path, temporary: Path, *, seed: int, seconds: float, every: float,
+          learners: int, epochs: int, pace_s: float) -> dict[str, Any]:  # fmt: skip
     """Run, kill, and look at what is left.
 
     Args:
         folder: of the run.
+        temporary: empty, for temporary files of the run. Those of Ray's dashboard, which leaves
+            some, lie elsewhere.
         seconds: that processes are killed for.
         every: seconds from one to the next.
         pace_s: rest before each batch.
@@ -126,9 +128,9 @@ def chaos(folder: Path, *, seed: int, seconds: float, every: float, learners: in
     before = set(SHARED_MEMORY.iterdir())
     launch.cluster_settings()
     ray.init(address="local", num_cpus=2, log_to_driver=False, logging_level="ERROR",
-             object_store_memory=200 * 2**20, include_dashboard=True)  # fmt: skip
-    # Ray's dashboard has some of its own.
-    rays_own = set(Path(tempfile.gettempdir()).iterdir())
+             object_store_memory=200 * 2**20, include_dashboard=True,
+             runtime_env={"env_vars": {"TMPDIR": str(temporary)}})  # fmt: skip
+    os.environ["TMPDIR"] = tempfile.tempdir = str(temporary)
     killer = Killer(seed, seconds, every)
     last = plan.total_steps - 1
     gate = Gate({last: lambda: None}, num_ranks=learners, pace_s=pace_s)
@@ -167,7 +169,7 @@ def chaos(folder: Path, *, seed: int, seconds: float, every: float, learners: in
         "temporary": [str(path) for path in [*folder.rglob(".*"), *folder.glob("ray")]]
         + [
             path.name
-            for path in set(Path(tempfile.gettempdir()).iterdir()) - rays_own
+            for path in temporary.iterdir()
             if not path.name.startswith("torchinductor_")  # a cache of torch's, made on import
         ],
     }
@@ -255,11 +257,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as top:
         for name in ("run", "tmp"):
             (Path(top) / name).mkdir()
-        # Ray keeps its sockets where paths are short; all other temporary files are looked at.
+        # Ray keeps its sockets where paths are short.
         os.environ.setdefault("RAY_TMPDIR", tempfile.gettempdir())
-        os.environ["TMPDIR"] = str(Path(top) / "tmp")
-        tempfile.tempdir = None
-        result = chaos(Path(top) / "run", **words)
+        result = chaos(Path(top) / "run", Path(top) / "tmp", **words)
     wrong = faults_of(result)
     print("RESULT " + json.dumps(result))
     print(
