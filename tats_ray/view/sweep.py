@@ -55,7 +55,7 @@ def draw_bars(bars: Sequence[Bar], path: Path, *, ours: str, title: str) -> Figu
     spreads = [0.0 if math.isnan(bar.spread) else bar.spread for bar in bars]
     colors = [_OURS if bar.is_best else _PALE for bar in bars]
     left.barh(places, np.nan_to_num(values), 0.66, color=colors, xerr=spreads, ecolor=LIGHT.muted)
-    texts = ["-" if math.isnan(bar.value) else f"{bar.value:.4g}" for bar in bars]
+    texts = ["-" if math.isnan(bar.value) else f"{bar.value:#.4g}" for bar in bars]
     _finish(left, texts, values, spreads, f"{ours}, ours")
     left.set_yticks(places, [bar.name for bar in bars], fontsize=8, color=LIGHT.ink)
     if has_paper:
