@@ -22,7 +22,7 @@ from tats_ray.recipes.trial_measures import (
     val_error,
 )
 from tats_ray.runtime import launch
-from tats_ray.runtime.sweep import Job, Report, elsewhere
+from tats_ray.runtime.sweep import Job, Report, elsewhere, free
 from tats_ray.view.tracking import RunFiles
 
 _LOCK_WAIT_S = 60.0
@@ -72,6 +72,7 @@ class _Trial:
         self.epoch = 0
         self.asked = time.time()
         self.began: float | None = None
+        self.placement_group = ""
 
     def train(self) -> None:
         (self.folder / "config.yaml").write_text(dump_config(self.config))
@@ -87,6 +88,7 @@ class _Trial:
             outcome = launch.run(self.config, self.folder, placement, on_event=on_event)
         finally:
             files.close()
+            free(self.placement_group)
         if not outcome.is_finished:
             raise TatsError(f"{outcome.message}, before its last epoch")
         self.epoch = self.config.loop.epochs
@@ -121,7 +123,14 @@ class _Trial:
 
     def tell(self) -> None:
         """Tell the scheduler, which may end the trial here."""
-        self.report({**self.measures, "epoch": self.epoch, "trial": self.job["name"]})
+        self.report(
+            {
+                **self.measures,
+                "epoch": self.epoch,
+                "trial": self.job["name"],
+                "placement_group": self.placement_group,
+            }
+        )
 
     def write(self, status: Status, why: str = "") -> None:
         self.seconds["total"] = time.time() - self.asked
@@ -138,6 +147,8 @@ class _Trial:
         write_record(self.folder, record)
 
     def _follow(self, event: Mapping[str, Any]) -> None:
+        if event["kind"] == "start":
+            self.placement_group = event["placement_group"]
         if event["kind"] == "start" and self.began is None:
             self.began = event["time"]
             self.seconds["start"] = event["time"] - self.asked

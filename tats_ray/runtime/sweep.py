@@ -20,13 +20,15 @@ from typing import Any, Protocol, runtime_checkable
 import ray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tats_ray.core.errors import UsageError
 from tats_ray.runtime.trial_capacity import DRIVER_CPU, Node
 
 Report = Callable[[dict[str, Any]], None]
-"""Hands measures to the scheduler, which may end the trial there; `epoch` is among them."""
+"""Hands measures to the scheduler, which may end the trial there; `epoch` is among them, and
+`placement_group`, the id of what its learners reserved."""
 Job = Mapping[str, Any]
 """What a trial runs: a plain mapping with its `name`."""
 _NODE_TIMEOUT_S = 120.0
@@ -172,6 +174,17 @@ def elsewhere(
     return ray.get(remote.remote(*args), timeout=timeout_s)
 
 
+def free(placement_group: str) -> None:
+    """Give back what a trial's learners reserved; nothing happens where that was done.
+
+    A trial that is stopped or fails ends before Ray Train has cleaned up. Ray Train's own cleaner
+    asks the dashboard whether the trial lives, and was seen to get no answer on a busy machine.
+    """
+    if placement_group:
+        found = ray.PlacementGroupID(bytes.fromhex(placement_group))
+        remove_placement_group(PlacementGroup(found))
+
+
 def check_shared(folder: Path) -> None:
     """Every node can write into the folder, and sees what others wrote.
 
@@ -227,6 +240,7 @@ class _Watch(tune.Callback):
 
     def on_trial_complete(self, iteration: Any, trials: Any, trial: Any, **info: Any) -> None:
         self.num_ended += 1
+        free((trial.last_result or {}).get("placement_group", ""))
         self._listener.ended(self._told(trial), None)
 
     def on_trial_error(self, iteration: Any, trials: Any, trial: Any, **info: Any) -> None:

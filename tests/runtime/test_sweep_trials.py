@@ -13,6 +13,7 @@ from tats_ray.config.load import dump_config
 from tats_ray.data.synthetic import SyntheticSet
 from tats_ray.recipes.experiment import read_records
 from tats_ray.recipes.tune import tune
+from tests.runtime.chaos import RAYS_OWN
 from tests.runtime.test_recipe import small_config
 
 pytestmark = [
@@ -43,12 +44,12 @@ table:
 
 
 def alive() -> list[str]:
-    """Actors of trials, and placement groups."""
+    """Actors and placement groups, but for Ray's own helpers, which reserve nothing."""
     actors = list_actors(address=ray.get_runtime_context().gcs_address, limit=1000)
-    ours = ("RolloutBuffer", "WeightStore", "PolicyLearnerActor", "RunLog", "ImplicitFunc")
+    helpers = {*RAYS_OWN, "PlacementGroupCleaner"}
     groups = ray.util.placement_group_table().values()
     return [
-        *(a.class_name for a in actors if a.state == "ALIVE" and a.class_name in ours),
+        *(a.class_name for a in actors if a.state == "ALIVE" and a.class_name not in helpers),
         *(str(group["state"]) for group in groups if group["state"] != "REMOVED"),
     ]
 
