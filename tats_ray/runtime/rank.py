@@ -149,7 +149,7 @@ class Rank:
             step=step,
             is_resumed=is_resumed,
             num_learners=self.world_size,
-            placement_group=group_of_learners(),
+            placement_group=_group_of_learners(),
         )
         if self.world_size < self.num_slots:
             self.tell(
@@ -269,7 +269,7 @@ class ClipCount:
             )
 
 
-def group_of_learners() -> str:
+def _group_of_learners() -> str:
     """Id of the resources that Ray Train reserved for the learners, hexadecimal; "" for none."""
     group = ray.util.get_current_placement_group()
     return "" if group is None else str(group.id.hex())

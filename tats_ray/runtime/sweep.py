@@ -177,8 +177,8 @@ def elsewhere(
 def free(placement_group: str) -> None:
     """Give back what a trial's learners reserved; nothing happens where that was done.
 
-    A trial that is stopped or fails ends before Ray Train has cleaned up. Ray Train's own cleaner
-    asks the dashboard whether the trial lives, and was seen to get no answer on a busy machine.
+    A trial that is stopped or fails ends before Ray Train has cleaned up, and Ray Train's own
+    cleaner was seen to leave it for over a minute on a busy machine.
     """
     if placement_group:
         found = ray.PlacementGroupID(bytes.fromhex(placement_group))
