@@ -71,15 +71,16 @@ def tune(
         if plan.problems:
             raise UsageError(f"{sweep.source}: {plan.problems[0]}")
         left = _left(plan, experiment, resume=resume)
+        if not is_dry:
+            _make_folder(experiment)
+            held.enter_context(only_run_in(experiment))
+            if private:  # before the warm-up, beside which Ray's own helpers start
+                held.enter_context(joined_cluster(base, spare_cpus=1))
+            else:
+                trials_in_ray.check_shared(experiment)
         say("time", plan.time(_pace(plan, experiment, private), len(left) or plan.num_trials))
         if is_dry:
             return experiment
-        _make_folder(experiment)
-        held.enter_context(only_run_in(experiment))
-        if private:
-            held.enter_context(joined_cluster(base, spare_cpus=1))
-        else:
-            trials_in_ray.check_shared(experiment)
         _begin(plan, experiment, ["tats", "tune", str(path), *flags])
         # Threads are divided as at the beginning, so that a resumed trial repeats to the bit.
         shared_by = int(read_state(experiment)["at_once"])

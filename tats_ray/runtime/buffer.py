@@ -1,4 +1,7 @@
-"""Rollouts on their way from MAE learners or rollout workers to the policy learner."""
+"""Rollouts on their way from MAE learners or rollout workers to the policy learner.
+
+Without torch, whose import would double this process's start.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,10 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tats_ray.core.errors import PeerFailedError, StaleError
+import numpy as np
+
+from tats_ray.core.errors import PeerFailedError, StaleError, UsageError
 from tats_ray.runtime.calls import replaced
-from tats_ray.runtime.transfer import require_plain
 
 
 class RolloutBuffer:
@@ -124,3 +128,23 @@ class RolloutBuffer:
             raise StaleError(replaced("rollout buffer", token, self._token))
         if self._error is not None:
             raise PeerFailedError(self._error)
+
+
+def require_plain(rollout: Mapping[str, Any]) -> None:
+    """Let nothing but numbers and arrays of numbers onto the shelf.
+
+    An object in their place could run code of its own wherever it is looked at. What Ray itself
+    runs when it unpickles a message comes before this: there, the cluster's token is the border.
+
+    Raises:
+        UsageError: naming the entry and its type.
+    """
+    for name, value in rollout.items():
+        kind = type(value)
+        if kind is np.ndarray and value.dtype.kind in "fiub":
+            continue
+        if kind not in (int, float, bool) or not isinstance(name, str):
+            what = f"array of {value.dtype}" if kind is np.ndarray else kind.__qualname__
+            raise UsageError(
+                f"rollout entry {name!r} is {what}; rollouts hold numbers and arrays of numbers"
+            )

@@ -39,17 +39,6 @@ class TellFailures(UserCallback):
         self._log.failed.remote(_of_ranks(worker_exceptions, self._rooms), time.time())
 
 
-def rooms_of(peers: Any) -> dict[str, str]:
-    """Actor id -> what it is, of the actors of a run."""
-    handles = {
-        "rollout buffer": peers.buffer,
-        "weight store": peers.store,
-        "policy learner": peers.policy_learner,
-        "run log": peers.log,
-    }
-    return {handle._actor_id.hex(): room for room, handle in handles.items() if handle is not None}
-
-
 def first_cause(error: BaseException, rooms: Rooms) -> str:
     """The innermost message."""
     failures = getattr(error, "worker_failures", None)

@@ -24,7 +24,8 @@ from tats_ray.learning.finetune_state import (
 from tats_ray.learning.loop import Halt, Position
 from tats_ray.learning.validation import count_right
 from tats_ray.runtime.launch import Event, Job, Outcome, Placement, run_job, start_log
-from tats_ray.runtime.rank import ClipCount, Peers, Rank, attend
+from tats_ray.runtime.peers import Peers
+from tats_ray.runtime.rank import ClipCount, Rank, attend
 
 
 def run_finetune(
@@ -51,7 +52,6 @@ def run_finetune(
             "run": str(folder.resolve()),
             "id": run_id,
             "threads": placement.threads,
-            "peers": peers,
         }
         return Job(finetune_loop, settings, peers)
 
@@ -65,7 +65,7 @@ def finetune_loop(job: dict[str, Any]) -> dict[str, Any]:
         job: `config` (nested dict), `run` (folder of the run), and what `attend` takes.
     """
     config = parse_finetune(job["config"])
-    return attend(job, config.cluster, lambda: _Rank(config, Path(job["run"]), job["peers"]).run())
+    return attend(job, config.cluster, lambda peers: _Rank(config, Path(job["run"]), peers).run())
 
 
 class _Rank(Rank):

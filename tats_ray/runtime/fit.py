@@ -12,8 +12,8 @@ from ray.exceptions import RayActorError
 from ray.train.torch import TorchTrainer
 
 from tats_ray.config.schema import Clustered
-from tats_ray.runtime.causes import first_cause, rooms_of
-from tats_ray.runtime.rank import Peers
+from tats_ray.runtime.causes import first_cause
+from tats_ray.runtime.peers import Peers
 from tats_ray.runtime.watch import RunFailedError
 
 
@@ -53,7 +53,7 @@ class Fit:
                 except RayActorError as error:
                     if attempt == self._max_failures:
                         raise
-                    cause = first_cause(error, rooms_of(self._peers))
+                    cause = first_cause(error, self._peers.rooms())
                     self._peers.log.failed.remote(cause, time.time())
         except BaseException as error:
             self._error = error
@@ -64,7 +64,7 @@ class Fit:
         if fatal is not None:
             raise RunFailedError(fatal)
         if self._error is not None:
-            cause = first_cause(self._error, rooms_of(self._peers))
+            cause = first_cause(self._error, self._peers.rooms())
             raise RunFailedError(cause) from self._error
         told = self._result.return_value
         if told["status"] == "failed":

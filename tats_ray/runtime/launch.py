@@ -26,12 +26,12 @@ from tats_ray.models.zoo import build_policy, token_grid
 from tats_ray.runtime.buffer import RolloutBuffer
 from tats_ray.runtime.calls import call_restarting
 from tats_ray.runtime.capacity import ensure_room, on_this_node, threads_of, usable_cores
-from tats_ray.runtime.causes import TellFailures, rooms_of
+from tats_ray.runtime.causes import TellFailures
 from tats_ray.runtime.fit import Fit, Outcome
 from tats_ray.runtime.mae_learner import train_loop
+from tats_ray.runtime.peers import Peers
 from tats_ray.runtime.policy_learner import PolicyLearnerActor
 from tats_ray.runtime.preflight import check_cluster, in_words, wanted_cpus, wanted_gpus
-from tats_ray.runtime.rank import Peers
 from tats_ray.runtime.rollout_worker import RolloutWorkers
 from tats_ray.runtime.run_log import RunLog
 from tats_ray.runtime.scratch import clear
@@ -77,7 +77,7 @@ class Job:
     loop: Callable[[dict[str, Any]], dict[str, Any]]
     """Entry point of a Ray Train worker; see `rank.attend`."""
     settings: dict[str, Any]
-    """Its argument."""
+    """Its argument, to which a reference to the peers is added."""
     peers: Peers
     workers: RolloutWorkers | None = None
 
@@ -166,7 +166,6 @@ def run(
             "run": str(folder.resolve()),
             "id": run_id,
             "threads": placement.threads,
-            "peers": peers,
         }
         return Job(train_loop, settings, peers, workers)
 
@@ -335,7 +334,9 @@ def _trainer(config: Clustered, folder: Path, job: Job) -> TorchTrainer:
     cluster = config.cluster
     return TorchTrainer(
         job.loop,
-        train_loop_config=job.settings,
+        # A reference: Ray Train's controller unpickles these settings, and a handle of an actor
+        # imports the actor's module there, torch and timm with it, before any learner starts.
+        train_loop_config={**job.settings, "peers": ray.put(job.peers)},
         torch_config=TorchConfig(timeout_s=round(cluster.timeout_s)),
         scaling_config=ray.train.ScalingConfig(
             num_workers=(
@@ -355,7 +356,7 @@ def _trainer(config: Clustered, folder: Path, job: Job) -> TorchTrainer:
             name=f"attempt-{time.time_ns()}",
             storage_path=str((folder / RAY_FOLDER).resolve()),
             failure_config=ray.train.FailureConfig(max_failures=cluster.max_failures),
-            callbacks=[TellFailures(job.peers.log, rooms_of(job.peers))],
+            callbacks=[TellFailures(job.peers.log, job.peers.rooms())],
         ),
     )
 

@@ -24,8 +24,9 @@ from tats_ray.learning.sharding import shard
 from tats_ray.models.policy import FixedPolicy, SamplerPolicy
 from tats_ray.models.zoo import build_mae, build_policy, num_visible, token_grid
 from tats_ray.runtime.calls import call_restarting
+from tats_ray.runtime.peers import Peers
 from tats_ray.runtime.policy_learner import RayPolicyClient
-from tats_ray.runtime.rank import ClipCount, Peers, Rank, attend
+from tats_ray.runtime.rank import ClipCount, Rank, attend
 from tats_ray.runtime.rollout_worker import make_env
 from tats_ray.runtime.transfer import to_arrays
 from tats_ray.runtime.worker_client import WorkerFedClient
@@ -38,7 +39,7 @@ def train_loop(job: dict[str, Any]) -> dict[str, Any]:
         job: `config` (nested dict), `run` (folder of the run), and what `attend` takes.
     """
     config = parse_config(job["config"])
-    return attend(job, config.cluster, lambda: _Rank(config, Path(job["run"]), job["peers"]).run())
+    return attend(job, config.cluster, lambda peers: _Rank(config, Path(job["run"]), peers).run())
 
 
 class _Rank(Rank):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -23,36 +22,28 @@ from tats_ray.learning import checkpoint as checkpoints
 from tats_ray.learning.loop import Halt, Position
 from tats_ray.runtime.calls import call_restarting
 from tats_ray.runtime.capacity import threads_of
+from tats_ray.runtime.peers import Peers
 from tats_ray.runtime.policy_learner import GRACE_S
 from tats_ray.runtime.scratch import temporary_files_of
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Peers:
-    """Handles of the actors that the learners talk to."""
-
-    buffer: Any
-    store: Any
-    policy_learner: Any | None
-    """None where the sampler does not learn, as both above."""
-    log: Any
-
-
 def attend(
-    job: dict[str, Any], cluster: ClusterConfig, body: Callable[[], dict[str, Any]]
+    job: dict[str, Any], cluster: ClusterConfig, body: Callable[[Peers], dict[str, Any]]
 ) -> dict[str, Any]:
     """Run a rank's `body`; errors that a restart would only repeat end the run.
 
     Args:
-        job: `id` of the run, `threads` (0: the node's own), and `peers`.
+        job: `id` of the run, `threads` (0: the node's own), and `peers` (a reference to them).
         body: returns `status`, `message` and `step`.
 
     Returns:
         `status`: finished, stopped or failed; `message`; `step`.
     """
-    log, timeout_s = job["peers"].log, cluster.timeout_s
+    timeout_s = cluster.timeout_s
+    peers: Peers = ray.get(job["peers"], timeout=timeout_s)
+    log = peers.log
     context = ray.train.get_context()
     rank = context.get_world_rank()
     fatal = call_restarting(log.fatal, timeout_s=timeout_s)
@@ -61,7 +52,7 @@ def attend(
     torch.set_num_threads(threads_of(job["threads"], context.get_local_world_size()))
     try:
         with temporary_files_of(job["id"], rank):
-            return body()
+            return body(peers)
     except (StaleError, PeerFailedError):
         raise  # another process died or failed: a restart heals it, or its own message counts
     except TatsError as error:

@@ -130,6 +130,9 @@ def run_trials(
             scheduler=_scheduler(schedule),
             search_alg=_searcher(schedule),
             num_samples=schedule.proposals.num_samples if schedule.proposals else 1,
+            # A trial that ended by itself leaves a process whose imports the next one needs. One
+            # that a scheduler stops ends with its process, and its actors with it.
+            reuse_actors=schedule.asha is None,
             trial_name_creator=watch.name_of,
             trial_dirname_creator=lambda t: str(t.trial_id),
         ),

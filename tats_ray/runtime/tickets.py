@@ -7,9 +7,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from tats_ray.runtime.buffer import RolloutBuffer
+from tats_ray.runtime.buffer import RolloutBuffer, require_plain
 from tats_ray.runtime.credits import Credits, Ticket
-from tats_ray.runtime.transfer import require_plain
 
 
 class TicketedBuffer(RolloutBuffer):

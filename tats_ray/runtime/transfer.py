@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from tats_ray.core.errors import UsageError
-
 
 def to_arrays(tree: Any) -> Any:
     """Every tensor in nested dicts and lists as a numpy array."""
@@ -31,23 +29,3 @@ def to_tensors(tree: Any) -> Any:
     if isinstance(tree, Mapping):
         return {key: to_tensors(value) for key, value in tree.items()}
     return [to_tensors(value) for value in tree] if isinstance(tree, list) else tree
-
-
-def require_plain(rollout: Mapping[str, Any]) -> None:
-    """Let nothing but numbers and arrays of numbers onto the shelf.
-
-    An object in their place could run code of its own wherever it is looked at. What Ray itself
-    runs when it unpickles a message comes before this: there, the cluster's token is the border.
-
-    Raises:
-        UsageError: naming the entry and its type.
-    """
-    for name, value in rollout.items():
-        kind = type(value)
-        if kind is np.ndarray and value.dtype.kind in "fiub":
-            continue
-        if kind not in (int, float, bool) or not isinstance(name, str):
-            what = f"array of {value.dtype}" if kind is np.ndarray else kind.__qualname__
-            raise UsageError(
-                f"rollout entry {name!r} is {what}; rollouts hold numbers and arrays of numbers"
-            )
