@@ -22,7 +22,7 @@ class Figures:
     """Of a clip in a rollout: 1,568 tokens of 768 values in half precision, and scores."""
     weight_bytes: float = 41.1e6
     """Of the policy; counted."""
-    handover_bytes_s: float = 445e6
+    handover_bytes_s: float = 468e6
     """Through one buffer into one policy learner; measured by `tats bench scale`."""
     policy_clips_s: float = 2340.0
     """That one GPU can learn from: 101 GFLOP a clip (folded attention, forward and backward) at

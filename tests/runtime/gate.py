@@ -101,6 +101,13 @@ class Gate:
         waiting = ray.get(self._actor.waiting.remote(), timeout=_DEADLINE_S)
         return [step for pid, step in waiting.items() if is_running(pid)]
 
+    def wait_until_alone(self) -> None:
+        """Until a single learner stands at the gate: that of a removed node lives on a moment."""
+        deadline = time.monotonic() + _DEADLINE_S
+        while len(self.steps()) > 1:
+            assert time.monotonic() < deadline, "the learner of the removed node does not die"
+            time.sleep(0.05)
+
     def on_tick(self) -> None:
         steps = self.steps()
         for step in sorted(set(steps)):
