@@ -37,6 +37,21 @@ print("versions " + json.dumps(found))
 """
 
 
+@contextmanager
+def _address_in_environment(address: str) -> Iterator[None]:
+    """Ray's client believes RAY_API_SERVER_ADDRESS and RAY_ADDRESS rather than its argument."""
+    name = "RAY_API_SERVER_ADDRESS"
+    before = os.environ.get(name)
+    os.environ[name] = address
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
 class JobServerError(TatsError):
     """The job server did not do as asked."""
 
@@ -59,7 +74,7 @@ class Jobs:
             raise UsageError(f"--address {self.address} is no URL; use http://HOST:8265")
         token = require_token()
         headers = {"Authorization": f"Bearer {token.value}"} if token else {}
-        with self._errors():
+        with self._errors(), _address_in_environment(self.address):
             self._client = JobSubmissionClient(self.address, headers=headers)
 
     def submit(

@@ -101,11 +101,11 @@ class Gate:
         waiting = ray.get(self._actor.waiting.remote(), timeout=_DEADLINE_S)
         return [step for pid, step in waiting.items() if is_running(pid)]
 
-    def wait_until_alone(self) -> None:
-        """Until a single learner stands at the gate: that of a removed node lives on a moment."""
+    def wait_until_left(self, count: int) -> None:
+        """Until so many learners stand at the gate: what killed the others takes a moment."""
         deadline = time.monotonic() + _DEADLINE_S
-        while len(self.steps()) > 1:
-            assert time.monotonic() < deadline, "the learner of the removed node does not die"
+        while len(self.steps()) > count:
+            assert time.monotonic() < deadline, f"more than {count} learners are still there"
             time.sleep(0.05)
 
     def on_tick(self) -> None:

@@ -74,7 +74,7 @@ def _run(cluster: Any, nodes: list[Any], folder: Path, videos: SyntheticSet) -> 
         told["placed"] = _nodes_of_groups()
         ray.kill(filler)
         cluster.remove_node(nodes[1], allow_graceful=False)
-        gate.wait_until_alone()
+        gate.wait_until_left(1)
 
     gate = Gate({5: lose_a_node}, num_ranks=2)
     told["not_shared"] = _refusal_of_a_folder_that_only_the_driver_sees(folder)
@@ -97,7 +97,7 @@ def _run_elastic(
     def lose_a_node() -> None:
         placed.extend(_nodes_of_groups())
         cluster.remove_node(nodes[1], allow_graceful=False)
-        gate.wait_until_alone()
+        gate.wait_until_left(1)
 
     # The one learner that is left stands before step 7 until the other one is back.
     gate = Gate({5: lose_a_node, 7: lambda: None}, num_ranks=2)
