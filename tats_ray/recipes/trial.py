@@ -149,9 +149,9 @@ class _Trial:
     def _follow(self, event: Mapping[str, Any]) -> None:
         if event["kind"] == "start":
             self.placement_group = event["placement_group"]
-        if event["kind"] == "start" and self.began is None:
-            self.began = event["time"]
-            self.seconds["start"] = event["time"] - self.asked
+            if self.began is None:
+                self.began = event["time"]
+                self.seconds["start"] = event["time"] - self.asked
         if event["kind"] != "metrics":
             return
         self.seconds["train"] = event["time"] - (self.began or self.asked)

@@ -1,6 +1,6 @@
 """Rollouts on their way from MAE learners or rollout workers to the policy learner.
 
-Without torch, whose import would double this process's start.
+Without torch, whose import takes longer than all else that this process does to start.
 """
 
 from __future__ import annotations
