@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 from ray.exceptions import RayActorError
@@ -14,7 +15,10 @@ from ray.train.torch import TorchTrainer
 from tats_ray.config.schema import Clustered
 from tats_ray.runtime.causes import first_cause
 from tats_ray.runtime.peers import Peers
+from tats_ray.runtime.reap import reap, started_by, this_task
 from tats_ray.runtime.watch import RunFailedError
+
+_END_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,8 @@ class Outcome:
 class Fit:
     """`trainer.fit()` on a thread of its own, so that the driver can watch.
 
-    Where Ray Train's own controller dies, another one takes over from the newest checkpoint.
+    Where Ray Train's own controller dies, another one takes over from the newest checkpoint. As a
+    context manager, it ends the controller with the run, and leaves nothing reserved.
     """
 
     def __init__(
@@ -42,19 +47,40 @@ class Fit:
         self._peers = peers
         self._result: Any = None
         self._error: BaseException | None = None
+        self._task: Any = None
+        self._is_over = False
         threading.Thread(target=self._run, name="fit", daemon=True).start()
 
+    def __enter__(self) -> Fit:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._is_over = True
+        deadline = time.monotonic() + _END_S
+        while not self.done.is_set() and time.monotonic() < deadline:
+            if self._task is not None:
+                reap(started_by(self._task))
+            self.done.wait(0.2)
+        reap()
+
     def _run(self) -> None:
+        self._task = this_task()
         try:
             for attempt in range(self._max_failures + 1):
                 try:
                     self._result = self._trainer().fit()
                     return
                 except RayActorError as error:
-                    if attempt == self._max_failures:
+                    if attempt == self._max_failures or self._is_over:
                         raise
                     cause = first_cause(error, self._peers.rooms())
                     self._peers.log.failed.remote(cause, time.time())
+                    reap()  # what it held, the next one needs
         except BaseException as error:
             self._error = error
         finally:

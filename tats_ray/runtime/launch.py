@@ -196,8 +196,10 @@ def run_job(
         log = job.peers.log
         with _ended(job.peers), job.workers or nullcontext() as workers:
             watch = Watch(log, config, on_event, lambda: in_words(config, _living_nodes()))
-            fit = Fit(lambda: _trainer(config, folder, job), config, job.peers)
-            with _stop_requests(watch, on_event):
+            with (
+                Fit(lambda: _trainer(config, folder, job), config, job.peers) as fit,
+                _stop_requests(watch, on_event),
+            ):
                 while not fit.done.is_set():
                     if workers is not None:
                         workers.watch(on_event)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,10 +21,11 @@ from typing import Any, Protocol, runtime_checkable
 import ray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
-from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tats_ray.core.errors import UsageError
+from tats_ray.runtime.reap import controllers, reap
+from tats_ray.runtime.reap import free as free
 from tats_ray.runtime.trial_capacity import DRIVER_CPU, Node
 
 Report = Callable[[dict[str, Any]], None]
@@ -32,6 +34,8 @@ Report = Callable[[dict[str, Any]], None]
 Job = Mapping[str, Any]
 """What a trial runs: a plain mapping with its `name`."""
 _NODE_TIMEOUT_S = 120.0
+_REAP_EVERY_S = 5.0
+_REAP_LIMIT_S = 30.0
 
 
 @runtime_checkable
@@ -143,9 +147,23 @@ def run_trials(
             callbacks=[watch],
         ),
     )
-    tuner.fit()
+    before = controllers()
+    try:
+        tuner.fit()
+    finally:
+        _reap_after(before)
     expected = schedule.proposals.num_samples if schedule.proposals else len(jobs)
     return watch.num_ended == expected
+
+
+def _reap_after(before: set[bytes]) -> None:
+    """`reap`, once the controllers of the last trials are dead: Ray takes a moment to end those of
+    a process that was killed.
+    """
+    deadline = time.monotonic() + _REAP_LIMIT_S
+    while controllers() - before and time.monotonic() < deadline:
+        time.sleep(0.2)
+    reap()
 
 
 def _drive(
@@ -175,17 +193,6 @@ def elsewhere(
     own = {"num_cpus": num_cpus, "num_gpus": num_gpus, "scheduling_strategy": "DEFAULT"}
     remote = ray.remote(max_calls=1, **own)(function)
     return ray.get(remote.remote(*args), timeout=timeout_s)
-
-
-def free(placement_group: str) -> None:
-    """Give back what a trial's learners reserved; nothing happens where that was done.
-
-    A trial that is stopped or fails ends before Ray Train has cleaned up, and Ray Train's own
-    cleaner was seen to leave it for over a minute on a busy machine.
-    """
-    if placement_group:
-        found = ray.PlacementGroupID(bytes.fromhex(placement_group))
-        remove_placement_group(PlacementGroup(found))
 
 
 def check_shared(folder: Path) -> None:
@@ -234,6 +241,13 @@ class _Watch(tune.Callback):
         self._listener = listener
         self._by_values = by_values
         self.num_ended = 0
+        self._reaped = time.monotonic()
+
+    def on_step_end(self, iteration: Any, trials: Any, **info: Any) -> None:
+        """A trial whose process died has nobody else to give back what the next one waits for."""
+        if time.monotonic() - self._reaped > _REAP_EVERY_S:
+            reap()
+            self._reaped = time.monotonic()
 
     def name_of(self, trial: Any) -> str:
         return str(trial.trial_id if self._by_values else trial.config["name"])

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 
 import gymnasium
 import ray
+from ray.util.placement_group import placement_group_table
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ray.util.state import list_actors
 from tats_ray.envs import TokenSelectionVectorEnv
@@ -143,6 +145,50 @@ class Gate:
                 time.sleep(0.1)
 
 
+class Ambush:
+    """Kills the next controller of Ray Train between reserving room and telling its cleaner of it.
+
+    It tells once its learners are up, which takes seconds. It is made to stand still first, so that
+    what is seen is how it died.
+    """
+
+    def __init__(self) -> None:
+        self.group = self.cleaner = ""
+        """Ids of what it leaves, hexadecimal."""
+        self.learners: list[int] = []
+        """That were up when it died: none, or it may have told."""
+        self._before = {actor.actor_id for actor in known_actors()}
+        self._groups = set(placement_group_table())
+        self._thread = threading.Thread(target=self._lie_in_wait, daemon=True)
+
+    def __enter__(self) -> Ambush:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._thread.join(_DEADLINE_S)
+
+    def _lie_in_wait(self) -> None:
+        deadline = time.monotonic() + _DEADLINE_S
+        while not (groups := set(placement_group_table()) - self._groups):
+            assert time.monotonic() < deadline, "no controller reserves anything"
+            time.sleep(0.01)
+        (self.group,) = groups
+        (controller,) = self._new("TrainController")
+        os.kill(controller.pid, signal.SIGSTOP)
+        (cleaner,) = self._new("PlacementGroupCleaner")
+        self.cleaner = cleaner.actor_id
+        self.learners = [a.pid for a in self._new("RayTrainWorker") if a.state == "ALIVE"]
+        kill_process(controller.pid)
+
+    def _new(self, class_name: str) -> list[Any]:
+        return [
+            actor
+            for actor in known_actors()
+            if actor.actor_id not in self._before and actor.class_name == class_name
+        ]
+
+
 def kill_process(pid: int) -> None:
     """SIGKILL, and wait for it to have happened."""
     os.kill(pid, signal.SIGKILL)
@@ -160,6 +206,10 @@ def is_running(pid: int) -> bool:
         return False
 
 
+def known_actors() -> list[Any]:
+    """In whatever state."""
+    return list(list_actors(address=ray.get_runtime_context().gcs_address, limit=10_000))
+
+
 def living_actors() -> list[Any]:
-    actors = list_actors(address=ray.get_runtime_context().gcs_address, limit=10_000)
-    return [actor for actor in actors if actor.state == "ALIVE"]
+    return [actor for actor in known_actors() if actor.state == "ALIVE"]

@@ -1,0 +1,107 @@
+"""What a killed controller of Ray Train leaves is given back, and nothing else."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import ray
+from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table
+from ray.util.state import get_actor
+
+from tats_ray.data.synthetic import SyntheticSet
+from tats_ray.runtime.reap import free, reap
+from tests.runtime.gate import Ambush
+from tests.runtime.holders import DEADLINE_S, Holder, TrainController, start
+from tests.runtime.test_faults import Story
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.usefixtures("cluster"),
+    pytest.mark.timeout(600),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+
+
+def group_state(group: str) -> str:
+    found = placement_group_table(PlacementGroup(ray.PlacementGroupID.from_hex(group)))
+    return str(found["state"])
+
+
+def actor_state(actor: str) -> str:
+    return str(get_actor(actor, address=ray.get_runtime_context().gcs_address).state)
+
+
+def test_controller_killed_before_its_cleaner_knows_leaves_the_next_one_all_that_it_held(
+    videos: SyntheticSet, run_folder: Path
+) -> None:
+    """A learner takes both CPUs: what the first controller reserved, the second one needs."""
+    cluster = {"threads": 1, "timeout_s": 60, "cpus_per_worker": 2}
+    story = Story(videos, run_folder, {}, cluster=cluster, loop={"epochs": 1})
+    with Ambush() as ambush:
+        outcome = story.run()
+    assert outcome.is_finished
+    assert story.starts == [0]
+    assert ambush.learners == [], "the group was told before the controller stood still"
+    assert group_state(ambush.group) == "REMOVED"
+    assert actor_state(ambush.cleaner) == "DEAD"
+
+
+def test_a_run_that_is_given_up_ends_its_controller_and_what_that_reserved(
+    videos: SyntheticSet, run_folder: Path
+) -> None:
+    story = Story(videos, run_folder, {})
+    before = set(placement_group_table())
+
+    def give_up() -> None:
+        if set(placement_group_table()) - before:
+            raise KeyboardInterrupt
+
+    story.on_tick = give_up
+    with pytest.raises(KeyboardInterrupt):
+        story.run()
+    (group,) = set(placement_group_table()) - before
+    assert group_state(group) == "REMOVED"
+    assert not story.gate.pids("TrainController")
+    assert not story.gate.pids("PlacementGroupCleaner")
+
+
+OTHER_JOB = """
+import sys, ray
+from tests.runtime.holders import TrainController, start
+ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
+holder, group, cleaner = start(TrainController)
+ray.kill(holder)
+print(group, cleaner, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_what_users_living_controllers_and_other_jobs_reserved_is_left_alone() -> None:
+    own = placement_group([{"CPU": 0.01}])
+    assert own.wait(DEADLINE_S)
+    dead, living, user = (start(kind) for kind in (TrainController, TrainController, Holder))
+    for holder in (dead[0], user[0]):
+        ray.kill(holder)
+    other = subprocess.Popen(
+        [sys.executable, "-c", OTHER_JOB, ray.get_runtime_context().gcs_address],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert other.stdout is not None
+    of_other_job = other.stdout.readline().split()
+    reap()
+    assert [group_state(dead[1]), actor_state(dead[2])] == ["REMOVED", "DEAD"]
+    for group, cleaner in (living[1:], user[1:], of_other_job):
+        assert [group_state(group), actor_state(cleaner)] == ["CREATED", "ALIVE"]
+    assert group_state(own.id.hex()) == "CREATED"
+
+    free(living[1])
+    assert [group_state(living[1]), actor_state(living[2])] == ["REMOVED", "DEAD"]
+    assert actor_state(living[0]._actor_id.hex()) == "DEAD"
+    other.communicate("", timeout=DEADLINE_S)
+    ray.util.remove_placement_group(own)
