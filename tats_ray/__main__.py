@@ -103,6 +103,7 @@ def run(command: object, flags: Sequence[str]) -> None:
             num_frames=command.num_frames,
             size=command.size,
             seed=command.seed,
+            look=command.look,
         )
         print(f"{made.train_list}\n{made.val_list}")
     elif isinstance(command, Env):

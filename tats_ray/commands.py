@@ -62,6 +62,8 @@ class Data:
     size: int = 96
     """Pixels along each side."""
     seed: int = 0
+    look: Literal["vivid", "clear"] = "vivid"
+    """clear shows warm sprites on a calm, cool ground: what moves is learned in minutes."""
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,8 @@ class ModelConfig(ConfigBase):
     """Position table; sincos_1d is the paper family's, sincos_3d lets small runs learn."""
     head_init: Literal["xavier", "zero"] = "xavier"
     """Weights of the decoder's head; zero starts at the mean and leaves the plateau sooner."""
+    normalize_targets: bool = True
+    """Predict pixels normalised in each patch; False predicts them as they are, 0 to 1 [A]."""
 
     def __post_init__(self) -> None:
         require(self.depth >= 0, "model.depth", self.depth, "0 or more")

@@ -6,6 +6,7 @@ Lengths in this file are pixels of a 96-pixel clip; `Scene.scale` turns them int
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -14,6 +15,10 @@ from tats_ray.core.arrays import Bool, Float, UInt8
 _PAN_SHARE = 0.15
 _FLICKER_SHARE = 0.25
 _NOISE = 0.012  # of full range; more would cost bits and drown the gradient within a patch
+
+Look = Literal["vivid", "clear"]
+"""vivid: opposite colours, anew in each clip, and strong textures, so that only movement tells a
+sprite. clear: warm sprites on a calm, cool ground, so that what moves can be learned in minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +111,18 @@ class Scene:
     """Factor on the brightness of the distractors."""
 
     @classmethod
-    def random(cls, rng: np.random.Generator, *, num_frames: int, size: int) -> Scene:
+    def random(
+        cls, rng: np.random.Generator, *, num_frames: int, size: int, look: Look = "vivid"
+    ) -> Scene:
         """Draws a scene; the caller's stream decides everything."""
         scale, time = size / 96, np.arange(num_frames)
-        ground, figure = _two_colours(rng)
-        background = Texture.random(rng, ground, scale, 0.22)
+        is_clear = look == "clear"
+        ground, figure = _cool_and_warm(rng) if is_clear else _two_colours(rng)
+        background = Texture.random(rng, ground, scale, 0.1 if is_clear else 0.22)
         sprites = [Sprite.random(rng, figure, size, scale * rng.uniform(14.0, 18.0))]
         if rng.random() < 0.4:  # a second one far from the first: half a torus away
-            twin = Sprite.random(rng, np.roll(figure, 1), size, scale * rng.uniform(13.0, 15.0))
+            other = _cool_and_warm(rng)[1] if is_clear else np.roll(figure, 1)
+            twin = Sprite.random(rng, other, size, scale * rng.uniform(13.0, 15.0))
             place = (sprites[0].centre + size / 2) % size
             sprites.append(Sprite(twin.texture, twin.radius, twin.swell, place))
         heading, speed = rng.uniform(0.0, 2.0 * np.pi), scale * rng.uniform(0.4, 0.8)
@@ -137,6 +146,21 @@ def _two_colours(
     side = rng.choice([-1.0, 1.0])
     ground = 0.5 + 0.06 * np.cos(turns) - side * rng.uniform(0.02, 0.06)
     figure = 0.5 - 0.2 * np.cos(turns + rng.uniform(-0.6, 0.6)) + side * rng.uniform(0.06, 0.14)
+    return ground, figure
+
+
+def _cool_and_warm(
+    rng: np.random.Generator,
+) -> tuple[Float[np.ndarray, " 3"], Float[np.ndarray, " 3"]]:
+    """A colour from green to blue for the ground and one around red for the figure."""
+    third = 2.0 * np.pi / 3.0
+    side = rng.choice([-1.0, 1.0])
+
+    def towards(hue: float) -> Float[np.ndarray, " 3"]:
+        return np.cos(hue - third * np.arange(3.0))
+
+    ground = 0.45 + 0.06 * towards(rng.uniform(third, 2.0 * third)) - side * rng.uniform(0.0, 0.05)
+    figure = 0.5 + 0.2 * towards(rng.uniform(-0.5, 0.5) * third) + side * rng.uniform(0.0, 0.1)
     return ground, figure
 
 

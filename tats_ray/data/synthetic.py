@@ -20,6 +20,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,7 @@ from tats_ray.core.errors import UsageError
 from tats_ray.core.seeds import derive
 from tats_ray.data.encode import write_video
 from tats_ray.data.motion import write_motion
-from tats_ray.data.scene import Scene, draw_scene
+from tats_ray.data.scene import Look, Scene, draw_scene
 
 CLASSES = (
     "left",
@@ -62,7 +63,16 @@ class _Spec:
     num_frames: int
     size: int
     seed: int
+    look: Look = "vivid"
     format: int = _FORMAT
+
+    def described(self) -> dict[str, Any]:
+        """What is written beside the files; the first look goes without saying."""
+        return {
+            name: value
+            for name, value in asdict(self).items()
+            if (name, value) != ("look", "vivid")
+        }
 
 
 def synthesize(
@@ -73,6 +83,7 @@ def synthesize(
     num_frames: int = 32,
     size: int = 96,
     seed: int = 0,
+    look: Look = "vivid",
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
 ) -> SyntheticSet:
@@ -86,13 +97,14 @@ def synthesize(
         num_train, num_val: videos in each list; classes are balanced.
         num_frames: frames in a video, shown at 25 a second.
         size: height and width in pixels, even; sprites, speeds and textures scale with it.
+        look: colours and contrast, see `data.scene.Look`.
         workers: threads; they do not change the files.
         progress: called with (videos done, videos in all).
 
     Raises:
         UsageError: for sizes that cannot be, or a folder with something else in it.
     """
-    spec = _Spec(num_train, num_val, num_frames, size, seed)
+    spec = _Spec(num_train, num_val, num_frames, size, seed, look)
     _check(spec, workers)
     out = Path(out)
     made = SyntheticSet(out / "train.csv", out / "val.csv", CLASSES)
@@ -127,7 +139,7 @@ def _holds(out: Path, spec: _Spec) -> bool:
         raise UsageError(
             f"{out} holds something other than synthetic videos; name a new folder"
         ) from None
-    if found != asdict(spec):
+    if found != spec.described():
         raise UsageError(
             f"{out} holds another synthetic set, {json.dumps(found)}; name a new folder, "
             "or delete this one"
@@ -154,7 +166,7 @@ def _write_all(
     for split, rows in lines.items():
         (folder / f"{split}.csv").write_text("".join(rows))
     (folder / "classes.json").write_text(json.dumps(CLASSES, indent=1) + "\n")
-    (folder / _SPEC_FILE).write_text(json.dumps(asdict(spec), indent=1) + "\n")
+    (folder / _SPEC_FILE).write_text(json.dumps(spec.described(), indent=1) + "\n")
 
 
 def _write_video(folder: Path, spec: _Spec, split: str, index: int) -> str:
@@ -162,7 +174,9 @@ def _write_video(folder: Path, spec: _Spec, split: str, index: int) -> str:
     label = index % len(CLASSES)
     # The container alternates within each class, so that it says nothing about the class.
     is_avi = (index + index // len(CLASSES)) % 2 == 1
-    frames, motion = make_clip(spec.num_frames, spec.size, spec.seed, split, index, label)
+    frames, motion = make_clip(
+        spec.num_frames, spec.size, spec.seed, split, index, label, spec.look
+    )
     name = f"{split}/{index:06d}.{'avi' if is_avi else 'mp4'}"
     write_video(folder / name, frames, 25, "mpeg4" if is_avi else "h264")
     write_motion(folder / name, motion)
@@ -170,7 +184,7 @@ def _write_video(folder: Path, spec: _Spec, split: str, index: int) -> str:
 
 
 def make_clip(
-    num_frames: int, size: int, seed: int, split: str, index: int, label: int
+    num_frames: int, size: int, seed: int, split: str, index: int, label: int, look: Look = "vivid"
 ) -> tuple[UInt8[np.ndarray, "F H W 3"], Bool[np.ndarray, "F H W"]]:
     """One clip and the motion of its pixels, before the encoder; see the module for what is shown.
 
@@ -178,10 +192,11 @@ def make_clip(
         num_frames, size: frames, and pixels along a side.
         seed, split, index: name the random stream of the clip.
         label: class id, an index into `CLASSES`; it changes the path and nothing else.
+        look: colours and contrast.
     """
     rng = np.random.default_rng(derive(seed, "synthetic", split, index))
     path = _path(label, num_frames, size / 96, rng)
-    scene = Scene.random(rng, num_frames=num_frames, size=size)
+    scene = Scene.random(rng, num_frames=num_frames, size=size, look=look)
     return draw_scene(scene, path, rng)
 
 

@@ -94,7 +94,7 @@ def model_config(export: Export) -> dict[str, Any]:
         "decoder_num_hidden_layers": model.decoder_depth or size.decoder_depth,
         "decoder_num_attention_heads": size.decoder_num_heads,
         "decoder_intermediate_size": 4 * size.decoder_width,
-        "norm_pix_loss": True,
+        "norm_pix_loss": model.normalize_targets,
     }
     if export.head is not None:
         names = [f"LABEL_{index}" for index in range(export.head["head.weight"].shape[0])]

@@ -73,6 +73,10 @@ class MaskedAutoencoder(nn.Module):
     """Encoder, projection and decoder; clips are uint8 and stay so until they are cut.
 
     Source: method sections 3 and 4; sizes in `models.zoo`.
+
+    Args:
+        normalize_targets: predict each patch and colour at mean 0 and deviation 1, as the paper
+            does; False predicts pixels in [0, 1].
     """
 
     decoder_pos_embed: Tensor
@@ -89,10 +93,12 @@ class MaskedAutoencoder(nn.Module):
         decoder_num_heads: int,
         pos_embed: PosEmbed = "sincos_1d",
         head_init: HeadInit = "xavier",
+        normalize_targets: bool = True,
     ) -> None:
         super().__init__()
         self.grid = grid
         self.width = width
+        self.normalize_targets = normalize_targets
         self.encoder = Encoder(
             grid, width=width, depth=depth, num_heads=num_heads, pos_embed=pos_embed
         )
@@ -148,7 +154,9 @@ class MaskedAutoencoder(nn.Module):
         # Targets and error in float32 whatever the network runs in: half precision would
         # amplify the round-off of flat patches by a million.
         with torch.autocast(clips.device.type, enabled=False):
-            targets = normalized_targets(take_tokens(pixels, hidden_idx))
+            targets = take_tokens(pixels, hidden_idx)
+            if self.normalize_targets:
+                targets = normalized_targets(targets)
             prediction = prediction.float()
             hidden_error = (prediction - targets).square().mean(-1)
         error = torch.zeros(pixels.shape[:2], device=pixels.device)

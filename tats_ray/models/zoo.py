@@ -65,6 +65,7 @@ def build_mae(model: ModelConfig, grid: TokenGrid, *, seed: int) -> MaskedAutoen
             decoder_num_heads=size.decoder_num_heads,
             pos_embed=model.pos_embed,
             head_init=model.head_init,
+            normalize_targets=model.normalize_targets,
         )
 
 

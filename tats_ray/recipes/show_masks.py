@@ -90,6 +90,7 @@ def draw_panel(
         label=f"mask: {main.config.sampler.name}",
         other_label=f"mask: {other.config.sampler.name if other else 'uniformly random'}",
         moving=moving,
+        is_normalized=main.mae.normalize_targets,
         title=f"{Path(video).name}: {count} of {main.grid.num_tokens} tokens visible",
     )
     draw_masks(panel, out)

@@ -59,6 +59,8 @@ class MaskPanel:
     title: str = ""
     moving: Bool[np.ndarray, "t h w"] | None = None
     """Tokens that truly move, where that is known."""
+    is_normalized: bool = True
+    """Errors are of normalised patches; else of pixels in [0, 1]."""
 
 
 def build_panel(
@@ -73,15 +75,17 @@ def build_panel(
     other_label: str = "mask: compared",
     moving: Bool[Any, " N"] | None = None,
     title: str = "",
+    is_normalized: bool = True,
 ) -> MaskPanel:
     """The arrays of one clip, from what the networks said about it.
 
     Hidden patches get their prediction at the *true* mean and deviation of the patch, as in
-    VideoMAE's pictures: the decoder predicts neither.
+    VideoMAE's pictures, where the decoder predicts neither.
 
     Args:
         reconstruction: of this clip alone, a batch of one.
         moving: tensor or array.
+        is_normalized: predictions are of normalised patches; else of pixels in [0, 1].
     """
     with torch.no_grad():
         pixels = unit_pixels(patchify(clip.cpu().unsqueeze(0), grid))
@@ -89,7 +93,10 @@ def build_panel(
         prediction = torch.zeros_like(pixels)
         rows = reconstruction.hidden_idx.cpu().unsqueeze(-1).expand(-1, -1, pixels.shape[-1])
         prediction.scatter_(1, rows, reconstruction.prediction.detach().float().cpu())
-        painted = denormalize(prediction, patch_statistics(pixels))
+        if is_normalized:
+            painted = denormalize(prediction, patch_statistics(pixels))
+        else:
+            painted = prediction.clamp(0.0, 1.0)
         painted = unpatchify(torch.where(shown.unsqueeze(-1), pixels, painted), grid)
     first = slice(0, None, grid.tubelet)
     return MaskPanel(
@@ -102,6 +109,7 @@ def build_panel(
         label=label,
         other_label=other_label,
         title=title,
+        is_normalized=is_normalized,
         moving=None if moving is None else _lattice(torch.as_tensor(moving), grid),
     )
 
@@ -114,13 +122,13 @@ def draw_masks(panel: MaskPanel, path: Path | None) -> Figure:
     """Draw the rows of a panel, and save them where a path is given."""
     rows = _Rows(panel)
     rows.pixels("frames", "first of each time slot", panel.frames)
-    rows.pixels(
-        "reconstruction", "hidden patches, at their\ntrue mean and deviation", panel.reconstruction
-    )
+    painted = "hidden patches" + (", at their\ntrue mean and deviation" * panel.is_normalized)
+    rows.pixels("reconstruction", painted, panel.reconstruction)
     # A single bad token must not leave the others black; the bar's tip says that one was cut.
     hidden = panel.error[~panel.visible]
     top = float(np.quantile(hidden, 0.99)) if hidden.size else 0.0
-    image = rows.lattice("error", "per token, normalised\npixels; 0 where visible", panel.error,
+    scale = "normalised\npixels" if panel.is_normalized else "pixels\nfrom 0 to 1"
+    image = rows.lattice("error", f"per token, {scale}; 0 where visible", panel.error,
                          cmap="magma", vmin=0.0, vmax=top or 1.0)  # fmt: skip
     rows.colour_bar(image, "max" if panel.error.max() > 1.01 * top else "neither")
     times_uniform = panel.probability * panel.probability.size
