@@ -23,11 +23,14 @@ class Episode:
     """One clip per row, and what has been shown of it so far."""
 
     clips: UInt8[Tensor, "B C F H W"]
+    """Where the user has them, or wants them."""
     num_tokens: int
     numbers: Sequence[int] | None = None
     """Of the clips in the environment's own source; None where the caller brought them."""
     motion: Float[Tensor, "B N"] | None = None
     """Share of moving pixels per token, where that is known."""
+    judged: UInt8[Tensor, "B C F H W"] = field(init=False)
+    """The same clips, where the scorer is."""
     visible_idx: Int[Tensor, "B K"] = field(init=False)
     shown: Bool[Tensor, "B N"] = field(init=False)
     error: Float[Tensor, "B N"] = field(init=False)
@@ -36,13 +39,24 @@ class Episode:
     """What the selection so far is worth."""
 
     def __post_init__(self) -> None:
+        self.judged = self.clips
         self.visible_idx = torch.empty(len(self.clips), 0, dtype=torch.long)
         self.shown = torch.zeros(len(self.clips), self.num_tokens, dtype=torch.bool)
         self.error = torch.zeros(self.shown.shape)
 
+    def carry(self, device: torch.device | str) -> None:
+        """Take the clips to the scorer, once for all rounds."""
+        self.judged = self.clips.to(device, non_blocking=True)
+
     def show(self, chosen: Int[Tensor, "B k"]) -> None:
         self.visible_idx = torch.cat([self.visible_idx.to(chosen.device), chosen], 1)
         self.shown = is_visible(self.visible_idx, self.num_tokens)
+
+    def take_in(self, error: Float[Tensor, "B N"]) -> None:
+        """The errors of this round; what has been shown goes where they are."""
+        self.error = error
+        self.visible_idx = self.visible_idx.to(error.device)
+        self.shown = self.shown.to(error.device)
 
     def gain(self, value: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
         """What the last round added, so that an episode earns what its whole selection is worth."""

@@ -48,7 +48,8 @@ def random_error(scorer: ProbingScorer, grid: TokenGrid, num_visible: int) -> Co
     def compute(clips: Tensor, numbers: Sequence[int]) -> Tensor:
         masks = torch.stack([_masks(grid.num_tokens, num_visible, number) for number in numbers])
         errors = [scorer.probe(clips, mask).sum(1) for mask in masks.unbind(1)]
-        return torch.stack(errors).mean(0) / (grid.num_tokens - num_visible)
+        mean = torch.stack(errors).mean(0) / (grid.num_tokens - num_visible)
+        return mean.to(clips.device)  # remembered where the clips are
 
     return compute
 

@@ -25,6 +25,9 @@ class TaskOptions:
     """Who judges. Default: the autoencoder of `checkpoint`, else the tiny one, both frozen."""
     checkpoint: str | None = None
     """Run folder, or one of its checkpoints."""
+    device: str | None = None
+    """Where the autoencoder of `checkpoint`, or the tiny one, runs: cpu, cuda, cuda:1, ...
+    Default: cpu."""
     grid: TokenGrid | None = None
     """Lattice of tokens; needed with a scorer that has none of its own."""
     width: int | None = None
@@ -67,14 +70,14 @@ def build_task(options: TaskOptions, num_rounds: int | None = None) -> Task:
         num_rounds: rounds that the budget is spread over; None for a one-shot choice.
 
     Raises:
-        UsageError: for options that contradict each other or are not known.
+        UsageError: for options that contradict each other or are not known, and for a device that
+            is not here.
         CheckpointError: for what is wrong with `checkpoint`.
     """
-    if options.scorer is not None and options.checkpoint is not None:
-        raise UsageError("both scorer and checkpoint are given; give one")
-    scorer = options.scorer or (
-        FrozenScorer.load(options.checkpoint) if options.checkpoint else FrozenScorer.tiny()
-    )
+    for name in ("checkpoint", "device"):
+        if options.scorer is not None and getattr(options, name) is not None:
+            raise UsageError(f"both scorer and {name} are given; give one")
+    scorer = options.scorer or _frozen(options)
     is_own = options.scorer is None
     grid = options.grid or getattr(scorer, "grid", None)
     width = options.width or getattr(scorer, "width", None)
@@ -107,6 +110,13 @@ def build_task(options: TaskOptions, num_rounds: int | None = None) -> Task:
         observation=options.observation or ("features" if is_own else "tokens"),
         source=_source(options, grid, is_own),
     )
+
+
+def _frozen(options: TaskOptions) -> FrozenScorer:
+    device = "cpu" if options.device is None else options.device
+    if options.checkpoint is None:
+        return FrozenScorer.tiny(device=device)
+    return FrozenScorer.load(options.checkpoint, device=device)
 
 
 def _check_rounds(num_visible: int, num_rounds: int) -> None:

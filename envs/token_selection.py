@@ -123,8 +123,10 @@ class TokenSelectionVectorEnv(VectorEnv[Any, Any, Any]):
         if at is None:
             raise UsageError("step was called after the episode's end; call reset first")
         at.show(self.task.action.read(actions, at.shown))
-        at.error = self.scorer.score(at.clips, at.visible_idx)
-        visible_idx = at.visible_idx = at.visible_idx.to(at.error.device)
+        error = self.scorer.score(at.judged, at.visible_idx)
+        # For numpy all that follows is small: one wait for the scorer's device, not one per array.
+        at.take_in(error if self.arrays == "torch" else error.cpu())
+        visible_idx = at.visible_idx
         reward = self.task.reward(at.error, visible_idx, **self._reward_needs(at))
         gain = at.gain(clip_return(reward, visible_idx))
         info = {"token_reward": reward, "token_error": at.error}
@@ -154,6 +156,9 @@ class TokenSelectionVectorEnv(VectorEnv[Any, Any, Any]):
                 f"reward {self.task.reward_name!r} needs true motion, which is not known of these "
                 "clips; use synthetic ones, or another reward"
             )
+        episode.carry(getattr(self.scorer, "device", episode.clips.device))
+        if self.arrays == "torch":
+            episode.clips = episode.judged
         self._episode = self._picture = episode
         self._static = self._look(episode)
         info = {} if episode.motion is None else {"token_motion": episode.motion}
@@ -164,7 +169,7 @@ class TokenSelectionVectorEnv(VectorEnv[Any, Any, Any]):
         if self.task.observation == "clip":
             return episode.clips
         if self.task.observation == "tokens":
-            return self.scorer.embed(episode.clips)
+            return self.scorer.embed(episode.judged)
         return self._features(episode.clips, episode.numbers)
 
     def _observe(self, episode: Episode) -> Any:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tats_ray.config.load import parse_config, parse_yaml
 from tats_ray.core.arrays import Float, Int, UInt8
+from tats_ray.core.devices import find_device
 from tats_ray.core.grid import TokenGrid
 from tats_ray.learning import checkpoint as checkpoints
 from tats_ray.models.mae import MaskedAutoencoder
@@ -50,21 +51,28 @@ class FrozenScorer:
         self.device = next(mae.parameters()).device
 
     @classmethod
-    def tiny(cls) -> FrozenScorer:
-        """The autoencoder that comes with the package: 144 tokens, synthetic clips, no download."""
+    def tiny(cls, *, device: str = "cpu") -> FrozenScorer:
+        """The autoencoder that comes with the package: 144 tokens, synthetic clips, no download.
+
+        Raises:
+            UsageError: for a device that is not here.
+        """
+        where = find_device(device)
         mae = tiny_mae()
         weights = checkpoints.read_tensors(TINY_WEIGHTS)
         whole = {name: value.float() for name, value in weights.items()}
         checkpoints.load_weights(mae, whole, source=str(TINY_WEIGHTS))
-        return cls(mae)
+        return cls(mae.to(where))
 
     @classmethod
-    def load(cls, checkpoint: str | Path) -> FrozenScorer:
+    def load(cls, checkpoint: str | Path, *, device: str = "cpu") -> FrozenScorer:
         """The autoencoder of a run folder, or of one of its checkpoints.
 
         Raises:
             CheckpointError: when there is none, or its tensors do not fit its configuration.
+            UsageError: for a device that is not here.
         """
+        where = find_device(device)
         folder = checkpoints.find(checkpoint)
         found = checkpoints.load(folder)
         source = str(folder / "config.yaml")
@@ -72,7 +80,7 @@ class FrozenScorer:
         mae = build_mae(config.model, token_grid(config.data, config.model), seed=config.seed)
         weights = found.mae["network"]
         checkpoints.load_weights(mae, weights, source=str(folder / "mae.safetensors"))
-        return cls(mae, mask_ratio=config.sampler.mask_ratio)
+        return cls(mae.to(where), mask_ratio=config.sampler.mask_ratio)
 
     @torch.no_grad()
     def embed(self, clips: UInt8[Tensor, "B C F H W"]) -> Float[Tensor, "B N D"]:

@@ -50,9 +50,13 @@ def unit_pixels(patches: Shaped[Tensor, "B N P"]) -> Float[Tensor, "B N P"]:
 
 def imagenet_normalize(pixels: Float[Tensor, "B N P"]) -> Float[Tensor, "B N P"]:
     """(pixel - mean) / std per colour, for values in [0, 1] with colour fastest."""
-    mean = pixels.new_tensor(IMAGENET_MEAN)
-    std = pixels.new_tensor(IMAGENET_STD)
+    mean, std = (_beside(pixels, values) for values in (IMAGENET_MEAN, IMAGENET_STD))
     return ((pixels.unflatten(-1, (-1, 3)) - mean) / std).flatten(-2)
+
+
+def _beside(pixels: Float[Tensor, "B N P"], values: tuple[float, ...]) -> Float[Tensor, " c"]:
+    """Constants, filled in on the device: a copy from the host would wait for all of its work."""
+    return torch.stack([pixels.new_full((), value) for value in values])
 
 
 class PatchStatistics(NamedTuple):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from tats_ray.core.errors import UsageError
+from tats_ray.core.devices import find_device
 from tats_ray.learning.features import FrozenEncoder
 from tats_ray.models.zoo import build_mae
 from tats_ray.recipes.adopt import open_checkpoint
@@ -60,9 +60,6 @@ def pick_device(name: str) -> str:
     Raises:
         UsageError: for a device that is not here.
     """
-    has_gpu = torch.cuda.is_available()
     if name == "auto":
-        return "cuda" if has_gpu else "cpu"
-    if name != "cpu" and not (name.split(":")[0] == "cuda" and has_gpu):
-        raise UsageError(f"device {name!r} is not here; use cpu{' or cuda' if has_gpu else ''}")
-    return name
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return str(find_device(name))

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from tats_ray.core.grid import TokenGrid
 from tats_ray.ops.patches import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
     PatchStatistics,
     denormalize,
     imagenet_normalize,
@@ -79,6 +81,13 @@ def test_imagenet_normalization_takes_each_colour_by_itself() -> None:
     pixels = torch.tensor([[[0.485, 0.456, 0.406, 0.485 + 0.229, 0.456 - 0.224, 1.0]]])
     expected = torch.tensor([[[0.0, 0.0, 0.0, 1.0, -1.0, (1 - 0.406) / 0.225]]])
     torch.testing.assert_close(imagenet_normalize(pixels), expected)
+
+
+def test_imagenet_normalization_rounds_as_with_tables_of_its_constants() -> None:
+    pixels = noise(2, 5, 12, seed=2)
+    mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+    by_table = ((pixels.unflatten(-1, (4, 3)) - mean) / std).flatten(-2)
+    assert torch.equal(imagenet_normalize(pixels), by_table)
 
 
 def test_targets_have_mean_0_and_unbiased_deviation_1_per_patch_and_colour() -> None:
