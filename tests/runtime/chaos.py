@@ -37,7 +37,10 @@ RAYS_OWN = {"TrainStateActor", "_AutoscalingCoordinatorActor"}
 
 
 class Killer:
-    """Kills a random process of the run every few seconds, and lets the run end afterwards."""
+    """Kills a random process of the run every few seconds, and lets the run end afterwards.
+
+    Where all of them died before the learners first trained, one more does, which is a restart.
+    """
 
     def __init__(self, seed: int, seconds: float, every: float) -> None:
         self._random = random.Random(seed)
@@ -45,6 +48,10 @@ class Killer:
         self._began = time.monotonic()
         self._next = every
         self.killed: list[str] = []
+        self.has_started = False
+        """Whether the learners have trained."""
+        self._has_hit = False
+        """Whether one was killed since."""
         self.gate: Gate | None = None
 
     @property
@@ -53,9 +60,9 @@ class Killer:
 
     def on_tick(self) -> None:
         assert self.gate is not None
-        if self.now >= self._seconds:
+        if self.now >= self._seconds and self._has_hit:
             self.gate.on_tick()  # which opens the last batch
-        elif self.now >= self._next:
+        elif self.now >= self._next and (self.now < self._seconds or self.has_started):
             self._next = self.now + self._every
             self._kill_one(self.gate)
 
@@ -75,6 +82,7 @@ class Killer:
         except ProcessLookupError:
             return  # it went just now
         self.killed.append(kind)
+        self._has_hit = self.has_started
         print(f"{self.now:5.0f} s  killed  {KINDS[kind]}", flush=True)
 
 
@@ -127,6 +135,8 @@ def chaos(folder: Path, temporary: Path, *, seed: int, seconds: float, every: fl
     alone = replace(config, data=replace(config.data, num_workers=0))
     before = set(SHARED_MEMORY.iterdir())
     launch.cluster_settings()
+    # Ray's workers would yield to whatever else runs on this machine, and not get anywhere.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     ray.init(address="local", num_cpus=2, log_to_driver=False, logging_level="ERROR",
              object_store_memory=200 * 2**20, include_dashboard=True,
              runtime_env={"env_vars": {"TMPDIR": str(temporary)}})  # fmt: skip
@@ -140,6 +150,8 @@ def chaos(folder: Path, temporary: Path, *, seed: int, seconds: float, every: fl
     def on_event(event: launch.Event) -> None:
         files.on_event(event)
         heard.append(event)
+        if event["kind"] == "start":
+            killer.has_started = True
         if event["kind"] == "note":
             print(f"{killer.now:5.0f} s  {event['text']}", flush=True)
 

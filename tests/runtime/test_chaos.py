@@ -13,8 +13,8 @@ import pytest
 from tests.runtime.chaos import faults_of
 
 ROOT = Path(__file__).parents[2]
-SHORT = "--seconds 27 --every 8 --learners 1 --epochs 12 --pace-s 0.1 --seed 1"
-pytestmark = [pytest.mark.long, pytest.mark.ray, pytest.mark.timeout(600)]
+SHORT = "--seconds 60 --every 10 --learners 1 --epochs 12 --pace-s 0.1 --seed 1"
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 
 def test_run_whose_processes_are_killed_at_random_ends_as_if_nothing_had_happened() -> None:
@@ -24,11 +24,11 @@ def test_run_whose_processes_are_killed_at_random_ends_as_if_nothing_had_happene
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=540,
     )
     assert "RESULT " in done.stdout, done.stdout + done.stderr
     result = json.loads(done.stdout.rpartition("RESULT ")[2].splitlines()[0])
     assert faults_of(result) == [], done.stdout
     assert done.returncode == 0
-    assert len(result["killed"]) >= 2
+    assert len(result["killed"]) >= 3
     assert result["restarts"] >= 1
