@@ -44,12 +44,11 @@ table:
 
 
 def alive() -> list[str]:
-    """Actors and placement groups, but for Ray's own helpers, which reserve nothing."""
+    """Actors and placement groups, but for Ray's own records."""
     actors = list_actors(address=ray.get_runtime_context().gcs_address, limit=1000)
-    helpers = {*RAYS_OWN, "PlacementGroupCleaner"}
     groups = ray.util.placement_group_table().values()
     return [
-        *(a.class_name for a in actors if a.state == "ALIVE" and a.class_name not in helpers),
+        *(a.class_name for a in actors if a.state == "ALIVE" and a.class_name not in RAYS_OWN),
         *(str(group["state"]) for group in groups if group["state"] != "REMOVED"),
     ]
 
