@@ -27,7 +27,7 @@ from tats_ray.models.head import ClassifierHead
 from tats_ray.models.mae import MaskedAutoencoder
 from tats_ray.models.policy import SamplerPolicy
 from tats_ray.models.zoo import build_mae, build_policy
-from tats_ray.ops.patches import imagenet_normalize, normalized_targets, unpatchify
+from tats_ray.ops.patches import imagenet_normalize, unpatchify
 from tats_ray.recipes.adopt import open_checkpoint
 
 GRID = TokenGrid(num_frames=NUM_FRAMES, image_size=IMAGE_SIZE, patch=PATCH)
@@ -97,9 +97,12 @@ def test_this_version_of_transformers_is_one_that_loads_the_biases() -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("is_normalized", [True, False])
 def test_pretraining_logits_survive_the_round_trip(
-    mae: MaskedAutoencoder, export: Export, tmp_path: Path
+    mae: MaskedAutoencoder, export: Export, tmp_path: Path, is_normalized: bool
 ) -> None:
+    mae.normalize_targets = is_normalized
+    export = replace(export, model=replace(MODEL, normalize_targets=is_normalized))
     write_folder(tmp_path / "ours", export)
     theirs = transformers.VideoMAEForPreTraining.from_pretrained(tmp_path / "ours").eval()
     visible_idx = torch.stack([torch.arange(0, 32, 4), torch.arange(3, 32, 4)])
@@ -112,13 +115,13 @@ def test_pretraining_logits_survive_the_round_trip(
 
     assert ours.prediction.std() > 0.3  # there is something to be wrong about
     assert_same_logits(theirs, logits, ours.prediction)
-    targets = normalized_targets(mae.pixels(clip))[masked]
-    expected = (logits().flatten(0, 1) - targets).square().mean()
+    expected = theirs(pixel_values(mae, clip), bool_masked_pos=masked).loss
     torch.testing.assert_close(ours.loss, expected, atol=ATOL, rtol=0)
 
     theirs.save_pretrained(tmp_path / "theirs")
     back = tats_ray.load(tmp_path / "theirs")
     assert "loaded 88/88, ignored 0" in back.origin
+    assert back.config.model.normalize_targets is is_normalized
     again = back.mae(clip, visible_idx).prediction
     torch.testing.assert_close(again, ours.prediction, atol=ATOL, rtol=0)
     assert all(torch.equal(v, mae.state_dict()[n]) for n, v in back.mae.state_dict().items())

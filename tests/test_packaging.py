@@ -72,6 +72,23 @@ def test_wheel_installs_the_command_and_says_its_version(wheel: Path) -> None:
     assert f"## {__version__} " in (ROOT / "CHANGELOG.md").read_text()
 
 
+def test_plain_job_submission_uploads_the_whole_package_and_no_data(tmp_path: Path) -> None:
+    """What `ray job submit --working-dir .` leaves out, by Ray's own reading of both files."""
+    packaging = pytest.importorskip("ray._private.runtime_env.packaging")
+    for name in (".gitignore", ".rayignore"):
+        shutil.copy(ROOT / name, tmp_path)
+    left_out = packaging.get_excludes_from_ignore_files(tmp_path, include_gitignore=True)
+
+    def is_uploaded(name: str) -> bool:
+        return not any(excludes(tmp_path / name) for excludes in left_out)
+
+    parts = [p.relative_to(ROOT) for top in ("tats_ray", "envs") for p in (ROOT / top).rglob("*")]
+    parts = [part for part in parts if "__pycache__" not in part.parts]
+    assert [str(part) for part in parts if not is_uploaded(str(part))] == []
+    for name in ("data/demo/train.csv", "runs/demo/config.yaml", "tests/test_docs.py"):
+        assert not is_uploaded(name), name
+
+
 @pytest.mark.parametrize(
     "oldest", ["torch==2.11.0", "torchvision==0.26.0", "ray==2.60.0", "decord==0.6.0"]
 )

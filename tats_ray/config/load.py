@@ -39,7 +39,6 @@ OFFICIAL_FLAGS: Mapping[str, str] = {
     "mask_ratio": "sampler.mask_ratio",
     "model": "model.size",
     "decoder_depth": "model.decoder_depth",
-    "normlize_target": "model.normalize_targets",
     "batch_size": "optim.batch_size",
     "num_frames": "data.num_frames",
     "sampling_rate": "data.stride",

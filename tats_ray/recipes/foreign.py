@@ -74,6 +74,9 @@ def _config(found: Foreign, shape: Shape, num_frames: int, image_size: int) -> R
                 "decoder_depth": shape.decoder_depth or 0,
                 "patch": shape.patch,
                 "tubelet": shape.tubelet,
+                # Named by transformers and by the script, whose `type=bool` reads any word as True.
+                "normalize_targets": noted.get("norm_pix_loss", noted.get("normlize_target"))
+                is not False,
             },
             "sampler": _sampler(found),
         },

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,6 +62,23 @@ def test_existing_set_is_returned_at_once_and_untouched(made: SyntheticSet) -> N
 def test_folder_with_another_set_is_refused(made: SyntheticSet) -> None:
     with pytest.raises(UsageError, match="another synthetic set"):
         synthesize(made.train_list.parent, **{**SMALL, "size": 96})
+
+
+def test_folder_with_another_look_is_refused(made: SyntheticSet) -> None:
+    with pytest.raises(UsageError, match="another synthetic set"):
+        synthesize(made.train_list.parent, **SMALL, look="clear")
+
+
+def test_clear_sprites_are_warm_and_their_ground_is_cool() -> None:
+    warmth = []
+    for index in range(16):
+        frames, motion = make_clip(2, 64, 0, "t", index, index % 8, "clear")
+        red = frames[..., 0].astype(float) - frames[..., 1:].mean(-1)
+        warmth.append((red[motion].mean(), red[~motion].mean()))
+    sprites, ground = np.array(warmth).T
+    assert ground.max() < 0
+    assert np.median(sprites) > 30
+    assert sprites.mean() - ground.mean() > 60
 
 
 def test_folder_with_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
@@ -184,8 +202,9 @@ def test_sprites_move_three_to_five_pixels_per_frame_at_stride_two() -> None:
         assert 2.8 < 2 * (track[-1, 0] - track[0, 0]) / 31 < 5.0
 
 
-def test_first_frame_does_not_know_in_which_direction_things_go() -> None:
-    first = [make_clip(2, 64, 0, "t", 3, label)[0][0] for label in range(4)]
+@pytest.mark.parametrize("look", ["vivid", "clear"])
+def test_first_frame_does_not_know_in_which_direction_things_go(look: Any) -> None:
+    first = [make_clip(2, 64, 0, "t", 3, label, look)[0][0] for label in range(4)]
     for other in first[1:]:
         np.testing.assert_array_equal(other, first[0])
 

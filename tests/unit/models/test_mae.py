@@ -149,6 +149,22 @@ def test_error_is_the_mean_square_against_the_own_patch_and_0_where_visible(
     torch.testing.assert_close(found.loss, torch.stack(own).mean())
 
 
+def test_targets_that_are_not_normalized_are_the_pixels_from_0_to_1(
+    found: Reconstruction,
+) -> None:
+    clips, visible = batch()
+    mae = make()
+    mae.normalize_targets = False
+    plain = mae(clips, visible)
+    assert torch.equal(plain.prediction, found.prediction)
+    for row, n in enumerate(found.hidden_idx[2].tolist()):
+        t, y, x = n // 9, n // 3 % 3, n % 3
+        patch = clips[2, :, 2 * t : 2 * t + 2, 4 * y : 4 * y + 4, 4 * x : 4 * x + 4]
+        pixels = patch.flatten(1).T.flatten() / 255
+        expected = (plain.prediction[2, row] - pixels).square().mean()
+        torch.testing.assert_close(plain.error[2, n], expected)
+
+
 def test_order_in_which_visible_tokens_are_named_changes_nothing(found: Reconstruction) -> None:
     clips, visible = batch()
     other = make()(clips, visible.flip(1))

@@ -18,9 +18,10 @@ VISIBLE_IDX = torch.tensor([6, 1])
 LOG_PROB = torch.log_softmax(torch.arange(8.0), 0)
 
 
-def _panel(*, is_perfect: bool = False) -> MaskPanel:
+def _panel(*, is_perfect: bool = False, is_normalized: bool = True) -> MaskPanel:
     hidden_idx = hidden_indices(VISIBLE_IDX[None], 8)
-    targets = normalized_targets(unit_pixels(patchify(CLIP[None], GRID)))[:, hidden_idx[0]]
+    targets = unit_pixels(patchify(CLIP[None], GRID))[:, hidden_idx[0]]
+    targets = normalized_targets(targets) if is_normalized else targets
     prediction = targets if is_perfect else torch.zeros_like(targets)
     error = torch.zeros(1, 8)
     error[0, hidden_idx[0]] = (prediction - targets).square().mean(-1)[0] + 0.1
@@ -35,6 +36,7 @@ def _panel(*, is_perfect: bool = False) -> MaskPanel:
         other_label="mask: uniform random (no AdaMAE checkpoint given)",
         moving=np.arange(8) == 3,
         title="clip",
+        is_normalized=is_normalized,
     )
 
 
@@ -53,6 +55,13 @@ def test_visible_patches_are_copied_exactly_and_hidden_ones_differ() -> None:
     shown = _pixels_of(panel.visible)
     assert is_same[shown].all()
     assert not is_same[~shown].any()
+
+
+def test_hidden_patches_are_painted_as_predicted_where_targets_are_plain_pixels() -> None:
+    plain = _panel(is_perfect=True, is_normalized=False)
+    np.testing.assert_allclose(plain.reconstruction, plain.frames / 255.0, atol=1e-6)
+    black = _panel(is_normalized=False)
+    assert not black.reconstruction[~_pixels_of(black.visible)].any()
 
 
 def test_hidden_patches_are_painted_at_their_true_mean_and_deviation() -> None:
