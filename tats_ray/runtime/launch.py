@@ -32,6 +32,7 @@ from tats_ray.runtime.mae_learner import train_loop
 from tats_ray.runtime.peers import Peers
 from tats_ray.runtime.policy_learner import PolicyLearnerActor
 from tats_ray.runtime.preflight import check_cluster, in_words, wanted_cpus, wanted_gpus
+from tats_ray.runtime.reap import reap
 from tats_ray.runtime.rollout_worker import RolloutWorkers
 from tats_ray.runtime.run_log import RunLog
 from tats_ray.runtime.scratch import clear
@@ -190,6 +191,7 @@ def run_job(
     """
     run_id = uuid.uuid4().hex[:8]
     with joined_cluster(config), _scratch(folder, run_id):
+        reap()  # of runs of this job whose process was killed
         ensure_room(config, lambda text: on_event(_note(text)))
         check_cluster(config, folder, rollout_bytes=rollout_bytes)
         job = start(run_id)
