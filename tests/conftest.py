@@ -119,6 +119,7 @@ class SmallRun:
         num_visible: int = 8,
         seed: int = 0,
         slots: int = 1,
+        device: str = "cpu",
     ) -> None:
         optim = optim or OptimConfig(batch_size=2, base_lr=0.1, warmup_epochs=0.5)
         self.batches_per_epoch = batches_per_epoch
@@ -126,7 +127,7 @@ class SmallRun:
         self.num_slots = slots
         self.clips_per_step = optim.batch_size // algorithm.masks_per_clip
         self.learner = MAELearner(
-            small_mae(seed),
+            small_mae(seed).to(device),
             optim,
             steps_per_epoch=batches_per_epoch,
             total_steps=batches_per_epoch * loop.epochs,
@@ -135,11 +136,11 @@ class SmallRun:
             num_slots=slots,
             weight=1 / slots,
         )
-        owned = small_policy(seed)
+        owned = small_policy(seed).to(device)
         self.policy_learner = PolicyLearner(
             owned, algorithm.build(owned), seed=seed, precision=loop.precision
         )
-        self.acting = small_policy(seed)
+        self.acting = small_policy(seed).to(device)
         self.client = CountingClient(self.policy_learner, max_staleness=loop.max_staleness)
         env = gymnasium.make_vec(
             EnvConfig().id,
