@@ -1,9 +1,11 @@
 """The trajectory block against the same mathematics as written: time and memory, as ratios.
 
     python benchmarks/sampler.py [--tokens 1568] [--width 768] [--rounds 5]
+    python benchmarks/sampler.py --device cuda --batch 32 --precision bfloat16
 
-Variants alternate in one process, one thread, process CPU time; medians with [min-max] of the
-per-round ratios. Memory is the peak of a fresh process per variant, forward and backward.
+Variants alternate in one process, one thread, process CPU time, on a GPU wall time; medians with
+[min-max] of the per-round ratios. Memory is the peak of a forward and backward pass beyond what was
+held before: of a fresh process per variant, on a GPU of torch's allocator.
 """
 
 from __future__ import annotations
@@ -14,13 +16,14 @@ import os
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import torch
+from clock import machine, now
 from einops import rearrange
 from torch import Tensor, nn
 
+from tats_ray.learning.mae_learner import autocast
 from tats_ray.models.trajectory import TrajectoryAttention, TrajectoryBlock
 
 
@@ -34,8 +37,8 @@ class WrittenAttention(TrajectoryAttention):
         weights = rearrange(scores, "b h n (t s) -> b h n t s", t=slots).softmax(-1)
         pooled = torch.einsum("bhnts,bhtsd->bhntd", weights, v.unflatten(2, (slots, -1)))
         path = rearrange(pooled, "b h n t d -> b n t (h d)")
-        own_slot = torch.arange(x.shape[1]) // (x.shape[1] // slots)
-        own = path[:, torch.arange(x.shape[1]), own_slot]
+        token = torch.arange(x.shape[1], device=x.device)
+        own = path[:, token, token // (x.shape[1] // slots)]
         q2 = rearrange(self.proj_q(own), "b n (h d) -> b h n d", h=heads)
         k2, v2 = rearrange(self.proj_kv(path), "b n t (two h d) -> two b h n t d", two=2, h=heads)
         mix = (torch.einsum("bhnd,bhntd->bhnt", q2 * q2.shape[-1] ** -0.5, k2)).softmax(-1)
@@ -52,13 +55,22 @@ def block(kind: str, width: int, heads: int, slots: int) -> nn.Module:
     return made
 
 
-def seconds(module: nn.Module, x: Tensor, *, backward: bool) -> float:
-    start = time.process_time()
-    with torch.set_grad_enabled(backward):
+def seconds(module: nn.Module, x: Tensor, *, backward: bool, precision: str = "float32") -> float:
+    start = now(x.device)
+    with torch.set_grad_enabled(backward), autocast(x.device, precision):  # type: ignore[arg-type]
         out = module(x)
     if backward:
-        out.sum().backward()
-    return time.process_time() - start
+        out.float().sum().backward()
+    return now(x.device) - start
+
+
+def allocated_mb(module: nn.Module, x: Tensor, precision: str) -> float:
+    """Growth of the allocator's peak over one forward and backward pass."""
+    module.zero_grad(set_to_none=True)
+    torch.cuda.reset_peak_memory_stats(x.device)
+    before = torch.cuda.memory_allocated(x.device)
+    seconds(module, x, backward=True, precision=precision)
+    return (torch.cuda.max_memory_allocated(x.device) - before) / 2**20
 
 
 def peak_mb(kind: str, args: argparse.Namespace) -> float:
@@ -89,6 +101,9 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=1568)
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--peak-of", default="")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -96,30 +111,40 @@ def main() -> None:
     if args.peak_of:
         measure_peak(args)
         return
-    x = torch.randn(1, args.tokens, args.width)
-    ours = block("ours", args.width, args.width // 64, 8)
-    written = block("written", args.width, args.width // 64, 8)
+    device = torch.device(args.device)
+    x = torch.randn(args.batch, args.tokens, args.width).to(device)
+    ours = block("ours", args.width, args.width // 64, 8).to(device)
+    written = block("written", args.width, args.width // 64, 8).to(device)
     written.load_state_dict(ours.state_dict())
     with torch.no_grad():
-        difference = (ours(x) - written(x)).abs().max().item()
+        difference = (ours(x[:1]) - written(x[:1])).abs().max().item()
     figures: dict[str, object] = {
         "torch": torch.__version__,
         "load": os.getloadavg()[0],
+        "device": machine(device),
+        "clips": args.batch,
+        "precision": args.precision,
         "max_abs_difference": difference,
     }
     for backward in (False, True):
+        how = {"backward": backward, "precision": args.precision}
         pairs = [
-            (seconds(ours, x, backward=backward), seconds(written, x, backward=backward))
-            for _ in range(args.rounds)
-        ]
+            (seconds(ours, x, **how), seconds(written, x, **how)) for _ in range(args.rounds + 1)
+        ][1:]
         ratios = [theirs / mine for mine, theirs in pairs]
         spread = (statistics.median(ratios), min(ratios), max(ratios))
         figures["forward_backward" if backward else "forward"] = {
-            "ours_ms": round(1e3 * statistics.median(mine for mine, _ in pairs)),
-            "written_ms": round(1e3 * statistics.median(theirs for _, theirs in pairs)),
+            "ours_ms": round(1e3 * statistics.median(mine for mine, _ in pairs), 1),
+            "written_ms": round(1e3 * statistics.median(theirs for _, theirs in pairs), 1),
             "times_faster": [round(r, 2) for r in spread],
         }
-    figures["peak_mb"] = {kind: round(peak_mb(kind, args)) for kind in ("ours", "written")}
+    if device.type == "cpu":
+        figures["peak_mb"] = {kind: round(peak_mb(kind, args)) for kind in ("ours", "written")}
+    else:
+        figures["peak_mb"] = {
+            "ours": round(allocated_mb(ours, x, args.precision)),
+            "written": round(allocated_mb(written, x, args.precision)),
+        }
     print(json.dumps(figures, indent=1))
 
 

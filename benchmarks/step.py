@@ -1,9 +1,11 @@
 """One training step with a learned sampler against one with random masks.
 
     python benchmarks/step.py [--size small] [--mask-ratio 0.95] [--batch 2] [--rounds 3]
+    python benchmarks/step.py --device cuda --size base --batch 32 --precision bfloat16 --rounds 20
 
-Both alternate in one process, one thread, process CPU time. Prints what a step spends on acting,
-reconstructing and learning, and the overhead of the sampler with its range over the rounds.
+Both alternate in one process, one thread, process CPU time, on a GPU wall time. Prints what a step
+spends on acting, reconstructing and learning, the share that is not reconstructing, clips per
+second, and the overhead of the sampler with its range over the rounds.
 """
 
 from __future__ import annotations
@@ -12,11 +14,11 @@ import argparse
 import json
 import os
 import statistics
-import time
 from itertools import pairwise
 from typing import Any
 
 import torch
+from clock import machine, now
 
 from tats_ray.algorithms.ppo import PPOConfig
 from tats_ray.config.schema import DataConfig, ModelConfig, OptimConfig, SamplerConfig
@@ -34,14 +36,16 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
+    device = torch.device(args.device)
     torch.set_num_threads(1)
     model = ModelConfig(size=args.size, decoder_depth=4)
     sampler = SamplerConfig(mask_ratio=args.mask_ratio)
     grid = token_grid(DataConfig(), model)
     count = num_visible(sampler, grid)
     learner = MAELearner(
-        build_mae(model, grid, seed=0),
+        build_mae(model, grid, seed=0).to(device),
         OptimConfig(warmup_epochs=0),
         steps_per_epoch=1,
         total_steps=10**6,
@@ -50,19 +54,20 @@ def main() -> None:
     )
     policy = build_policy(sampler, model, grid, seed=0)
     assert isinstance(policy, SamplerPolicy)
+    policy.to(device)
     algorithm = PPOConfig().build(policy)
-    generator = stream(0, "benchmark")
+    generator, draws = stream(0, "benchmark"), stream(0, "benchmark", device=device)
     shape = (args.batch, *grid.clip_shape)
-    clips = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    clips = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator).to(device)
 
     def step(drawer: Any) -> dict[str, float]:
-        times = [time.process_time()]
+        times = [now(device)]
         tokens = learner.embed(clips)
         with autocast(learner.device, learner.precision):
-            selection = drawer.act(tokens, count, generator=generator)
-        times.append(time.process_time())
+            selection = drawer.act(tokens, count, generator=draws)
+        times.append(now(device))
         error = learner.score(clips, selection.visible_idx)
-        times.append(time.process_time())
+        times.append(now(device))
         if drawer is policy:
             rollout = Rollout(
                 tokens=tokens,
@@ -76,23 +81,35 @@ def main() -> None:
             )
             with autocast(learner.device, learner.precision):
                 algorithm.update([rollout], generator=generator)
-        times.append(time.process_time())
+        times.append(now(device))
         spent = [1e3 * (b - a) / args.batch for a, b in pairwise(times)]
         return dict(zip(("act", "reconstruct", "learn"), spent, strict=True))
 
     drawers = {"tats": policy, "random": FixedPolicy(grid)}
-    for drawer in drawers.values():
-        step(drawer)
+    for drawer in (*drawers.values(), *drawers.values()):
+        step(drawer)  # warm up
     rounds = [{name: step(drawer) for name, drawer in drawers.items()} for _ in range(args.rounds)]
     overhead = [sum(r["tats"].values()) / sum(r["random"].values()) for r in rounds]
+    totals = {n: statistics.median(sum(r[n].values()) for r in rounds) for n in drawers}
+    alone = statistics.median(r["tats"]["reconstruct"] for r in rounds)
+    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
     print(
         json.dumps(
             {
                 "torch": torch.__version__,
                 "load": os.getloadavg()[0],
+                "device": machine(device),
+                "size": args.size,
+                "clips": args.batch,
+                "mask_ratio": args.mask_ratio,
+                "precision": args.precision,
+                "step_ms": {name: round(ms * args.batch, 2) for name, ms in totals.items()},
+                "clips_per_s": {name: round(1e3 / ms, 1) for name, ms in totals.items()},
+                "sampler_share": round(1 - alone / totals["tats"], 3),
+                "peak_gpu_mb": round(peak / 2**20),
                 "ms_per_clip": {
                     name: {
-                        part: round(statistics.median(r[name][part] for r in rounds), 1)
+                        part: round(statistics.median(r[name][part] for r in rounds), 3)
                         for part in rounds[0][name]
                     }
                     for name in drawers
