@@ -206,6 +206,7 @@ def _run_bench(action: Overlap | Buffer | Scale, flags: Sequence[str]) -> None:
             batch=action.batch,
             rounds=action.rounds,
             step_clips=action.step_clips,
+            device=action.device,
         )
         return
     from tats_ray.recipes.bench_scale import bench_scale

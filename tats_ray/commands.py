@@ -278,6 +278,8 @@ class Buffer:
     """Times that each part is measured."""
     step_clips: int = 2
     """Clips of the training step that it is compared with, scaled to the batch; 0 leaves it out."""
+    device: str = "cpu"
+    """Of the rollout and the step: cpu, cuda, cuda:1, ...; a GPU's step takes the whole batch."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import torch
 
 from tats_ray.algorithms.ppo import PPOConfig
 from tats_ray.config.schema import DataConfig, ModelConfig, OptimConfig, SamplerConfig
+from tats_ray.core.devices import find_device
 from tats_ray.core.grid import TokenGrid
 from tats_ray.core.seeds import stream
 from tats_ray.core.types import Rollout
@@ -44,19 +45,28 @@ def sized_rollout(grid: TokenGrid, width: int, num_clips: int) -> Rollout:
 
 
 def bench_buffer(
-    *, size: str = "base", batch: int = 32, rounds: int = 5, step_clips: int = 2
+    *,
+    size: str = "base",
+    batch: int = 32,
+    rounds: int = 5,
+    step_clips: int = 2,
+    device: str = "cpu",
 ) -> float:
     """Print the parts and the sum, beside the step time here and on an H200.
+
+    Args:
+        device: where the rollout begins and the step is taken; a GPU takes the whole batch.
 
     Returns:
         Share of the step that was measured here; nan without one.
     """
+    where = find_device(device)
     model = ModelConfig(size=size)  # type: ignore[arg-type]
     grid = token_grid(DataConfig(), model)
     policy = build_policy(SAMPLER, model, grid, seed=0)
     assert isinstance(policy, SamplerPolicy)
-    rollout = sized_rollout(grid, SIZES[size].width, batch)
-    weights = policy.state_dict()
+    rollout = sized_rollout(grid, SIZES[size].width, batch).to(where)
+    weights = policy.to(where).state_dict()
     weight_bytes = sum(value.nbytes for value in weights.values())
     with bench_cluster(store_mb=max(512, 6 * rollout.num_bytes // 2**20)):
         found = measure_handover(rollout, weights, rounds=rounds)
@@ -74,11 +84,13 @@ def bench_buffer(
     total = statistics.median(one.total_s for one in found)
     share = float("nan")
     if step_clips:
-        step = batch / step_clips * step_seconds(model, grid, policy, step_clips)
+        clips = step_clips if where.type == "cpu" else batch
+        step = batch / clips * step_seconds(model, grid, policy, clips, where)
         share = total / step
+        what = "1 CPU thread" if where.type == "cpu" else torch.cuda.get_device_name(where)
         print(
-            f"step here (1 CPU thread, bfloat16, {step_clips} clips scaled to {batch}): "
-            f"{step:.1f} s, hand-over {share:.2%}, wanted under 5%"
+            f"step here ({what}, bfloat16, {clips} clips scaled to {batch}): "
+            f"{step:.3g} s, hand-over {share:.2%}, wanted under 5%"
         )
     if size == "base":
         fast, slow = (batch / rate for rate in reversed(H200_CLIPS_PER_S))
@@ -91,13 +103,15 @@ def bench_buffer(
 
 
 def step_seconds(
-    model: ModelConfig, grid: TokenGrid, policy: SamplerPolicy, num_clips: int
+    model: ModelConfig, grid: TokenGrid, policy: SamplerPolicy, num_clips: int, device: torch.device
 ) -> float:
-    """Process seconds of act, MAE step and policy update on one thread, after a warm-up."""
+    """Seconds of act, MAE step and policy update after a warm-up: of processor time on one thread,
+    on a GPU of wall time.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     learner = MAELearner(
-        build_mae(model, grid, seed=0),
+        build_mae(model, grid, seed=0).to(device),
         OptimConfig(warmup_epochs=0),
         steps_per_epoch=1,
         total_steps=10**6,
@@ -108,11 +122,17 @@ def step_seconds(
     clips = torch.randint(0, 256, (num_clips, *grid.clip_shape), dtype=torch.uint8)
     count = num_visible(SAMPLER, grid)
 
+    def now() -> float:
+        if device.type == "cpu":
+            return time.process_time()
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+
     def step(number: int) -> float:
-        start = time.process_time()
+        start = now()
         tokens = learner.embed(clips)
         with autocast(learner.device, "bfloat16"):
-            drawn = policy.act(tokens, count, generator=stream(0, "bench", number))
+            drawn = policy.act(tokens, count, generator=stream(0, "bench", number, device=device))
         error = learner.score(clips, drawn.visible_idx)
         updates.update(
             [
@@ -128,8 +148,8 @@ def step_seconds(
                 )
             ]
         )
-        return time.process_time() - start
+        return now() - start
 
-    times = [step(number) for number in range(3)]
+    times = [step(number) for number in range(3 if device.type == "cpu" else 12)]
     torch.set_num_threads(before)
-    return statistics.median(times[1:])
+    return statistics.median(times[len(times) // 3 :])
