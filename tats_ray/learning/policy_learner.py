@@ -43,6 +43,7 @@ class PolicyLearner:
         self.policy = policy
         self.precision: Precision = precision
         self.algorithm = algorithm
+        self.device = next(policy.parameters()).device
         self.seed = seed
         self.version = 0
 
@@ -145,7 +146,7 @@ class LocalPolicyClient:
         """Nothing: the loop makes the rollouts."""
 
     def push(self, rollout: Rollout) -> None:
-        self.memory.append(rollout)
+        self.memory.append(rollout.to(self.learner.device))
 
     def update(self, num_entries: int) -> PolicyUpdate | None:
         metrics = self.learner.update(self.memory)

@@ -97,8 +97,16 @@ def _time_steps(config: RunConfig) -> Pace:
         policy.to(device)
     client = None
     if isinstance(owned, SamplerPolicy):
-        owned.to("cuda" if config.cluster.policy_gpus else "cpu")
-        client = LocalPolicyClient(PolicyLearner(owned, config.algorithm.build(owned), seed=0))
+        beside = config.cluster.policy_place == "learner" or config.cluster.policy_gpus
+        owned.to(device if beside else "cpu")
+        client = LocalPolicyClient(
+            PolicyLearner(
+                owned,
+                config.algorithm.build(owned),
+                seed=0,
+                precision=config.loop.precision,
+            )
+        )
     started = time.perf_counter()
     shown = next(batches(0, 0))
     clips_s = time.perf_counter() - started
