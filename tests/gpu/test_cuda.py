@@ -149,7 +149,7 @@ def test_trajectory_attention_on_cuda_is_that_of_the_cpu() -> None:
         block.to(device).zero_grad(set_to_none=True)
         out = block(x.to(device))
         out.square().sum().backward()
-        grads = {name: p.grad.cpu() for name, p in block.named_parameters() if p.grad is not None}
+        grads = {n: p.grad.clone().cpu() for n, p in block.named_parameters() if p.grad is not None}
         found[device] = {"out": out.detach().cpu(), **grads}
     for name, expected in found["cpu"].items():
         scale = float(expected.abs().max())
