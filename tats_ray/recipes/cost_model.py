@@ -10,8 +10,8 @@ from dataclasses import dataclass
 class Figures:
     """What one of each can do. docs/scaling.md says where every default comes from."""
 
-    clips_per_gpu_s: float = 700.0
-    """ViT-B training with the sampler, an H200; expected from operation counts, not measured."""
+    clips_per_gpu_s: float = 540.0
+    """ViT-B autoencoder with its sampler drawing, an H100; measured by benchmarks/step.py."""
     clips_per_step: int = 32
     """Of a GPU."""
     gpus_per_node: int = 8
@@ -24,9 +24,8 @@ class Figures:
     """Of the policy; counted."""
     handover_bytes_s: float = 468e6
     """Through one buffer into one policy learner; measured by `tats bench scale`."""
-    policy_clips_s: float = 2340.0
-    """That one GPU can learn from: 101 GFLOP a clip (folded attention, forward and backward) at
-    30 % of 790 TFLOP/s; expected, not measured."""
+    policy_clips_s: float = 524.0
+    """That one GPU can learn from, an H100; measured by benchmarks/step.py."""
     node_bytes_s: float = 12.5e9
     """100 Gbit/s; assumed."""
 
