@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ray.exceptions import RayActorError
-from ray.train import UserCallback
+from ray.train import ControllerError, UserCallback
 
 from tats_ray.core.errors import PeerFailedError, StaleError
 
@@ -18,6 +18,7 @@ ROOMS = {
     "PolicyLearnerActor": "policy learner",
     "RunLog": "run log",
     "TrainController": "controller of Ray Train",
+    "RayTrainWorker": "learner",
 }
 """Actors by class, in the words of the documentation."""
 
@@ -53,6 +54,18 @@ def first_cause(error: BaseException, rooms: Rooms) -> str:
     return f"{type(inner).__name__}: {lines[-1] if lines else 'no message'}"
 
 
+def is_death(error: BaseException) -> bool:
+    """Whether the controller of Ray Train died, or ended because an actor that it needs did.
+
+    It restarts learners itself, but not where one dies just as it is told to begin.
+    """
+    if isinstance(error, RayActorError):
+        return True
+    return isinstance(error, ControllerError) and any(
+        isinstance(inner, RayActorError) for inner in _chain(error)
+    )
+
+
 def _of_ranks(failures: Mapping[int, BaseException], rooms: Rooms) -> str:
     """The cause among several ranks' errors: a death comes before what it did to others."""
     rank, error = min(failures.items(), key=lambda item: (_severity(item[1]), item[0]))
@@ -79,7 +92,8 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     while isinstance(inner, BaseException) and id(inner) not in seen:
         seen.add(id(inner))
         yield inner
-        inner = getattr(inner, "cause", None) or inner.__cause__
+        within = getattr(inner, "cause", None) or getattr(inner, "controller_failure", None)
+        inner = within or inner.__cause__
 
 
 def _death(error: RayActorError, rooms: Rooms) -> str:

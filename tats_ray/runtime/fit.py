@@ -10,10 +10,11 @@ from types import TracebackType
 from typing import Any
 
 from ray.exceptions import RayActorError
+from ray.train import ControllerError
 from ray.train.torch import TorchTrainer
 
 from tats_ray.config.schema import Clustered
-from tats_ray.runtime.causes import first_cause
+from tats_ray.runtime.causes import first_cause, is_death
 from tats_ray.runtime.peers import Peers
 from tats_ray.runtime.reap import reap, started_by, this_task
 from tats_ray.runtime.watch import RunFailedError
@@ -34,8 +35,9 @@ class Outcome:
 class Fit:
     """`trainer.fit()` on a thread of its own, so that the driver can watch.
 
-    Where Ray Train's own controller dies, another one takes over from the newest checkpoint. As a
-    context manager, it ends the controller with the run, and leaves nothing reserved.
+    Where Ray Train's own controller dies, or gives up because of a death, another one takes over
+    from the newest checkpoint. As a context manager, it ends the controller with the run, and
+    leaves nothing reserved.
     """
 
     def __init__(
@@ -75,8 +77,8 @@ class Fit:
                 try:
                     self._result = self._trainer().fit()
                     return
-                except RayActorError as error:
-                    if attempt == self._max_failures or self._is_over:
+                except (RayActorError, ControllerError) as error:
+                    if attempt == self._max_failures or self._is_over or not is_death(error):
                         raise
                     cause = first_cause(error, self._peers.rooms())
                     self._peers.log.failed.remote(cause, time.time())

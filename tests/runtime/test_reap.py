@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from ray.util.state import get_actor
 
 from tats_ray.data.synthetic import SyntheticSet
 from tats_ray.runtime.reap import free, reap
-from tests.runtime.gate import Ambush
+from tests.runtime.gate import Ambush, kill_process
 from tests.runtime.holders import DEADLINE_S, Holder, TrainController, start
 from tests.runtime.test_faults import Story
 
@@ -48,6 +50,29 @@ def test_controller_killed_before_its_cleaner_knows_leaves_the_next_one_all_that
     assert ambush.learners == [], "the group was told before the controller stood still"
     assert group_state(ambush.group) == "REMOVED"
     assert actor_state(ambush.cleaner) == "DEAD"
+
+
+def test_learner_killed_as_it_is_told_to_begin_is_replaced_though_ray_train_gives_up(
+    videos: SyntheticSet, run_folder: Path
+) -> None:
+    """Ray Train retries what fails before and after that call, which imports what learners need."""
+    story = Story(videos, run_folder, {}, loop={"epochs": 1})
+    killed: list[int] = []
+
+    def kill() -> None:
+        while not killed:
+            for pid in story.gate.pids("RayTrainWorker"):
+                if "run_train_fn" in Path(f"/proc/{pid}/cmdline").read_text():
+                    kill_process(pid)
+                    killed.append(pid)
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=kill, daemon=True)
+    thread.start()
+    outcome = story.run()
+    thread.join()
+    assert outcome.is_finished
+    assert story.starts == [0]
 
 
 def test_a_run_that_is_given_up_ends_its_controller_and_what_that_reserved(
