@@ -53,7 +53,8 @@ def measure(folder: Path, seed: int) -> list[float]:
     if not (run / "report.html").exists():
         flags = [*common, "--name", run.name]
         config = load_config(TUNE_CONFIGS / "motion_cpu.yaml", flags)
-        pretrain(config, resume=(run / "config.yaml").exists())
+        if not pretrain(config, resume=(run / "config.yaml").exists()).outcome.is_finished:
+            raise SystemExit("stopped; the same command goes on")
     probes = [probed(run, seed, is_untrained) for is_untrained in (False, True)]
     tuned = [fine_tuned(run, seed, common, is_scratch) for is_scratch in (False, True)]
     return probes + tuned
@@ -80,7 +81,8 @@ def fine_tuned(run: Path, seed: int, common: list[str], is_scratch: bool) -> flo
     done = run.with_name(name)
     flags = [*common, "--name", name, *["--from_scratch", "true"] * is_scratch]
     config = finetune_config(TUNE_CONFIGS / "finetune_motion.yaml", flags)
-    finetune(run, DATA, config, resume=(done / "config.yaml").exists())
+    if not finetune(run, DATA, config, resume=(done / "config.yaml").exists()).outcome.is_finished:
+        raise SystemExit("stopped; the same command goes on")
     return multi_view_test(TestRequest(checkpoint=done, data=DATA)).top1
 
 
