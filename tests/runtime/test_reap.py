@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -15,6 +17,7 @@ from ray.util.state import get_actor
 
 from tats_ray.data.synthetic import SyntheticSet
 from tats_ray.runtime.reap import free, reap
+from tats_ray.runtime.sweep import Job, Report, Schedule, run_trials
 from tests.runtime.gate import Ambush, kill_process
 from tests.runtime.holders import DEADLINE_S, Holder, TrainController, start
 from tests.runtime.test_faults import Story
@@ -130,3 +133,35 @@ def test_what_users_living_controllers_and_other_jobs_reserved_is_left_alone() -
     assert actor_state(living[0]._actor_id.hex()) == "DEAD"
     other.communicate("", timeout=DEADLINE_S)
     ray.util.remove_placement_group(own)
+
+
+class Ends:
+    def __init__(self) -> None:
+        self.errors: dict[str, bool] = {}
+
+    def started(self, name: str) -> None:
+        pass
+
+    def ended(self, name: str, error: str | None) -> None:
+        self.errors[name] = error is not None
+
+
+def test_trials_give_back_what_their_controllers_held_though_one_is_killed(tmp_path: Path) -> None:
+    def trial(job: Job, report: Report) -> None:
+        from tests.runtime.holders import TrainController, start
+
+        _holder, group, cleaner = start(TrainController)
+        Path(job["told"]).write_text(f"{group} {cleaner}")
+        if job["name"] == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        report({"epoch": 1, "loss": 1.0, "trial": job["name"], "placement_group": group})
+
+    names = ("killed", "done")
+    jobs = [{"name": name, "told": str(tmp_path / name)} for name in names]
+    schedule = Schedule(at_once=1, metric="loss", is_best_lowest=True)
+    ends = Ends()
+    assert run_trials(trial, jobs, schedule, ends, folder=tmp_path / "tune")
+    assert ends.errors == {"killed": True, "done": False}
+    for name in names:
+        group, cleaner = (tmp_path / name).read_text().split()
+        assert [group_state(group), actor_state(cleaner)] == ["REMOVED", "DEAD"]
