@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import grpc
 import ray
 from ray._private.grpc_utils import init_grpc_channel
 from ray._private.ray_constants import GLOBAL_GRPC_OPTIONS
@@ -30,12 +31,13 @@ def reap(ended: Collection[bytes] = ()) -> None:
     """Remove the placement groups of this job's dead controllers, and end their cleaners.
 
     Nobody has a use for these: a controller that is dead does not come back, and its learners go
-    with it. What a living controller, the user or another job made is left alone.
+    with it. What a living controller, the user or another job made is left alone. Where the head
+    is gone, so is all that was held.
 
     Args:
         ended: ids of actors; the controllers among them end first.
     """
-    with _tables() as tables:
+    with _unless_head_is_gone(), _tables() as tables:
         for controller in tables.actors(_CONTROLLER):
             if controller.actor_id in ended:
                 tables.end(controller)
@@ -130,6 +132,16 @@ def _tables() -> Iterator[_Tables]:
         yield _Tables(channel)
     finally:
         channel.close()
+
+
+@contextmanager
+def _unless_head_is_gone() -> Iterator[None]:
+    """Leaves the error that a run ends with to those who know the cause."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        if error.code() is not grpc.StatusCode.UNAVAILABLE:
+            raise
 
 
 def _is_dead(actor: Any) -> bool:

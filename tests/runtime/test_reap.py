@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import ray
@@ -53,6 +54,17 @@ def test_controller_killed_before_its_cleaner_knows_leaves_the_next_one_all_that
     assert ambush.learners == [], "the group was told before the controller stood still"
     assert group_state(ambush.group) == "REMOVED"
     assert actor_state(ambush.cleaner) == "DEAD"
+
+
+def test_head_that_is_gone_leaves_the_error_to_those_who_know_the_cause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    context = SimpleNamespace(gcs_address="127.0.0.1:1", get_job_id=lambda: "01000000")
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: context)
+    reap()
+    monkeypatch.setattr(context, "get_job_id", lambda: "no number")
+    with pytest.raises(ValueError, match="non-hexadecimal"):
+        reap()  # anything else is told
 
 
 def test_learner_killed_as_it_is_told_to_begin_is_replaced_though_ray_train_gives_up(
