@@ -334,6 +334,8 @@ def test_every_probe_and_extraction_of_the_documentation_runs(
     for name, there in (("run", "runs/debug_cpu"), ("data", "other/demo"), ("other", "data")):
         (place / there).parent.mkdir(exist_ok=True)
         (place / name).rename(place / there)
+    shutil.copytree(place / "runs" / "debug_cpu", place / "runs" / "motion_cpu")
+    (place / "data" / "motion").symlink_to("demo")
     monkeypatch.chdir(place)
     pages = [ROOT / "README.md", ROOT / "docs" / "downstream.md"]
     text = "\n".join(page.read_text() for page in pages)
@@ -342,4 +344,5 @@ def test_every_probe_and_extraction_of_the_documentation_runs(
     for command in sorted(commands):
         tats(*shlex.split(command))
     assert len(list(Path("runs/debug_cpu/probes").iterdir())) == 5
+    assert len(list(Path("runs/motion_cpu/probes").iterdir())) == 2
     assert load_file("tokens.safetensors")["features"].shape == (8, 6, 8, 128)
