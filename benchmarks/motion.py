@@ -5,7 +5,7 @@
 Makes data/motion where it is missing; then, for each seed: pre-training with
 tune_configs/motion_cpu.yaml, a linear probe of it and of the same network untrained, fine-tuning
 with tune_configs/finetune_motion.yaml and the same from scratch, each tested on two clips of every
-validation video. One thread, half an hour a seed on a quiet core; what is there already is not
+validation video. One thread, some 40 minutes of one core a seed; what is there already is not
 done again, so it can be stopped, and seeds can run side by side. Prints a table of top-1.
 """
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 GLOSSARY: Mapping[str, str] = {
     "mae/loss": "Reconstruction error of the training clips: mean squared error of hidden tokens, "
-    "each normalised to mean 0 and deviation 1. Predicting nothing gives about 0.998. It is not "
+    "each normalised to mean 0 and deviation 1 (with `model.normalize_targets: false` pixels from "
+    "0 to 1). Predicting nothing gives about 0.998. It is not "
     "comparable between samplers, which hide different tokens.",
     "mae/lr": "Learning rate of the autoencoder.",
     "mae/grad_norm": "Length of the autoencoder's gradient, before clipping.",
