@@ -19,9 +19,10 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
-from clock import machine, now
+from machine import machine
 from torch import Tensor
 
+from tats_ray.core.devices import now
 from tats_ray.learning.frozen import TINY_GRID
 
 

@@ -19,10 +19,11 @@ import sys
 from pathlib import Path
 
 import torch
-from clock import machine, now
 from einops import rearrange
+from machine import machine
 from torch import Tensor, nn
 
+from tats_ray.core.devices import now
 from tats_ray.learning.mae_learner import autocast
 from tats_ray.models.trajectory import TrajectoryAttention, TrajectoryBlock
 

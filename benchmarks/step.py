@@ -18,10 +18,11 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from clock import machine, now
+from machine import machine
 
 from tats_ray.algorithms.ppo import PPOConfig
 from tats_ray.config.schema import DataConfig, ModelConfig, OptimConfig, SamplerConfig
+from tats_ray.core.devices import now
 from tats_ray.core.seeds import stream
 from tats_ray.core.types import Rollout
 from tats_ray.learning.mae_learner import MAELearner, autocast

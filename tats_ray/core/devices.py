@@ -1,6 +1,8 @@
-"""Devices by name."""
+"""Devices by name, and their clock."""
 
 from __future__ import annotations
+
+import time
 
 import torch
 
@@ -18,3 +20,11 @@ def find_device(name: str) -> torch.device:
     if name not in here:
         raise UsageError(f"device {name!r} is not here; this machine has {', '.join(here)}")
     return torch.device(name)
+
+
+def now(device: torch.device) -> float:
+    """Processor time in seconds; on a GPU wall time, once all that was asked of it is done."""
+    if device.type == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize(device)
+    return time.perf_counter()

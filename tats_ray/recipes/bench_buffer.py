@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import statistics
-import time
 
 import torch
 
 from tats_ray.algorithms.ppo import PPOConfig
 from tats_ray.config.schema import DataConfig, ModelConfig, OptimConfig, SamplerConfig
-from tats_ray.core.devices import find_device
+from tats_ray.core.devices import find_device, now
 from tats_ray.core.grid import TokenGrid
 from tats_ray.core.seeds import stream
 from tats_ray.core.types import Rollout
@@ -120,14 +119,8 @@ def step_seconds(
     clips = torch.randint(0, 256, (num_clips, *grid.clip_shape), dtype=torch.uint8)
     count = num_visible(SAMPLER, grid)
 
-    def now() -> float:
-        if device.type == "cpu":
-            return time.process_time()
-        torch.cuda.synchronize(device)
-        return time.perf_counter()
-
     def step(number: int) -> float:
-        start = now()
+        start = now(device)
         tokens = learner.embed(clips)
         with autocast(learner.device, "bfloat16"):
             drawn = policy.act(tokens, count, generator=stream(0, "bench", number, device=device))
@@ -146,7 +139,7 @@ def step_seconds(
                 )
             ]
         )
-        return now() - start
+        return now(device) - start
 
     times = [step(number) for number in range(3 if device.type == "cpu" else 12)]
     torch.set_num_threads(before)

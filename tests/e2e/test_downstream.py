@@ -20,6 +20,7 @@ from tats_ray.learning.checkpoint import Checkpoint
 from tats_ray.learning.loop import Position
 from tats_ray.learning.mae_learner import MAELearner
 from tats_ray.models.zoo import build_mae, token_grid
+from tests.marks import RAYS_WARNINGS
 
 ROOT = Path(__file__).parents[2]
 SMALL = {
@@ -28,12 +29,7 @@ SMALL = {
     "--log.every_steps 1",
     "test": "",
 }
-pytestmark = [
-    pytest.mark.ray,
-    pytest.mark.timeout(600),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-]
+pytestmark = [*RAYS_WARNINGS, pytest.mark.ray, pytest.mark.timeout(600)]
 
 
 def test_the_three_commands_of_the_page_lead_from_a_checkpoint_to_results(

@@ -16,15 +16,9 @@ from tats_ray.models.zoo import build_policy, token_grid
 from tats_ray.recipes.plan import make_plan
 from tats_ray.runtime import launch
 from tats_ray.view.glossary import GLOSSARY
+from tests.marks import IN_CLUSTER
 
-pytestmark = [
-    pytest.mark.ray,
-    pytest.mark.usefixtures("cluster"),
-    pytest.mark.timeout(600),
-    # Ray Train warns of its own deprecations in the driver.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-]
+pytestmark = [*IN_CLUSTER, pytest.mark.timeout(600)]
 
 ALL = {"loss", "surrogate", "entropy", "effective_tokens", "max_prob_x_n", "approx_kl", "reward"}
 ALL |= {"staleness", "mae_lag"}

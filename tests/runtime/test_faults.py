@@ -20,16 +20,11 @@ from tats_ray.learning import checkpoint as checkpoints
 from tats_ray.recipes.plan import make_plan
 from tats_ray.runtime import launch
 from tats_ray.view.tracking import RunFiles, read_metrics
+from tests.marks import IN_CLUSTER
 from tests.runtime.gate import ENV_ID, Gate
 from tests.runtime.test_recipe import small_config
 
-pytestmark = [
-    pytest.mark.ray,
-    pytest.mark.usefixtures("cluster"),
-    pytest.mark.timeout(600),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-]
+pytestmark = [*IN_CLUSTER, pytest.mark.timeout(600)]
 
 
 class Story:

@@ -26,14 +26,9 @@ from tats_ray.recipes.finetune_plan import make_finetune_plan
 from tats_ray.runtime import launch
 from tats_ray.runtime.finetune import run_finetune
 from tats_ray.view.tracking import read_metrics
+from tests.marks import IN_CLUSTER
 
-pytestmark = [
-    pytest.mark.ray,
-    pytest.mark.usefixtures("cluster"),
-    pytest.mark.timeout(600),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-]
+pytestmark = [*IN_CLUSTER, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

@@ -9,14 +9,9 @@ from tats_ray.core.grid import TokenGrid
 from tats_ray.recipes.bench_buffer import sized_rollout
 from tats_ray.runtime.handover import measure_handover
 from tats_ray.runtime.producers import measure_flow
+from tests.marks import IN_CLUSTER
 
-pytestmark = [
-    pytest.mark.ray,
-    pytest.mark.usefixtures("cluster"),
-    pytest.mark.timeout(120),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-]
+pytestmark = [*IN_CLUSTER, pytest.mark.timeout(120)]
 ROLLOUT = sized_rollout(TokenGrid(num_frames=4, image_size=32, patch=8), 16, 2)
 WEIGHTS = {"weight": torch.zeros(100)}
 

@@ -13,15 +13,9 @@ from tats_ray.runtime.capacity import ensure_room, has_node_types, threads_of, u
 from tats_ray.runtime.network import all_reduce_speed
 from tats_ray.runtime.nodes import look_at_nodes
 from tats_ray.runtime.preflight import check_cluster
+from tests.marks import IN_CLUSTER
 
-pytestmark = [
-    pytest.mark.ray,
-    pytest.mark.usefixtures("cluster"),
-    pytest.mark.timeout(600),
-    # Ray warns of its own deprecations in the driver.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-]
+pytestmark = [*IN_CLUSTER, pytest.mark.timeout(600)]
 
 
 def test_node_reports_its_versions_its_speed_and_its_storage(tmp_path: Path) -> None:

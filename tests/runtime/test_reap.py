@@ -19,17 +19,12 @@ from ray.util.state import get_actor
 from tats_ray.data.synthetic import SyntheticSet
 from tats_ray.runtime.reap import free, reap
 from tats_ray.runtime.sweep import Job, Report, Schedule, run_trials
+from tests.marks import IN_CLUSTER
 from tests.runtime.gate import Ambush, kill_process
 from tests.runtime.holders import DEADLINE_S, Holder, TrainController, start
 from tests.runtime.test_faults import Story
 
-pytestmark = [
-    pytest.mark.ray,
-    pytest.mark.usefixtures("cluster"),
-    pytest.mark.timeout(600),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-]
+pytestmark = [*IN_CLUSTER, pytest.mark.timeout(600)]
 
 
 def group_state(group: str) -> str:

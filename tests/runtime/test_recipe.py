@@ -23,15 +23,9 @@ from tats_ray.ops.optim import adamw
 from tats_ray.ops.schedules import warmup_cosine
 from tats_ray.recipes.plan import make_plan
 from tats_ray.runtime import launch
+from tests.marks import IN_CLUSTER
 
-pytestmark = [
-    pytest.mark.ray,
-    pytest.mark.usefixtures("cluster"),
-    pytest.mark.timeout(600),
-    # Ray Train warns of its own deprecations in the driver.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-]
+pytestmark = [*IN_CLUSTER, pytest.mark.timeout(600)]
 
 
 def small_config(videos: SyntheticSet, run: Path, **branches: dict[str, Any]) -> RunConfig:

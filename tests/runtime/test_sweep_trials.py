@@ -13,17 +13,15 @@ from tats_ray.config.load import dump_config
 from tats_ray.data.synthetic import SyntheticSet
 from tats_ray.recipes.experiment import read_records
 from tats_ray.recipes.tune import tune
+from tests.marks import IN_CLUSTER
 from tests.runtime.chaos import RAYS_OWN
 from tests.runtime.test_recipe import small_config
 
 pytestmark = [
+    *IN_CLUSTER,
     pytest.mark.long,
-    pytest.mark.ray,
-    pytest.mark.usefixtures("cluster"),
     pytest.mark.timeout(280),
-    # Ray warns of its own deprecations in the driver, and forgets a file now and then.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    # Ray forgets a file now and then.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore::UserWarning"),

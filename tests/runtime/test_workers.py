@@ -29,16 +29,11 @@ from tats_ray.ops.schedules import warmup_cosine
 from tats_ray.recipes.plan import make_plan
 from tats_ray.runtime import launch
 from tats_ray.view.glossary import GLOSSARY
+from tests.marks import IN_CLUSTER
 from tests.runtime.test_recipe import recipe as learner_recipe
 from tests.runtime.test_recipe import small_config, train
 
-pytestmark = [
-    pytest.mark.ray,
-    pytest.mark.usefixtures("cluster"),
-    pytest.mark.timeout(600),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-]
+pytestmark = [*IN_CLUSTER, pytest.mark.timeout(600)]
 
 
 def worker_config(videos: SyntheticSet, run: Path, loop: Any, **cluster: Any) -> RunConfig:
