@@ -19,6 +19,7 @@ from tats_ray.learning.build import read_lists
 from tats_ray.learning.frozen import FrozenScorer
 from tats_ray.learning.loop import Environment
 from tats_ray.learning.rollouts import RolloutMaker
+from tats_ray.runtime.calls import call_restarting
 from tats_ray.runtime.credits import Ticket
 from tats_ray.runtime.transfer import to_tensors
 
@@ -92,7 +93,8 @@ class RolloutWorkerActor:
                 time.sleep(_PAUSE_S)
             except Exception as error:
                 cause = f"rollout worker {self._index}: {error}"
-                ray.get([log.set_fatal.remote(cause), buffer.fail.remote(cause)])
+                for tell in (log.set_fatal, buffer.fail):
+                    call_restarting(tell, cause, timeout_s=self._timeout_s)
                 raise
 
     def _serve(self, buffer: Any, store: Any) -> None:
@@ -148,7 +150,8 @@ class RolloutWorkers:
             num_gpus=cluster.rollout_gpus,
             max_restarts=cluster.max_failures,
             max_task_retries=cluster.max_failures,
-            scheduling_strategy="SPREAD",
+            # Spread over nodes, shares of a GPU would break up those that learners need whole.
+            scheduling_strategy="DEFAULT" if cluster.rollout_gpus else "SPREAD",
         )
         self._actors = [
             kind.remote(asdict(config), index=index, device=device, threads=threads)
@@ -167,12 +170,9 @@ class RolloutWorkers:
 
     def watch(self, on_event: Callable[[Mapping[str, Any]], None]) -> None:
         """Notice workers that are lost for good; the loss of the last ends the run."""
-        if self._fatal is not None:
-            # Again and again: a new incarnation of the run forgets what ended the last.
-            self._buffer.fail.remote(self._fatal)
-        if not self._runs:
-            return
-        ended, _ = ray.wait(list(self._runs), num_returns=len(self._runs), timeout=0)
+        ended: list[Any] = []
+        if self._runs:
+            ended, _ = ray.wait(list(self._runs), num_returns=len(self._runs), timeout=0)
         for run in ended:
             index = self._runs.pop(run)
             try:
@@ -181,6 +181,11 @@ class RolloutWorkers:
                 on_event({"kind": "note", "text": self._give_up(index, error), "time": time.time()})
             except RayTaskError:
                 continue  # it has told the run itself
+        if self._fatal is not None:
+            # Again and again: a new incarnation of the run forgets what ended the last, and so does
+            # a log that is started anew.
+            self._log.set_fatal.remote(self._fatal)
+            self._buffer.fail.remote(self._fatal)
 
     def _give_up(self, index: int, error: RayActorError) -> str:
         """Go on without a worker, if any other is left."""
@@ -189,6 +194,4 @@ class RolloutWorkers:
             self._buffer.forfeit.remote(index)
             return f"rollout worker {index} is lost, {len(self._runs)} go on: {reason}"
         self._fatal = f"rollout worker {index} was the last, and is lost: {reason}"
-        ray.get(self._log.set_fatal.remote(self._fatal))
-        self._buffer.fail.remote(self._fatal)
         return self._fatal

@@ -26,6 +26,7 @@ class TicketedBuffer(RolloutBuffer):
         super().__init__(max_bytes=max_bytes)
         self._rules = {"per_update": per_update, "max_staleness": max_staleness}
         self._credits = Credits(**self._rules)
+        self._lost: set[int] = set()
         self._waits = _Waits()
 
     async def reset(self, token: str) -> None:
@@ -51,8 +52,12 @@ class TicketedBuffer(RolloutBuffer):
         try:
             async with self._changed:
                 self._free(worker)
-                ready = self._changed.wait_for(lambda: self._error is None and self._credits.free)
+                ready = self._changed.wait_for(
+                    lambda: worker in self._lost or (self._error is None and self._credits.free)
+                )
                 await asyncio.wait_for(ready, patience_s)
+                if worker in self._lost:
+                    return None
                 ticket = self._credits.acquire(worker)
                 assert ticket is not None  # waited for
                 return self._token, ticket
@@ -88,8 +93,12 @@ class TicketedBuffer(RolloutBuffer):
         return taken
 
     async def forfeit(self, worker: int) -> None:
-        """Let others have the ticket of a worker that was lost."""
+        """Let others have the ticket of a worker that is lost for good.
+
+        It may have died while it waited here: what it asked for then is not granted any more.
+        """
         async with self._changed:
+            self._lost.add(worker)
             self._free(worker)
 
     async def fail(self, error: str) -> None:

@@ -205,3 +205,18 @@ def test_worker_that_asks_again_gives_up_what_it_held_and_others_are_not_kept_wa
         return [(len(taken), int(r["index"])) for r in taken]
 
     assert asyncio.run(story()) == [(2, 0), (2, 1)]
+
+
+def test_worker_that_died_while_it_waited_takes_no_ticket_with_it() -> None:
+    async def story() -> list[tuple[str, Ticket] | None]:
+        buffer = TicketedBuffer(max_bytes=9, per_update=1, max_staleness=0)
+        await buffer.reset("run")
+        dead, living = [asyncio.create_task(buffer.acquire(worker, 60)) for worker in (1, 0)]
+        await asyncio.sleep(0)
+        await buffer.forfeit(1)
+        await buffer.open("run", 0, step=0, policy_version=0, mae_step=0)
+        return [await dead, await living]
+
+    dead, living = asyncio.run(story())
+    assert dead is None
+    assert living is not None

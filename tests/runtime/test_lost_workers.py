@@ -54,8 +54,8 @@ def test_lost_workers_are_done_without_until_the_last_ends_the_run(
     assert (len(notes), log.calls) == (1, [])
     errors["run 2"] = ActorDiedError()
     watch()
-    (fatal,) = log.calls
-    assert fatal[0] == "set_fatal"
-    assert fatal[1].startswith("rollout worker 2 was the last, and is lost: ")
-    watch()
-    assert buffer.calls[1:] == [("fail", fatal[1])] * 2  # the second, to a new incarnation
+    fatal = notes[1]
+    assert fatal.startswith("rollout worker 2 was the last, and is lost: ")
+    watch()  # a new incarnation is told, too, and a log that was started anew
+    assert log.calls == [("set_fatal", fatal)] * 2
+    assert buffer.calls[1:] == [("fail", fatal)] * 2
