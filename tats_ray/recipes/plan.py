@@ -30,7 +30,7 @@ class Plan:
     lr: float
     min_lr: float
     rollout_bytes: int
-    """That wait in the buffer at most."""
+    """That lie in an object store at most, copies counted."""
 
     @property
     def plateau(self) -> float:
@@ -145,8 +145,8 @@ def make_plan(config: RunConfig) -> Plan:
     if config.cluster.policy_place == "learner":
         _check_shared_place(config)
     elif placement.learns_policy:
-        rollout_bytes = buffer_bytes(config, grid, placement.num_workers)
-        _check_buffer(config, rollout_bytes)
+        _check_buffer(config, buffer_bytes(config, grid, placement.num_workers))
+        rollout_bytes = store_bytes(config, grid, placement.num_workers)
     lists = read_lists(config.data)
     if wants_motion(config):
         _check_motion(config, lists)
@@ -179,13 +179,25 @@ def _check_reward(config: RunConfig) -> None:
 
 def buffer_bytes(config: RunConfig, grid: TokenGrid, num_workers: int) -> int:
     """The most that waiting rollouts hold: all ranks' of one update and of those under way."""
+    return _update_bytes(config, grid, num_workers) * (1 + config.loop.max_staleness)
+
+
+def store_bytes(config: RunConfig, grid: TokenGrid, num_workers: int) -> int:
+    """The most that rollouts hold of an object store: those of the buffer, and one update more.
+
+    The buffer's are views into the store, which cannot be spilled. An update that is taken leaves
+    as a copy, while the buffer still holds it.
+    """
+    return buffer_bytes(config, grid, num_workers) + _update_bytes(config, grid, num_workers)
+
+
+def _update_bytes(config: RunConfig, grid: TokenGrid, num_workers: int) -> int:
     width = SIZES[config.model.size].width
     value_bytes = 2 if config.loop.precision == "bfloat16" else 4
     visible = num_visible(config.sampler, grid)
     row = grid.num_tokens * (width * value_bytes + 4 + 4) + 8 * visible + 4
     rows = config.clips_per_rollout * config.algorithm.masks_per_clip * num_workers
-    updates = 1 + config.loop.max_staleness
-    return row * rows * config.loop.mae_steps_per_update * updates
+    return row * rows * config.loop.mae_steps_per_update
 
 
 def _check_buffer(config: RunConfig, needed: int) -> None:

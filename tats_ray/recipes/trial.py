@@ -11,6 +11,7 @@ from tats_ray.config.load import dump_config, parse_config
 from tats_ray.config.schema import RunConfig
 from tats_ray.core.errors import TatsError
 from tats_ray.recipes.experiment import Record, Status, write_record
+from tats_ray.recipes.plan import make_plan
 from tats_ray.recipes.run_folder import run_folder
 from tats_ray.recipes.run_lock import only_run_in
 from tats_ray.recipes.trial_measures import (
@@ -22,7 +23,7 @@ from tats_ray.recipes.trial_measures import (
     val_error,
 )
 from tats_ray.runtime import launch
-from tats_ray.runtime.sweep import Job, Report, elsewhere, free
+from tats_ray.runtime.sweep import Job, Report, elsewhere
 from tats_ray.view.tracking import RunFiles
 
 _LOCK_WAIT_S = 60.0
@@ -72,12 +73,11 @@ class _Trial:
         self.epoch = 0
         self.asked = time.time()
         self.began: float | None = None
-        self.placement_group = ""
 
     def train(self) -> None:
         (self.folder / "config.yaml").write_text(dump_config(self.config))
         self.write("running")
-        placement = launch.plan_placement(self.config)
+        plan = make_plan(self.config)
         files = RunFiles(self.folder)
 
         def on_event(event: Mapping[str, Any]) -> None:
@@ -85,10 +85,15 @@ class _Trial:
             self._follow(event)
 
         try:
-            outcome = launch.run(self.config, self.folder, placement, on_event=on_event)
+            outcome = launch.run(
+                self.config,
+                self.folder,
+                plan.placement,
+                on_event=on_event,
+                rollout_bytes=plan.rollout_bytes,
+            )
         finally:
             files.close()
-            free(self.placement_group)
         if not outcome.is_finished:
             raise TatsError(f"{outcome.message}, before its last epoch")
         self.epoch = self.config.loop.epochs
@@ -123,14 +128,7 @@ class _Trial:
 
     def tell(self) -> None:
         """Tell the scheduler, which may end the trial here."""
-        self.report(
-            {
-                **self.measures,
-                "epoch": self.epoch,
-                "trial": self.job["name"],
-                "placement_group": self.placement_group,
-            }
-        )
+        self.report({**self.measures, "epoch": self.epoch, "trial": self.job["name"]})
 
     def write(self, status: Status, why: str = "") -> None:
         self.seconds["total"] = time.time() - self.asked
@@ -147,11 +145,9 @@ class _Trial:
         write_record(self.folder, record)
 
     def _follow(self, event: Mapping[str, Any]) -> None:
-        if event["kind"] == "start":
-            self.placement_group = event["placement_group"]
-            if self.began is None:
-                self.began = event["time"]
-                self.seconds["start"] = event["time"] - self.asked
+        if event["kind"] == "start" and self.began is None:
+            self.began = event["time"]
+            self.seconds["start"] = event["time"] - self.asked
         if event["kind"] != "metrics":
             return
         self.seconds["train"] = event["time"] - (self.began or self.asked)

@@ -6,7 +6,7 @@ import platform
 import socket
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -38,7 +38,7 @@ def check_cluster(config: Clustered, folder: Path, *, rollout_bytes: int = 0) ->
     """Refuse a cluster that cannot do the run.
 
     Args:
-        rollout_bytes: that wait in the buffer at most; they lie in a node's object store.
+        rollout_bytes: that lie in a node's object store at most, copies counted.
 
     Raises:
         UsageError: with what does not fit, and the way out.
@@ -73,53 +73,116 @@ def in_words(config: Clustered, nodes: Sequence[Resources]) -> str:
 def check_resources(
     config: Clustered, nodes: Sequence[Resources], *, rollout_bytes: int = 0
 ) -> None:
-    """Whether every room finds a node; each learner has to fit into one.
+    """Whether every room finds a node; each learner and each rollout worker has to fit into one.
 
     Raises:
         UsageError: with needs, haves and the reason.
     """
+    _check_places(config, nodes)
+    stores = [node["object_store_memory"] for node in nodes if "object_store_memory" in node]
+    if stores and rollout_bytes > _STORE_SHARE * min(stores):
+        raise UsageError(
+            f"up to {rollout_bytes / 2**20:.0f} MB of rollouts lie in the buffer and on their way "
+            f"out of it, over {_STORE_SHARE:.0%} of a node's object store of "
+            f"{min(stores) / 2**20:.0f} MB; lower loop.rollout_fraction or loop.max_staleness, or "
+            "start Ray with more object_store_memory"
+        )
+
+
+_STORE_SHARE = 0.8
+"""The rest is for weights on their way and for arguments of calls."""
+
+
+def _check_places(config: Clustered, nodes: Sequence[Resources]) -> None:
     cluster, words = config.cluster, in_words(config, nodes)
-    needed = cluster.fewest_workers
+    needed, makers = cluster.fewest_workers, config.num_rollout_workers
     way_out = "lower cluster.num_workers, cluster.cpus_per_worker or cluster.policy_gpus"
-    places = 0
-    spare = 0.0
-    # Small nodes first, so that the policy learner's share stays together.
-    for node in sorted(nodes, key=lambda node: (node.get("GPU", 0.0), node.get("CPU", 0.0))):
-        cpus, gpus = node.get("CPU", 0.0), node.get("GPU", 0.0)
-        fits = cpus // cluster.cpus_per_worker if cluster.cpus_per_worker else needed
-        here = int(min(fits, gpus) if cluster.use_gpu else fits)
-        here = min(here, needed - places)
-        places += here
-        spare = max(spare, gpus - here * cluster.use_gpu)
+    spaces = [_Space.of(config, node) for node in nodes]
+    own, policy, share = map(_units, (cluster.use_gpu, cluster.policy_gpus, cluster.rollout_gpus))
+    places = sum(space.holds(own) for space in spaces)
     if places < needed:
         each = _listed({"GPU": float(cluster.use_gpu), "CPU": cluster.cpus_per_worker})
         raise UsageError(
             f"{words}: does not fit, because {each} on one node for each learner leaves room for "
             f"{places} of {needed}; {way_out}"
         )
-    total = sum(node.get("CPU", 0.0) for node in nodes)
-    if wanted_cpus(config) > total:
-        raise UsageError(
-            f"{words}: does not fit, because {config.num_rollout_workers} rollout workers come on "
-            "top of the learners; lower cluster.rollout_workers or cluster.cpus_per_worker"
-        )
-    if cluster.policy_gpus > spare:
+    # What a node keeps of its GPUs once the others hold all the learners that they can.
+    spare = max(s.gpus - own * max(needed - (places - s.holds(own)), 0) for s in spaces)
+    if policy > spare:
         raise UsageError(
             f"{words}: does not fit, because the policy learner needs {cluster.policy_gpus:g} GPU "
-            f"on one node and the learners leave {spare:g}; {way_out}"
+            f"on one node and the learners leave {spare / _PER_UNIT:g}; {way_out}"
         )
-    stores = [node["object_store_memory"] for node in nodes if "object_store_memory" in node]
-    if stores and rollout_bytes > _STORE_SHARE * min(stores):
+    found = max(_most_makers(left, needed, own, share) for left in _without(spaces, policy))
+    if found < makers:
+        each = _listed({"GPU": cluster.rollout_gpus, "CPU": cluster.cpus_per_worker})
         raise UsageError(
-            f"up to {rollout_bytes / 2**20:.0f} MB of rollouts wait in the buffer, over "
-            f"{_STORE_SHARE:.0%} of a node's object store of {min(stores) / 2**20:.0f} MB; lower "
-            "loop.rollout_fraction or loop.max_staleness, or start Ray with more "
-            "object_store_memory"
+            f"{words}: does not fit, because {each} on one node for each rollout worker leaves "
+            f"room for {found} of {makers} beside the learners; lower cluster.rollout_workers, "
+            "cluster.rollout_gpus or cluster.cpus_per_worker"
         )
 
 
-_STORE_SHARE = 0.8
-"""The rest is for weights on their way and for arguments of calls."""
+_PER_UNIT = 10_000
+"""The precision to which Ray counts; whole numbers, since 3 // 0.1 is 29."""
+
+
+def _units(amount: float) -> int:
+    return round(amount * _PER_UNIT)
+
+
+@dataclass(frozen=True)
+class _Space:
+    """What a node has to give."""
+
+    slots: int
+    """Learners and rollout workers that its CPUs hold, which reserve the same of them."""
+    gpus: int
+
+    @classmethod
+    def of(cls, config: Clustered, node: Resources) -> _Space:
+        everyone = config.cluster.fewest_workers + config.num_rollout_workers
+        each = _units(config.cluster.cpus_per_worker)
+        slots = _units(node.get("CPU", 0.0)) // each if each else everyone
+        return cls(min(slots, everyone), _units(node.get("GPU", 0.0)))
+
+    def holds(self, gpus: int) -> int:
+        """How many that reserve so much of a GPU."""
+        return min(self.slots, self.gpus // gpus) if gpus else self.slots
+
+    def less(self, slots: int, gpus: int) -> _Space:
+        return _Space(self.slots - slots, self.gpus - gpus)
+
+
+def _without(spaces: Sequence[_Space], gpus: int) -> Iterator[list[_Space]]:
+    """What the policy learner leaves, for each kind of node that could hold it."""
+    for host in {space for space in spaces if space.gpus >= gpus} if gpus else spaces[:1]:
+        left = list(spaces)
+        left[left.index(host)] = host.less(0, gpus)
+        yield left
+
+
+def _most_makers(spaces: Sequence[_Space], num_learners: int, own: int, share: int) -> int:
+    """Rollout workers that fit beside the learners, however those are divided among the nodes.
+
+    Args:
+        own: what each learner reserves of GPUs.
+        share: and each worker.
+
+    Returns:
+        -1 where the learners do not fit.
+    """
+    most = {0: 0}  # learners that the nodes so far hold -> workers beside them
+    for space in spaces:
+        grown: dict[int, int] = {}
+        for here in range(space.holds(own) + 1):
+            beside = space.less(here, here * own).holds(share)
+            for before, makers in most.items():
+                held = before + here
+                if held <= num_learners:
+                    grown[held] = max(grown.get(held, 0), makers + beside)
+        most = grown
+    return most.get(num_learners, -1)
 
 
 def check_nodes(nodes: Sequence[Mapping[str, Any]], folder: Path) -> None:

@@ -135,13 +135,7 @@ class Rank:
         """Tell where the run goes on, and which damaged checkpoints it does not go on from."""
         for line in passed_over:
             self.tell("note", text=f"{line}; the one before is used")
-        self.tell(
-            "start",
-            step=step,
-            is_resumed=is_resumed,
-            num_learners=self.world_size,
-            placement_group=_group_of_learners(),
-        )
+        self.tell("start", step=step, is_resumed=is_resumed, num_learners=self.world_size)
         if self.world_size < self.num_slots:
             self.tell(
                 "note",
@@ -258,9 +252,3 @@ class ClipCount:
                 f"not be read, more than data.max_bad_share {self._limit:g}; repair the list or "
                 "raise the share"
             )
-
-
-def _group_of_learners() -> str:
-    """Id of the resources that Ray Train reserved for the learners, hexadecimal; "" for none."""
-    group = ray.util.get_current_placement_group()
-    return "" if group is None else str(group.id.hex())

@@ -21,7 +21,7 @@ from ray._private.ray_constants import GLOBAL_GRPC_OPTIONS
 from ray.core.generated import gcs_pb2, gcs_service_pb2, gcs_service_pb2_grpc
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
-__all__ = ["controllers", "free", "reap", "started_by", "this_task"]
+__all__ = ["controllers", "reap", "started_by", "this_task"]
 
 _CONTROLLER, _CLEANER = "TrainController", "PlacementGroupCleaner"
 _TIMEOUT_S = 30.0
@@ -52,23 +52,6 @@ def reap(ended: Collection[bytes] = ()) -> None:
         for cleaner in tables.actors(_CLEANER):
             if cleaner.owner_address.worker_id in processes:
                 tables.end(cleaner)
-
-
-def free(placement_group: str) -> None:
-    """End the controller that holds a group, and `reap`; nothing happens where that was done.
-
-    For a trial that is stopped: its process is killed, and cannot do it itself.
-
-    Args:
-        placement_group: its id, hexadecimal, as the learners in it told; "" where none did.
-    """
-    with _tables() as tables:
-        holders = {
-            group.creator_actor_id
-            for group in tables.groups()
-            if group.placement_group_id.hex() == placement_group
-        }
-    reap(holders)
 
 
 def controllers() -> set[bytes]:

@@ -25,12 +25,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tats_ray.core.errors import UsageError
 from tats_ray.runtime.reap import controllers, reap
-from tats_ray.runtime.reap import free as free
 from tats_ray.runtime.trial_capacity import DRIVER_CPU, Node
 
 Report = Callable[[dict[str, Any]], None]
-"""Hands measures to the scheduler, which may end the trial there; `epoch` is among them, and
-`placement_group`, the id of what its learners reserved."""
+"""Hands measures to the scheduler, which may end the trial there; `epoch` is among them."""
 Job = Mapping[str, Any]
 """What a trial runs: a plain mapping with its `name`."""
 _NODE_TIMEOUT_S = 120.0
@@ -244,7 +242,9 @@ class _Watch(tune.Callback):
         self._reaped = time.monotonic()
 
     def on_step_end(self, iteration: Any, trials: Any, **info: Any) -> None:
-        """A trial whose process died has nobody else to give back what the next one waits for."""
+        """A trial whose process is stopped, or dies, has nobody else to give back what the next one
+        waits for.
+        """
         if time.monotonic() - self._reaped > _REAP_EVERY_S:
             reap()
             self._reaped = time.monotonic()
@@ -257,7 +257,6 @@ class _Watch(tune.Callback):
 
     def on_trial_complete(self, iteration: Any, trials: Any, trial: Any, **info: Any) -> None:
         self.num_ended += 1
-        free((trial.last_result or {}).get("placement_group", ""))
         self._listener.ended(self._told(trial), None)
 
     def on_trial_error(self, iteration: Any, trials: Any, trial: Any, **info: Any) -> None:

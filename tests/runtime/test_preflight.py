@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tats_ray.config.load import parse_config
+from tats_ray.config.schema import RunConfig
 from tats_ray.core.errors import UsageError
 from tats_ray.runtime.preflight import NodeReport, check_reports, check_resources
 
 OWN = NodeReport("head", {"Python": "3.11.2", "Ray": "2.60.0", "torch": "2.15.0"}, "token")
 
 
+def run(**cluster: Any) -> RunConfig:
+    """With rollout workers where their number is given."""
+    source = "workers" if "rollout_workers" in cluster else "learner"
+    return parse_config({"cluster": cluster, "loop": {"source": source}})
+
+
 def node(cpus: float, gpus: float = 0, store_mb: int = 1000) -> dict[str, float]:
     return {"CPU": cpus, "GPU": gpus, "object_store_memory": store_mb * 2**20}
+
+
+ON_GPUS = {"use_gpu": True, "policy_gpus": 1}
 
 
 @pytest.mark.parametrize(
@@ -28,12 +42,22 @@ def node(cpus: float, gpus: float = 0, store_mb: int = 1000) -> dict[str, float]
         ({"num_workers": 2, "cpus_per_worker": 0}, [node(0)]),
         ({"num_workers": 2, "use_gpu": True, "policy_gpus": 0.5}, [node(8, 2), node(1, 1)]),
         ({"num_workers": 1, "use_gpu": True, "policy_gpus": 2}, [node(8, 2), node(8, 1)]),
+        # All learners on the larger node: one on the smaller would break up its three GPUs.
+        ({"num_workers": 3, "use_gpu": True, "policy_gpus": 3}, [node(1, 3), node(8, 4)]),
+        ({"num_workers": 30, "cpus_per_worker": 0.1}, [node(3)]),
+        # One node: what adds up fits.
+        ({"num_workers": 2, "rollout_workers": 4, "cpus_per_worker": 0.5}, [node(3)]),
+        ({**ON_GPUS, "rollout_workers": 4, "rollout_gpus": 0.25}, [node(5, 3)]),
+        # The learner has to leave the small node to two workers.
+        ({"use_gpu": True, "rollout_workers": 3, "rollout_gpus": 0.5}, [node(2, 1), node(2, 2)]),
+        # Workers on CPUs leave the node of the GPUs to the learners.
+        ({"num_workers": 2, "use_gpu": True, "rollout_workers": 2}, [node(2), node(2, 2)]),
     ],
 )
 def test_cluster_that_holds_the_run_is_accepted(
     cluster: dict[str, Any], nodes: list[dict[str, float]]
 ) -> None:
-    check_resources(parse_config({"cluster": cluster}), nodes, rollout_bytes=800 * 2**20)
+    check_resources(run(**cluster), nodes, rollout_bytes=800 * 2**20)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +91,24 @@ def test_cluster_that_holds_the_run_is_accepted(
             r"the policy learner needs 1 GPU on one node and the learners leave 0",
         ),
         (
+            {**ON_GPUS, "rollout_workers": 4, "rollout_gpus": 1},
+            [node(16, 2)],
+            r"needs 6 GPU \+ 5 CPU, the cluster has 2 GPU \+ 16 CPU on 1 node: does not fit, "
+            r"because 1 GPU \+ 1 CPU on one node for each rollout worker leaves room for 0 of 4 "
+            r"beside the learners; lower cluster\.rollout_workers, cluster\.rollout_gpus or",
+        ),
+        (
+            {"num_workers": 2, "rollout_workers": 1, "cpus_per_worker": 2},  # of 6, in halves
+            [node(3), node(3)],
+            r"needs 6 CPU, the cluster has 6 CPU on 2 nodes: does not fit, because 2 CPU on one "
+            r"node for each rollout worker leaves room for 0 of 1",
+        ),
+        (
+            {"use_gpu": True, "rollout_workers": 3, "rollout_gpus": 0.5},
+            [node(8, 1), node(8, 1)],
+            r"0\.5 GPU \+ 1 CPU on one node for each rollout worker leaves room for 2 of 3",
+        ),
+        (
             {"num_workers": 1},
             [node(8, store_mb=2000), node(8, store_mb=900)],
             r"up to 800 MB of rollouts .* over 80% of a node's object store of 900 MB; lower",
@@ -77,7 +119,44 @@ def test_cluster_that_does_not_hold_the_run_is_refused_with_the_reason(
     cluster: dict[str, Any], nodes: list[dict[str, float]], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
-        check_resources(parse_config({"cluster": cluster}), nodes, rollout_bytes=800 * 2**20)
+        check_resources(run(**cluster), nodes, rollout_bytes=800 * 2**20)
+
+
+AMOUNTS = st.sampled_from([0.0, 0.5, 1.0, 2.0, 3.0])
+
+
+@given(
+    nodes=st.lists(st.tuples(AMOUNTS, AMOUNTS), min_size=1, max_size=3),
+    cluster=st.fixed_dictionaries(
+        {
+            "num_workers": st.integers(1, 2),
+            "use_gpu": st.booleans(),
+            "cpus_per_worker": st.sampled_from([0.0, 0.5, 1.0, 2.0]),
+            "policy_gpus": st.sampled_from([0.0, 0.5, 1.0, 2.0]),
+            "rollout_workers": st.integers(1, 3),
+            "rollout_gpus": st.sampled_from([0.0, 0.5, 1.0]),
+        }
+    ),
+)
+def test_run_is_refused_exactly_where_no_assignment_of_its_actors_to_nodes_holds(
+    nodes: list[tuple[float, float]], cluster: dict[str, Any]
+) -> None:
+    cpus = cluster["cpus_per_worker"]
+    learner, maker = (cpus, float(cluster["use_gpu"])), (cpus, cluster["rollout_gpus"])
+    actors = [learner] * cluster["num_workers"] + [maker] * cluster["rollout_workers"]
+    actors.append((0.0, cluster["policy_gpus"]))
+
+    def holds(places: tuple[int, ...]) -> bool:
+        return all(
+            sum(actor[kind] for actor, place in zip(actors, places, strict=True) if place == index)
+            <= has[kind]
+            for index, has in enumerate(nodes)
+            for kind in (0, 1)
+        )
+
+    fits = any(map(holds, product(range(len(nodes)), repeat=len(actors))))
+    with nullcontext() if fits else pytest.raises(UsageError, match=": does not fit, because "):
+        check_resources(run(**cluster), [node(*has) for has in nodes])
 
 
 def test_nodes_alike_are_accepted() -> None:

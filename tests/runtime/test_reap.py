@@ -17,7 +17,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, placement_
 from ray.util.state import get_actor
 
 from tats_ray.data.synthetic import SyntheticSet
-from tats_ray.runtime.reap import free, reap
+from tats_ray.runtime.reap import reap
 from tats_ray.runtime.sweep import Job, Report, Schedule, run_trials
 from tests.marks import IN_CLUSTER
 from tests.runtime.gate import Ambush, kill_process
@@ -135,7 +135,7 @@ def test_what_users_living_controllers_and_other_jobs_reserved_is_left_alone() -
         assert [group_state(group), actor_state(cleaner)] == ["CREATED", "ALIVE"]
     assert group_state(own.id.hex()) == "CREATED"
 
-    free(living[1])
+    reap({living[0]._actor_id.binary()})
     assert [group_state(living[1]), actor_state(living[2])] == ["REMOVED", "DEAD"]
     assert actor_state(living[0]._actor_id.hex()) == "DEAD"
     other.communicate("", timeout=DEADLINE_S)
@@ -161,7 +161,7 @@ def test_trials_give_back_what_their_controllers_held_though_one_is_killed(tmp_p
         Path(job["told"]).write_text(f"{group} {cleaner}")
         if job["name"] == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
-        report({"epoch": 1, "loss": 1.0, "trial": job["name"], "placement_group": group})
+        report({"epoch": 1, "loss": 1.0, "trial": job["name"]})
 
     names = ("killed", "done")
     jobs = [{"name": name, "told": str(tmp_path / name)} for name in names]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import pytest
 
 from tats_ray.config.load import parse_config
 from tats_ray.core.errors import UsageError
-from tats_ray.recipes.plan import Plan, make_plan
+from tats_ray.models.zoo import token_grid
+from tats_ray.recipes.plan import Plan, buffer_bytes, make_plan
+from tats_ray.runtime.preflight import check_resources
 
 
 def plan(tmp_path: Path, **branches: dict[str, Any]) -> Plan:
@@ -105,6 +108,24 @@ def test_plan_counts_rollout_workers_and_refuses_what_they_do_not_go_with(tmp_pa
         plan(tmp_path, loop=workers, cluster={"policy_place": "learner", "cpus_per_worker": 0.5})
     inside = plan(tmp_path, cluster={"policy_place": "learner", "buffer_mb": 1})
     assert "policy learner inside it" in words(inside, "actors")
+
+
+@pytest.mark.parametrize("staleness", [0, 2])
+def test_object_store_must_hold_the_buffer_and_a_copy_of_the_update_that_leaves_it(
+    tmp_path: Path, staleness: int
+) -> None:
+    """Counted in the bytes of one update: s+1 wait, and the one that is taken is there twice."""
+    made = plan(tmp_path, loop={"max_staleness": staleness})
+    config = made.config
+    grid = token_grid(config.data, config.model)
+    update = buffer_bytes(replace(config, loop=replace(config.loop, max_staleness=0)), grid, 1)
+    assert buffer_bytes(config, grid, 1) == update * (staleness + 1)
+    assert made.rollout_bytes == update * (staleness + 2)
+    just = {"CPU": 8.0, "object_store_memory": update * (staleness + 2) / 0.8 + 1}
+    check_resources(config, [just], rollout_bytes=made.rollout_bytes)
+    tight = {"CPU": 8.0, "object_store_memory": update * (staleness + 1) / 0.8 + 1}
+    with pytest.raises(UsageError, match=r"of rollouts lie in the buffer .* over 80% of a node's"):
+        check_resources(config, [tight], rollout_bytes=made.rollout_bytes)
 
 
 def test_elastic_plan_is_that_of_all_learners_and_refuses_what_it_does_not_go_with(
