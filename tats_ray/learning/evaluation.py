@@ -58,8 +58,6 @@ class Evaluator:
         self.num_visible = num_visible
         self.batch_size = batch_size
         self.precision: Precision = precision
-        self._rounds = 0
-        self._last_drawn: Bool[Tensor, "B N"] | None = None
 
     @torch.no_grad()
     def measure(self, mae: MaskedAutoencoder, policy: MaskPolicy) -> dict[str, float]:
@@ -67,8 +65,7 @@ class Evaluator:
         device = next(mae.parameters()).device
         uniform = FixedPolicy(mae.grid)
         fixed = stream(_VALIDATION_SEED, "validation", "fixed")
-        drawn = stream(_VALIDATION_SEED, "validation", "policy", self._rounds)
-        self._rounds += 1
+        drawn = stream(_VALIDATION_SEED, "validation", "policy")
         errors, own_errors, log_probs, selections = [], [], [], []
         for first in range(0, len(self.validation.clips), self.batch_size):
             rows = slice(first, first + self.batch_size)
@@ -101,17 +98,16 @@ class Evaluator:
         }
         if len(drawn) > 1:
             measures["clip_overlap"] = overlap(drawn, drawn.roll(1, 0))
-        if self._last_drawn is not None:
-            measures["epoch_overlap"] = overlap(drawn, self._last_drawn)
-        self._last_drawn = drawn
+        again = stream(_VALIDATION_SEED, "validation", "again")
+        more = [
+            is_visible(draw_visible(log_prob, visible_idx.shape[1], generator=again), num_tokens)
+            for _ in range(_NUM_DRAWS - 1)
+        ]
+        measures["draw_overlap"] = overlap(drawn, more[0])
         if self.validation.moving is not None and self.validation.moving.any():
             moving = self.validation.moving
-            again = stream(_VALIDATION_SEED, "validation", "motion")
-            draws = [drawn]
-            for _ in range(_NUM_DRAWS - 1):
-                more = draw_visible(log_prob, visible_idx.shape[1], generator=again)
-                draws.append(is_visible(more, num_tokens))
-            measures["motion_ratio"] = chance_ratio(torch.cat(draws), moving.repeat(_NUM_DRAWS, 1))
+            all_drawn = torch.cat([drawn, *more])
+            measures["motion_ratio"] = chance_ratio(all_drawn, moving.repeat(_NUM_DRAWS, 1))
             measures["motion_auc"] = ranking_auc(log_prob, self.validation.moving)
         return measures
 
@@ -120,7 +116,7 @@ def collapse_signs(measures: dict[str, float], *, num_visible: int) -> Sequence[
     """Why these measures look like a policy that has collapsed; empty when they do not.
 
     A healthy sampler prefers some tokens and still varies: entropy over half of log N, more
-    tokens in play than are shown, and draws of different clips and epochs that differ.
+    tokens in play than are shown, and draws that differ between clips, and for one clip.
     """
     signs = []
     if measures["entropy"] < 0.5:
@@ -130,7 +126,7 @@ def collapse_signs(measures: dict[str, float], *, num_visible: int) -> Sequence[
             f"only {measures['effective_tokens']:.0f} tokens are in play, "
             f"fewer than the {num_visible} shown"
         )
-    for name, what in (("clip_overlap", "different clips"), ("epoch_overlap", "two epochs")):
+    for name, what in (("clip_overlap", "different clips"), ("draw_overlap", "one clip twice")):
         if measures.get(name, 0.0) > 0.8:
             signs.append(f"{measures[name]:.0%} of the tokens drawn for {what} are the same")
     return signs

@@ -284,6 +284,8 @@ class PretrainLoop:
             return {}
         policy = self.main.policy
         assert isinstance(policy, torch.nn.Module)  # only a learning policy has updates
+        stale = update.metrics.get("staleness", 0.0)
+        assert stale <= self.config.max_staleness, f"a rollout was {stale} updates old"
         policy.load_state_dict(dict(update.weights))
         self.at.policy_version = update.version
         return {

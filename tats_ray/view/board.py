@@ -237,6 +237,9 @@ def _rooms(progress: Progress, width: int, is_unicode: bool) -> Table:
         shown = Text(bar(share, width, is_unicode=is_unicode), style=_COLOURS[room])
         label = "time in MAE" if room == "mae" else f"time in {room}"
         table.add_row(label, f"{share:.0%}", shown)
+    handover = progress.latest("time/handover")
+    if handover is not None:  # a part of the policy's, which is the last
+        table.add_row("  hand-over", f"{handover:.0%}")
     return table
 
 

@@ -158,7 +158,7 @@ class _Painter:
 
     def _overlap(self, axes: Axes, theme: Theme) -> None:
         self._line(axes, "eval/clip_overlap", theme.series[0])
-        self._line(axes, "eval/epoch_overlap", theme.series[1])
+        self._line(axes, "eval/draw_overlap", theme.series[1])
         self._limit(axes, theme, 0.8, "collapse above 0.8")
         axes.set_ylim(0.0, 1.05)
 

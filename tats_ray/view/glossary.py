@@ -43,8 +43,8 @@ GLOSSARY: Mapping[str, str] = {
     "eval/effective_tokens": "Tokens in play on a validation clip: the exponential of the entropy.",
     "eval/clip_overlap": "Share of visible tokens that different clips have in common. Near the "
     "share of visible tokens is healthy; near 1 the sampler ignores the clip.",
-    "eval/epoch_overlap": "Share of visible tokens that two measurements of a clip have in common. "
-    "Near 1 the sampler no longer explores.",
+    "eval/draw_overlap": "Share of visible tokens that two draws for a clip have in common. Near 1 "
+    "the sampler no longer explores.",
     "eval/motion_ratio": "How much likelier a visible token is to move than any token, where true "
     "motion is known. 1 is chance.",
     "eval/motion_auc": "Chance that a moving token is preferred to a still one of the same clip. "

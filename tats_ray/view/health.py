@@ -83,7 +83,7 @@ def _collapse(metrics: Sequence[Record], start: int | None) -> Verdict:
         what: series(measured, name)[1]
         for name, what in (
             ("eval/clip_overlap", "different clips"),
-            ("eval/epoch_overlap", "two measurements"),
+            ("eval/draw_overlap", "one clip twice"),
         )
     }
     if not entropy:

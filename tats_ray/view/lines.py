@@ -180,7 +180,11 @@ def _policy(progress: Progress) -> list[str]:
 
 def _shares(progress: Progress) -> str:
     shares = {room: progress.latest(f"time/{room}") for room in progress.plan.rooms}
-    return " ".join(f"{room} {share:>3.0%}" for room, share in shares.items() if share is not None)
+    parts = [f"{room} {share:>3.0%}" for room, share in shares.items() if share is not None]
+    handover = progress.latest("time/handover")
+    if handover is not None:
+        parts.append(f"(hand-over {handover:.0%})")
+    return " ".join(parts)
 
 
 def _eta(progress: Progress) -> str:

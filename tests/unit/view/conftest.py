@@ -31,6 +31,7 @@ def script() -> Callable[..., list[Event]]:
             is_joint = step > 30
             time += 6.0 if is_joint else 3.0
             policy = {"policy__entropy": 0.9, "policy__approx_kl": 0.01} if is_joint else {}
+            handover = {"time__handover": 0.02} if is_joint else {}
             events.append(
                 record(
                     step,
@@ -43,6 +44,7 @@ def script() -> Callable[..., list[Event]]:
                     time__mae=0.88 - data,
                     time__policy=0.12,
                     **policy,
+                    **handover,
                 )
             )
             if step % 12 == 0:

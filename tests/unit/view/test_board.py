@@ -51,6 +51,8 @@ def test_board_shows_the_figures_of_the_mae_only_phase(plan: ViewPlan, script: S
     assert "1.02x chance" in _row(text, "visible motion")
     assert "312 clips/s" in _row(text, "speed")
     assert "80%" in _row(text, "time in MAE")
+    assert "hand-over" not in text  # before the sampler takes part
+    assert "2%" in _row(_text(_progress(plan, script(until=42))), "hand-over")
     assert "waits for data" not in text
 
 

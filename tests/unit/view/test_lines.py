@@ -37,7 +37,8 @@ def test_lines_of_a_run_say_where_it_stands(plan: ViewPlan, script: Script) -> N
     ]
     assert lines[-1] == (
         "step  42/60  epoch  7/10  MAE + sampler  error 0.580  reward 0.48  entropy 0.88  "
-        "motion 1.80x  auc .75  312 clips/s  data  8% mae 80% policy 12%  eta 18s"
+        "motion 1.80x  auc .75  312 clips/s  data  8% mae 80% policy 12% (hand-over 2%)  "
+        "eta 18s"
     )
 
 
