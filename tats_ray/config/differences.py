@@ -11,7 +11,7 @@ FREE = ("log.", "eval.", "test.", "checkpoint.", "name", "data.num_workers", "da
         "cluster.rollout_workers", "cluster.min_workers", "cluster.policy_place",
         "cluster.nodes_timeout_s")  # fmt: skip
 """Beginnings of fields that may differ between a run and its continuation: they change nothing
-that is computed."""
+that is computed, but for the last bits (threads) and, in an overlapped run, where it catches up."""
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -69,7 +69,9 @@ class _Rank(Rank):
             shard(mae, self.world_size)
         elif self.world_size > 1:
             wrapped = DistributedDataParallel(
-                mae, device_ids=[self.device] if self.device.type == "cuda" else None
+                mae,
+                device_ids=[self.device] if self.device.type == "cuda" else None,
+                broadcast_buffers=False,  # position codes, the same everywhere
             )
         steps = self.batches.steps_per_epoch
         return MAELearner(
@@ -253,15 +255,18 @@ class _Hooks:
         self.rank.reached(loop.at.step)
         if loop.at.step % self.config.log.every_steps == 0:
             self._record(loop)
-        if self._wants_stop and not loop.num_pending and not self.rank.learner.pending:
+        # After an epoch's last step, `on_epoch` has rows to tell before it can be saved.
+        is_whole = not loop.num_pending and not self.rank.learner.pending
+        if self._wants_stop and is_whole and loop.at.batch < self.rank.batches.steps_per_epoch:
             loop.drain()
             self.rank.save(loop)
             raise Halt(f"stopped after step {loop.at.step}")
 
     def on_epoch(self, loop: PretrainLoop) -> None:
         last = loop.at.epoch == self.config.loop.epochs
+        is_stopped = self._wants_stop and not last
         is_measured = last or self._is_due(loop, self.config.eval.every_epochs)
-        is_saved = last or self._is_due(loop, self.config.checkpoint.every_epochs)
+        is_saved = last or is_stopped or self._is_due(loop, self.config.checkpoint.every_epochs)
         if is_measured or is_saved:
             loop.drain()
         self._gather(loop.flushed)
@@ -277,6 +282,8 @@ class _Hooks:
             validation_error = measures["error"]
         if is_saved:
             self.rank.save(loop, validation_error)
+        if is_stopped:
+            raise Halt(f"stopped after step {loop.at.step}")
 
     def _gather(self, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():

@@ -57,7 +57,8 @@ class Watch:
         """Wait half a second at most for events, and pass them on.
 
         Raises:
-            RunFailedError: when the log will not come back, or nothing has come for too long.
+            RunFailedError: when the log will not come back, nothing has come for too long, or the
+                learners were restarted more than `cluster.max_failures` times.
         """
         try:
             reply = self._log.drain.remote(self._life, self._acknowledged, _POLL_S)
@@ -114,6 +115,12 @@ class Watch:
             return f" with {now} learner{'s' * (now != 1)}, before {before}: the cluster changed"
         self._num_restarts += 1
         cause = self._failure["text"] if self._failure else "the learners died"
+        # Ray Train counts the deaths that one controller of its own has seen.
+        if self._num_restarts > self._max_failures:
+            raise RunFailedError(
+                f"{cause}; the run has been restarted cluster.max_failures {self._max_failures} "
+                "times already"
+            )
         after = f", {start['time'] - self._failure['time']:.0f} s" if self._failure else ""
         return (
             f"{after} after {cause}; restart {self._num_restarts} of at most {self._max_failures}"

@@ -29,9 +29,11 @@ from tats_ray.runtime.causes import ROOMS
 from tats_ray.view.tracking import RunFiles, read_metrics
 from tests.runtime.gate import ENV_ID, Gate, kill_process, living_actors
 from tests.runtime.test_recipe import recipe, small_config
+from tests.runtime.test_workers import recipe as recipe_with_workers
 
 SHARED_MEMORY = Path("/dev/shm")
 LOADER = "video loader"
+WORKER = "RolloutWorkerActor"
 RAYS_OWN = {"TrainStateActor", "_AutoscalingCoordinatorActor"}
 """Ray Train's records: one of each for a cluster, there as long as that is."""
 
@@ -82,11 +84,12 @@ class Killer:
         except ProcessLookupError:
             return  # it went just now
         self.killed.append(kind)
-        self._has_hit = self.has_started
+        # A rollout worker is replaced without a restart.
+        self._has_hit |= self.has_started and kind != WORKER
         print(f"{self.now:5.0f} s  killed  {KINDS[kind]}", flush=True)
 
 
-KINDS = {**ROOMS, "RayTrainWorker": "MAE learner", LOADER: LOADER}
+KINDS = {**ROOMS, "RayTrainWorker": "MAE learner", WORKER: "rollout worker", LOADER: LOADER}
 
 
 def children(pid: int) -> list[int]:
@@ -100,8 +103,8 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def chaos(folder: Path, temporary: Path, *, seed: int, seconds: float, every: float,
-          learners: int, epochs: int, pace_s: float) -> dict[str, Any]:  # fmt: skip
+def chaos(folder: Path, temporary: Path, *, seed: int, seconds: float, every: float, learners: int,
+          epochs: int, pace_s: float, is_overlapped: bool) -> dict[str, Any]:  # fmt: skip
     """Run, kill, and look at what is left.
 
     Args:
@@ -111,6 +114,7 @@ def chaos(folder: Path, temporary: Path, *, seed: int, seconds: float, every: fl
         seconds: that processes are killed for.
         every: seconds from one to the next.
         pace_s: rest before each batch.
+        is_overlapped: rollouts are a worker's, and one update late.
     """
     videos = synthesize(folder.parent / "videos", num_train=18, num_val=4, num_frames=12, size=48,
                         workers=1)  # fmt: skip
@@ -119,12 +123,16 @@ def chaos(folder: Path, temporary: Path, *, seed: int, seconds: float, every: fl
         folder,
         env={"id": ENV_ID},
         data={"num_workers": 1},
-        loop={"epochs": epochs},
+        loop={
+            "epochs": epochs,
+            **({"source": "workers", "max_staleness": 1} if is_overlapped else {}),
+        },
         log={"every_steps": 1},
         checkpoint={"keep_last": 2},
         # Each death is a failure; killing while it restarts makes it one more at the most.
         cluster={
             "num_workers": learners,
+            "cpus_per_worker": 0.5 if is_overlapped else 1,
             "threads": 1,
             "timeout_s": 120,
             "max_failures": 2 * int(seconds / every) + 2,
@@ -174,7 +182,9 @@ def chaos(folder: Path, temporary: Path, *, seed: int, seconds: float, every: fl
         "rows_missing": sorted(set(range(1, plan.total_steps + 1)) - set(rows)),
         "rows_twice": sorted({step for step in rows if rows.count(step) > 1}),
         "measured": [measured, list(range(1, epochs + 1))],
-        "weights_differ": differing(folder, recipe(alone)),
+        "weights_differ": differing(
+            folder, recipe_with_workers(alone)[:2] if is_overlapped else recipe(alone)
+        ),
         "actors": actors,
         "placement_groups": groups,
         "shared_memory": left_in_shared_memory(before),
@@ -263,6 +273,8 @@ def main() -> None:
     parser.add_argument("--learners", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=150)
     parser.add_argument("--pace-s", type=float, default=0.25)
+    parser.add_argument("--overlapped", dest="is_overlapped", action="store_true",
+                        help="rollouts are a worker's, and one update late")  # fmt: skip
     words = vars(parser.parse_args())
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     torch.set_num_threads(1)

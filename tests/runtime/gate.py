@@ -24,22 +24,25 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ray.util.state import list_actors
 from tats_ray.envs import TokenSelectionVectorEnv
 
+from tats_ray.learning.mae_learner import MAELearner
+
 ENV_ID = "tests.runtime.gate:Tests/Gated-v0"
 _NAME = "tests-gate"
 _DEADLINE_S = 150.0
 
 
 class GatedEnv(TokenSelectionVectorEnv):
-    """The environment of a run, with a gate before every batch."""
+    """The environment of a run, with a gate before every batch of a learner."""
 
     def __init__(self, *args: Any, scorer: Any, **kwargs: Any) -> None:
         super().__init__(*args, scorer=scorer, **kwargs)
-        self._learner = scorer
+        self._learner = scorer if isinstance(scorer, MAELearner) else None
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
-        gate = ray.get_actor(_NAME)
-        reply = gate.pass_through.remote(self._learner.step, os.getpid())
-        time.sleep(ray.get(reply, timeout=_DEADLINE_S))
+        if self._learner is not None:  # else a rollout worker's
+            gate = ray.get_actor(_NAME)
+            reply = gate.pass_through.remote(self._learner.step, os.getpid())
+            time.sleep(ray.get(reply, timeout=_DEADLINE_S))
         return super().reset(**kwargs)
 
 

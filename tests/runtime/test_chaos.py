@@ -17,9 +17,12 @@ SHORT = "--seconds 60 --every 10 --learners 1 --epochs 12 --pace-s 0.1 --seed 1"
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 
-def test_run_whose_processes_are_killed_at_random_ends_as_if_nothing_had_happened() -> None:
+@pytest.mark.parametrize("more", [[], pytest.param(["--overlapped"], marks=pytest.mark.long)])
+def test_run_whose_processes_are_killed_at_random_ends_as_if_nothing_had_happened(
+    more: list[str],
+) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.runtime.chaos", *SHORT.split()],
+        [sys.executable, "-m", "tests.runtime.chaos", *SHORT.split(), *more],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,

@@ -124,6 +124,20 @@ def test_log_that_came_back_is_named_though_it_has_forgotten_what_happened(
     ]
 
 
+def test_restarts_are_counted_over_the_whole_run_whoever_of_ray_train_saw_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = Scene(monkeypatch, max_failures=2)
+    scene.poll([start(0), reached(7)])
+    for _ in range(2):
+        scene.poll([failure("the learner of rank 1 died"), start(6), reached(7)])
+    with pytest.raises(RunFailedError) as error:
+        scene.poll([failure("the rollout buffer died"), start(6)])
+    assert str(error.value) == (
+        "the rollout buffer died; the run has been restarted cluster.max_failures 2 times already"
+    )
+
+
 def test_resumed_run_has_lost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     scene = Scene(monkeypatch)
     scene.poll([start(12)])
