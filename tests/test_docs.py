@@ -49,7 +49,7 @@ from tats_ray.learning.loop import Position
 from tats_ray.learning.mae_learner import MAELearner
 from tats_ray.models.policy import SamplerPolicy
 from tats_ray.models.zoo import build_mae, token_grid
-from tats_ray.recipes.cost_model import Figures, largest_fraction, needs
+from tats_ray.recipes.cost_model import Figures, clips_that_fit, needs
 from tats_ray.view.glossary import GLOSSARY
 
 ROOT = Path(__file__).parents[1]
@@ -158,9 +158,10 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 def scaling_table() -> str:
     """What runs of ViT-B ask for, by the cost model and its default figures."""
-    rows = []
+    rows, figures = [], Figures()
     for gpus in (8, 64, 512):
-        asked = needs(Figures(), gpus)
+        asked = needs(figures, gpus)
+        clips = clips_that_fit(figures, gpus, load="hand-over")
         loads = [f"{load:,.1f}x" for load in asked.loads.values()]
         rows.append(
             (
@@ -170,18 +171,31 @@ def scaling_table() -> str:
                 f"{asked.rollout_bytes_s / 1e9:,.1f} GB/s",
                 f"{asked.updates_per_s:.0f}",
                 f"{asked.weight_bytes_s / 1e9:.1f} GB/s",
+                f"{asked.gradient_bytes_s / 1e9:.1f} GB/s",
                 *loads,
                 asked.bottleneck,
-                f"{largest_fraction(Figures(), gpus, load='hand-over'):.2g}",
+                f"{clips}/{figures.clips_per_step}" if clips else "none",
             )
         )
     head = ("GPUs", "clips/s", "decoding cores", "rollouts", "updates/s", "weights into a node")
-    loads = [f"load: {name}" for name in needs(Figures(), 8).loads]
-    return table((*head, *loads, "first limit", "fraction that fits"), rows)
+    loads = [f"load: {name}" for name in needs(figures, 8).loads]
+    return table(
+        (*head, "gradients into a node", *loads, "first limit", "fraction that fits"), rows
+    )
+
+
+def shards_table() -> str:
+    """What is left to limit runs with all that is not built but lighter gradients."""
+    rows, figures = [], Figures(decode_clips_per_core_s=115)  # from a JPEG cache
+    for gpus in (8, 64, 512):
+        asked = needs(figures, gpus, fraction=1 / figures.clips_per_step, is_sharded=True)
+        rows.append((str(gpus), *(f"{load:.2f}x" for load in asked.loads.values())))
+    return table(("GPUs", *(f"load: {name}" for name in needs(figures, 8).loads)), rows)
 
 
 TABLES = {
     "scaling": scaling_table,
+    "shards": shards_table,
     "algorithms": algorithms_table,
     "flags": flags_table,
     "fields": fields_table,

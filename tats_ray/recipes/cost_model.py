@@ -20,8 +20,10 @@ class Figures:
     """Kinetics-like H.264; measured."""
     clip_bytes: float = 2.42e6
     """Of a clip in a rollout: 1,568 tokens of 768 values in half precision, and scores."""
+    mae_bytes: float = 376.8e6
+    """Of the autoencoder's gradients, in float32; counted."""
     weight_bytes: float = 41.1e6
-    """Of the policy; counted."""
+    """Of the policy, and so of its gradients; counted."""
     handover_bytes_s: float = 468e6
     """Through one buffer into one policy learner; measured by `tats bench scale`."""
     policy_clips_s: float = 524.0
@@ -32,7 +34,7 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """Of a run; loads are shares of what there is today, one buffer and one policy learner."""
+    """Of a run; loads are shares of what there is: one buffer and one policy learner today."""
 
     num_gpus: int
     clips_per_s: float
@@ -41,6 +43,8 @@ class Needs:
     updates_per_s: float
     weight_bytes_s: float
     """Into every node, once for all of its GPUs."""
+    gradient_bytes_s: float
+    """Into every node, and as many out of it, where a node sums those of its own GPUs first."""
     loads: Mapping[str, float]
 
     @property
@@ -49,19 +53,41 @@ class Needs:
 
 
 def needs(
-    figures: Figures, num_gpus: int, *, fraction: float = 1.0, steps_per_update: int = 1
+    figures: Figures,
+    num_gpus: int,
+    *,
+    fraction: float = 1.0,
+    steps_per_update: int = 1,
+    is_sharded: bool = False,
 ) -> Needs:
     """What `num_gpus` ask for.
 
     Args:
         fraction: `loop.rollout_fraction`.
         steps_per_update: `loop.mae_steps_per_update`.
+        is_sharded: every node has a buffer and a policy learner, whose gradients are summed;
+            not built.
     """
+    nodes = max(1.0, num_gpus / figures.gpus_per_node)
+    elsewhere = 1 - 1 / nodes
     clips = figures.clips_per_gpu_s * num_gpus
     cores = clips / figures.decode_clips_per_core_s
     rollouts = fraction * clips * figures.clip_bytes
-    updates = figures.clips_per_gpu_s / figures.clips_per_step / steps_per_update
+    # Summed at every step, even where the optimiser waits for several of them.
+    steps = figures.clips_per_gpu_s / figures.clips_per_step
+    gradients = 2 * elsewhere * steps * figures.mae_bytes
+    updates = steps / steps_per_update
     weights = updates * figures.weight_bytes
+    if is_sharded:
+        shards = nodes
+        gradients += 2 * elsewhere * weights  # instead of the weights, those of the policy
+        weights = 0.0
+        network = gradients
+    else:
+        shards = 1.0
+        # Of the policy learner's node, in its busier direction: rollouts of the other nodes in,
+        # weights for each of them out.
+        network = gradients + max(rollouts * elsewhere, weights * (nodes - 1))
     return Needs(
         num_gpus,
         clips,
@@ -69,18 +95,20 @@ def needs(
         rollouts,
         updates,
         weights,
+        gradients,
         {
             "decoding": cores / (figures.cores_per_gpu * num_gpus),
-            "hand-over": rollouts / figures.handover_bytes_s,
-            "policy learner": fraction * clips / figures.policy_clips_s,
-            # Rollouts of its own node do not cross the network to the policy learner.
-            "network": rollouts
-            * max(0.0, 1 - figures.gpus_per_node / num_gpus)
-            / figures.node_bytes_s,
+            "hand-over": rollouts / shards / figures.handover_bytes_s,
+            "policy learner": fraction * clips / shards / figures.policy_clips_s,
+            "network": network / figures.node_bytes_s,
         },
     )
 
 
-def largest_fraction(figures: Figures, num_gpus: int, *, load: str) -> float:
-    """The `loop.rollout_fraction` at which a part is just not overloaded; at most 1."""
-    return min(1.0, 1.0 / needs(figures, num_gpus).loads[load])
+def clips_that_fit(figures: Figures, num_gpus: int, *, load: str) -> int:
+    """Most clips of a batch that can be handed over before a part is overloaded; 0: not one."""
+    for clips in range(figures.clips_per_step, 0, -1):
+        asked = needs(figures, num_gpus, fraction=clips / figures.clips_per_step)
+        if asked.loads[load] <= 1:
+            return clips
+    return 0
