@@ -5,6 +5,7 @@ Weights are random and in the official naming, made from its rules by `official.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from argparse import Namespace
@@ -18,6 +19,7 @@ from official import (
     NUM_FRAMES,
     NUM_TOKENS,
     PATCH,
+    WIDTH,
     State,
     adamae,
     encoder_only,
@@ -357,6 +359,50 @@ def test_fine_tuned_file_becomes_a_classifier_of_transformers_and_back(tmp_path:
     assert same(torch.load(tmp_path / "back.pth", weights_only=True)["model"], state)
 
 
+def test_export_says_what_its_source_brought_and_names_what_is_random(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lost = [f"decoder.blocks.0.mlp.fc{i}.bias" for i in (1, 2)] + [
+        "decoder.norm.bias",
+        "mask_token",
+    ]
+    state = {n: v for n, v in filled(videomae()).items() if n not in lost}
+    source = save(tmp_path / "thin.pth", {**state, "extra": torch.ones(1)}, args=ARGS)
+    main(["export", "hf", str(source), str(tmp_path / "hf")])
+    assert capsys.readouterr().out == (
+        "thin.pth, VideoMAE, pre-training: loaded 84/88, ignored 1\n"
+        f"4 not in it, at random in the export: {', '.join(lost[:3])}, ...\n"
+        f"{tmp_path / 'hf'}\n"
+    )
+    card = (tmp_path / "hf" / "README.md").read_text()
+    assert "# thin.pth, VideoMAE, pre-training: loaded 84/88, ignored 1" in card
+    assert "**Not in its source, and random here:** `decoder.blocks.0.mlp.fc1.bias`, " in card
+    assert all(f"`{name}`" in card for name in lost)
+
+
+def test_classifier_lacks_no_decoder_in_an_export(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, _ = official(tmp_path, fine_tuned)
+    export_hf(source, tmp_path / "hf")
+    said = capsys.readouterr().out
+    assert said == "official.pth, VideoMAE, fine-tuned: loaded 54/88, ignored 0\n"
+    assert "random" not in (tmp_path / "hf" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("change", ["missing", "of another size"])
+def test_export_without_its_output_layer_is_refused(tmp_path: Path, change: str) -> None:
+    """One tensor of 88 is less than 5 %, but every prediction passes through it."""
+    state = filled(videomae())
+    shape = state.pop("decoder.head.weight").shape
+    if change == "of another size":
+        state["decoder.head.weight"] = torch.zeros(7, shape[1])
+    source = save(tmp_path / "headless.pth", state, args=ARGS)
+    with pytest.raises(CheckpointError, match=r"output layer is not in it \(decoder\.head\.weight"):
+        export_hf(source, tmp_path / "hf")
+    assert not (tmp_path / "hf").exists()
+
+
 def test_encoder_alone_is_not_exported(tmp_path: Path) -> None:
     source, _ = official(tmp_path, encoder_only)
     with pytest.raises(CheckpointError, match="it has no decoder"):
@@ -414,8 +460,174 @@ def test_inspection_names_everything(tmp_path: Path) -> None:
     assert lines[adamae_file]["sampler"] == "AdaMAE's, 32 tokens"
     assert lines[adamae_file]["decoder"] == lines[run]["decoder"] == "width 64, depth 2"
     assert lines[tuned]["head"] == f"{NUM_CLASSES} classes"
+    assert lines[run]["fit"] == lines[tmp_path / "hf"]["fit"].partition(";")[0]
+    assert lines[run]["fit"] == "loaded 88/88, ignored 0"
+    assert lines[adamae_file]["fit"] == (
+        "loaded 88/88, ignored 0; sampler 14/14, its value head new"
+    )
+    assert lines[tuned]["fit"] == "loaded 54/88, ignored 0"
+    assert lines[tuned]["at random"].startswith("34: decoder.blocks.0.attn.proj.bias, ")
     one = dict(inspect(run / "checkpoints" / "step_00000007"))
     assert one["kind"] == "tats_ray, one checkpoint (step_00000007)"
+
+
+@pytest.mark.parametrize(
+    ("shapes", "extra", "total"),
+    [(videomae, "extra", 88), (fine_tuned, "extra", 88), (videomae, "head.bias", 88)],
+)
+def test_inspection_says_what_loading_says(
+    tmp_path: Path, shapes: object, extra: str, total: int
+) -> None:
+    state = {**filled(shapes()), extra: torch.ones(NUM_CLASSES)}
+    source = save(tmp_path / "more.pth", state, args=ARGS)
+    fit = dict(inspect(source))["fit"]
+    assert re.fullmatch(rf"loaded \d\d/{total}, ignored 1", fit)
+    assert tats_ray.load(source).origin.endswith(f": {fit}")
+
+
+@pytest.mark.parametrize(("allow_partial", "share"), [(False, "88/88"), (True, "56/88")])
+def test_inspection_of_a_converted_run_counts_what_its_source_brought(
+    tmp_path: Path, allow_partial: bool, share: str
+) -> None:
+    source, _ = official(tmp_path, encoder_only if allow_partial else videomae)
+    converted(source, tmp_path / "ours", allow_partial=allow_partial)
+    assert dict(inspect(tmp_path / "ours"))["fit"] == f"loaded {share}, ignored 0"
+    said = converted(tmp_path / "ours", tmp_path / "back.pth", allow_partial=allow_partial)
+    assert said[0] == f"tats_ray run ours, step 0: loaded {share}, ignored 0"
+
+
+def test_inspection_goes_on_where_a_file_cannot_be_loaded_as_it_is(tmp_path: Path) -> None:
+    found = dict(inspect(save(tmp_path / "bare.pth", filled(adamae()))))
+    assert found["fit"].startswith("none: ")
+    assert "bare.pth has a sampler for 32 tokens; 16 frames of 224 pixels give" in found["fit"]
+    assert found["tensors"].startswith("102, ")
+
+
+def test_settings_of_any_kind_are_one_line(tmp_path: Path) -> None:
+    args = Namespace(num_frames="many\n\x1blines" + "x" * 99, input_size=(32, 32))
+    source = save(tmp_path / "odd.pth", filled(videomae()), args=args)
+    clip = dict(inspect(source))["clip"]
+    assert clip == "many linesxxxxxxxxxx, (32, 32) (frames, pixels; as noted)"
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ({"input_size": 1_600_000}, "4 frames of 1600000 pixels are 80,000,000,000 tokens"),
+        ({"num_frames": 2 * 10**9}, "2000000000 frames of 32 pixels are 16,000,000,000 tokens"),
+        ({"input_size": 33}, "image_size 33 is not a multiple of the patch size 8; try 32 or 40"),
+        ({"num_frames": 3}, "num_frames 3 is not a multiple of the tubelet size 2"),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused_by_file_before_anything_is_built(
+    tmp_path: Path, setting: dict[str, int], says: str, nothing_built: None
+) -> None:
+    args = Namespace(**{**vars(ARGS), **setting})
+    source = save(tmp_path / "odd.pth", filled(videomae()), args=args)
+    with pytest.raises(CheckpointError, match=re.escape(f"{source}: {says}")):
+        tats_ray.load(source)
+    assert says in dict(inspect(source))["fit"]
+
+
+@pytest.fixture
+def nothing_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(*_: object, **__: object) -> None:
+        raise AssertionError("was built")
+
+    for name in ("build_mae", "build_policy", "ClassifierHead"):
+        monkeypatch.setattr(f"tats_ray.recipes.foreign.{name}", build)
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"encoder.blocks.99999999.norm1.weight": (WIDTH,)}, "99999999 but no encoder.blocks.4"),
+        (
+            {f"encoder.blocks.{i}.a": (1,) for i in range(500)},
+            "names 500 blocks of width 128, some",
+        ),
+        ({"decoder.blocks.7.a": (1,)}, "decoder.blocks.7 but no decoder.blocks.2"),
+    ],
+)
+def test_depth_that_the_tensors_do_not_bear_out_is_refused_before_anything_is_built(
+    tmp_path: Path, more: dict[str, tuple[int, ...]], says: str, nothing_built: None
+) -> None:
+    state = {**filled(videomae()), **{n: torch.zeros(shape) for n, shape in more.items()}}
+    source = save(tmp_path / "deep.pth", state, args=ARGS)
+    with pytest.raises(CheckpointError, match=f"deep.pth .*{says}"):
+        tats_ray.load(source)
+    assert says in dict(inspect(source))["fit"]
+
+
+@pytest.mark.parametrize("shape", [(10**9, 0), (0, WIDTH), (5, WIDTH + 1), (5,)])
+def test_head_that_does_not_fit_the_encoder_is_refused_by_shape(
+    tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    state = {**filled(fine_tuned()), "head.weight": torch.zeros(shape)}
+    source = save(tmp_path / "odd.pth", state, args=ARGS)
+    says = re.escape(f"{source}, its head: head.weight is {shape}, not classes by width 128")
+    with pytest.raises(CheckpointError, match=says):
+        tats_ray.load(source)
+
+
+def test_sampler_that_its_tensors_do_not_bear_out_is_refused(tmp_path: Path) -> None:
+    export_hf(own_run(tmp_path / "run"), tmp_path / "hf")
+    file = tmp_path / "hf" / "sampler_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "num_blocks": 10**9}))
+    with pytest.raises(
+        CheckpointError, match=r"sampler_config\.json says num_blocks 1000000000, and"
+    ):
+        tats_ray.load(tmp_path / "hf")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{", "is damaged: Expecting"),
+        ("\0\xff", "is damaged: "),
+        ("[1]", "has no list `missing` of names"),
+        ('{"missing": 3}', "has no list `missing` of names"),
+        ('{"missing": [3]}', "has no list `missing` of names"),
+    ],
+)
+def test_damaged_note_of_the_origin_is_one_line(
+    tmp_path: Path, text: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, _ = official(tmp_path, videomae)
+    converted(source, tmp_path / "ours")
+    (file,) = (tmp_path / "ours").rglob("origin.json")
+    file.write_bytes(text.encode("latin-1"))
+    with pytest.raises(SystemExit) as ended:
+        main(["ckpt", "inspect", str(tmp_path / "ours")])
+    error = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert error.startswith(f"tats: {file} {says}")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["export hf {source} {out}", "ckpt convert {source} {out}", "ckpt convert {source} {out}.pth",
+     "ckpt convert {source} {out}.safetensors"],
+)  # fmt: skip
+@pytest.mark.parametrize("place", ["/proc", "/proc/x", "{tmp_path}/official.pth"])
+def test_place_that_cannot_be_written_ends_every_command_with_one_line(
+    tmp_path: Path, words: str, place: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, _ = official(tmp_path, videomae)
+    out = f"{place.format(tmp_path=tmp_path)}/out"
+    with pytest.raises(SystemExit) as ended:
+        main(words.format(source=source, out=out).split())
+    error = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert error.startswith(f"tats: {out}")
+    assert "cannot be written (" in error
+    assert error.count("\n") == 1
+
+
+def test_path_that_cannot_be_looked_at_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="cannot be read: File name too long"):
+        inspect(tmp_path / ("a" * 300))
 
 
 def test_inspection_of_an_unknown_file_shows_names(tmp_path: Path) -> None:
@@ -479,7 +691,9 @@ def test_commands_print_what_they_found_and_where_they_wrote(
     main(["ckpt", "convert", str(source), str(tmp_path / "ours")])
     assert "loaded 88/88, ignored 0" in capsys.readouterr().out
     main(["export", "hf", str(tmp_path / "ours"), str(tmp_path / "hf")])
-    assert capsys.readouterr().out == f"{tmp_path / 'hf'}\n"
+    assert capsys.readouterr().out == (
+        f"tats_ray run ours, step 0: loaded 88/88, ignored 0\n{tmp_path / 'hf'}\n"
+    )
 
 
 def test_head_that_is_no_classifier_of_the_family_is_refused(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from tats_ray.config.schema import ModelConfig, SamplerConfig
 from tats_ray.core.errors import UsageError
 from tats_ray.core.grid import TokenGrid
 from tats_ray.learning.naming import Weights, to_transformers
-from tats_ray.learning.weight_files import write_weights
+from tats_ray.learning.weight_files import write_weights, writing
 from tats_ray.models.zoo import SIZES
 from tats_ray.ops.patches import IMAGENET_MEAN, IMAGENET_STD
 
@@ -28,6 +28,7 @@ class Export:
         head: state of a `ClassifierHead`; with one, the folder is a classifier's.
         policy: state of a policy that learned, with `sampler` its configuration.
         origin: where the weights come from, for the card.
+        missing: tensors that did not come from there and are random, for the card.
     """
 
     model: ModelConfig
@@ -37,6 +38,7 @@ class Export:
     policy: Weights | None = None
     sampler: SamplerConfig | None = None
     origin: str = ""
+    missing: tuple[str, ...] = ()
 
     @property
     def architecture(self) -> str:
@@ -57,16 +59,26 @@ def require_flat_positions(model: ModelConfig, source: str) -> None:
         )
 
 
+def is_exported(name: str, has_head: bool) -> bool:
+    """Whether a tensor of the autoencoder goes into a folder: see `to_transformers`."""
+    return not has_head or name.startswith(("encoder.patch_embed.", "encoder.blocks."))
+
+
 def write_folder(out: Path, export: Export) -> None:
-    """Write all files into `out`."""
+    """Write all files into `out`.
+
+    Raises:
+        UsageError: for positions that transformers does not have, or an unwritable place.
+    """
     require_flat_positions(export.model, export.origin)
-    write_weights(out / "model.safetensors", to_transformers(export.mae, export.head or {}))
-    _write_json(out / "config.json", model_config(export))
-    _write_json(out / "preprocessor_config.json", preprocessor_config(export.grid))
-    if export.policy is not None and export.sampler is not None:
-        write_weights(out / SAMPLER_WEIGHTS, export.policy)
-        _write_json(out / SAMPLER_CONFIG, asdict(export.sampler))
-    (out / "README.md").write_text(_card(export))
+    with writing(out):
+        write_weights(out / "model.safetensors", to_transformers(export.mae, export.head or {}))
+        _write_json(out / "config.json", model_config(export))
+        _write_json(out / "preprocessor_config.json", preprocessor_config(export.grid))
+        if export.policy is not None and export.sampler is not None:
+            write_weights(out / SAMPLER_WEIGHTS, export.policy)
+            _write_json(out / SAMPLER_CONFIG, asdict(export.sampler))
+        (out / "README.md").write_text(_card(export))
 
 
 def model_config(export: Export) -> dict[str, Any]:
@@ -157,6 +169,12 @@ def _card(export: Export) -> str:
             f"`{SAMPLER_WEIGHTS}` and `{SAMPLER_CONFIG}` hold the token sampler it was trained "
             f"with (`{sampler.name}`, mask ratio {sampler.mask_ratio}); transformers ignores them, "
             '`tats_ray.load("FOLDER").policy` has it.',
+            "",
+        ]
+    if export.missing:
+        lines += [
+            "**Not in its source, and random here:** "
+            f"{', '.join(f'`{name}`' for name in export.missing)}.",
             "",
         ]
     lines += ["Licence, training data and results are for whoever publishes this to add.", ""]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from tats_ray.config.schema import RunConfig
 from tats_ray.core.errors import CheckpointError, UsageError
-from tats_ray.learning.checkpoint_folders import BEST, LATEST, find
-from tats_ray.learning.fitting import ENOUGH
+from tats_ray.learning.checkpoint_folders import BEST, LATEST, STATE_FILE, find
+from tats_ray.learning.fitting import ENOUGH, Fit
 from tats_ray.learning.foreign import is_transformers_folder
 from tats_ray.recipes.foreign import adopt, chosen, some
 from tats_ray.recipes.restore import Restored, restore
@@ -54,11 +55,18 @@ def open_checkpoint(
 
 
 def settled(path: str | Path) -> Path:
-    """A file of a checkpoint of ours stands for the checkpoint, whose config.yaml it needs."""
+    """A file of a checkpoint of ours stands for the checkpoint, whose config.yaml it needs.
+
+    Raises:
+        CheckpointError: when there is no looking at it.
+    """
     path = Path(path)
-    if path.name in (LATEST, BEST) and path.is_file():
-        return find(path)
-    return path.parent if path.is_file() and (path.parent / "state.json").is_file() else path
+    try:
+        if path.name in (LATEST, BEST) and path.is_file():
+            return find(path)
+        return path.parent if path.is_file() and (path.parent / STATE_FILE).is_file() else path
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def require(found: Restored, need: Need, *, way_out: str = "use a complete checkpoint") -> Restored:
@@ -69,11 +77,8 @@ def require(found: Restored, need: Need, *, way_out: str = "use a complete check
     """
     if need == "nothing":
         return found
-    part = "encoder." if need == "encoder" else ""
-    # A fine-tuned encoder ends with its last block; its head brings the norm.
-    left_out = "encoder.norm." if found.head is not None else "no tensor has this name"
-    names = [n for n in found.mae.state_dict() if n.startswith(part) and left_out not in n]
-    lacking = [n for n in found.missing if n.startswith(part) and left_out not in n]
+    names = _part(found, need, tuple(found.mae.state_dict()))
+    lacking = _part(found, need, found.missing)
     if len(names) - len(lacking) >= ENOUGH * len(names):
         return found
     if need == "autoencoder" and all(name.startswith(_NOT_ENCODER) for name in lacking):
@@ -90,6 +95,38 @@ def require(found: Restored, need: Need, *, way_out: str = "use a complete check
 _NOT_ENCODER = ("decoder.", "encoder_to_decoder.", "mask_token", "encoder.norm.")
 
 
+def _part(found: Restored, need: Need, names: Sequence[str]) -> list[str]:
+    """Those of the tensors that are needed."""
+    part = "encoder." if need == "encoder" else ""
+    # A fine-tuned encoder ends with its last block; its head brings the norm.
+    left_out = "encoder.norm." if found.head is not None else "no tensor has this name"
+    return [name for name in names if name.startswith(part) and left_out not in name]
+
+
+def own_fit(found: Restored) -> Fit:
+    """How much a checkpoint of ours brought of what it is a checkpoint of."""
+    need: Need = "autoencoder" if found.head is None else "encoder"
+    lacking = _part(found, need, found.missing)
+    total = len(_part(found, need, tuple(found.mae.state_dict())))
+    total += 0 if found.head is None else len(found.head.state_dict())
+    return Fit(total - len(lacking), total, 0, tuple(lacking))
+
+
+def brought(found: Restored) -> str:
+    """Where weights come from, and how many of them; an adopted file says both already."""
+    is_own = (found.folder / STATE_FILE).is_file()
+    return f"{found.origin}: {own_fit(found)}" if is_own else found.origin
+
+
 def _lacked(folder: Path) -> tuple[str, ...]:
     file = folder / ORIGIN_FILE
-    return tuple(json.loads(file.read_text())["missing"]) if file.is_file() else ()
+    if not file.is_file():
+        return ()
+    try:
+        noted = json.loads(file.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{file} is damaged: {error}; convert its source again") from error
+    missing = noted.get("missing") if isinstance(noted, dict) else None
+    if not isinstance(missing, list) or not all(isinstance(name, str) for name in missing):
+        raise CheckpointError(f"{file} has no list `missing` of names; convert its source again")
+    return tuple(missing)

@@ -16,9 +16,9 @@ from tats_ray.learning.loop import Position
 from tats_ray.learning.mae_learner import MAELearner
 from tats_ray.learning.naming import to_official
 from tats_ray.learning.policy_learner import PolicyLearner
-from tats_ray.learning.weight_files import PICKLED, refuse_existing, write_weights
+from tats_ray.learning.weight_files import PICKLED, refuse_existing, write_weights, writing
 from tats_ray.models.policy import SamplerPolicy
-from tats_ray.recipes.adopt import ORIGIN_FILE, Need, open_checkpoint, require, settled
+from tats_ray.recipes.adopt import ORIGIN_FILE, Need, brought, open_checkpoint, require, settled
 from tats_ray.recipes.restore import Restored
 
 OFFICIAL_SUFFIXES = (*PICKLED, ".safetensors")
@@ -41,6 +41,10 @@ def convert(
     Args:
         config: the run that starts from these weights; default: the model that they are of.
         allow_partial: take a checkpoint that lacks more than 5 % of the autoencoder.
+
+    Raises:
+        CheckpointError: for a checkpoint that cannot be read, or lacks a part.
+        UsageError: for a place that cannot be written, or settings that say something else.
     """
     source, out = settled(source), Path(out)
     refuse_existing(out)
@@ -55,7 +59,7 @@ def convert(
     if not allow_partial:
         need: Need = "encoder" if is_official and found.head else "autoencoder"
         require(found, need, way_out="--allow-partial takes it all the same")
-    yield found.origin
+    yield brought(found)
     has_all = is_official and found.head is not None  # a classifier has no decoder
     if found.missing and not has_all:
         yield f"{len(found.missing)} not in it: {', '.join(found.missing)}"
@@ -97,7 +101,8 @@ def _write_ours(found: Restored, source: Path, out: Path) -> Iterator[str]:
     learner = MAELearner(found.mae, config.optim, steps_per_epoch=1, total_steps=1, global_batch=1)
     text = dump_config(config)
     state = checkpoints.Checkpoint(Position(), learner.state_dict(), policy, text)
-    folder = checkpoints.save(out, state, keep_last=config.checkpoint.keep_last)
     origin = {"origin": found.origin, "missing": list(found.missing)}
-    (folder / ORIGIN_FILE).write_text(json.dumps(origin, indent=1) + "\n")
-    (out / "config.yaml").write_text(text)
+    with writing(out):
+        folder = checkpoints.save(out, state, keep_last=config.checkpoint.keep_last)
+        (folder / ORIGIN_FILE).write_text(json.dumps(origin, indent=1) + "\n")
+        (out / "config.yaml").write_text(text)

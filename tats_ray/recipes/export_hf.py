@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tats_ray.learning.huggingface import Export, write_folder
+from tats_ray.core.errors import CheckpointError
+from tats_ray.learning.huggingface import (
+    Export,
+    is_exported,
+    require_flat_positions,
+    write_folder,
+)
 from tats_ray.learning.weight_files import refuse_existing
 from tats_ray.models.policy import SamplerPolicy
-from tats_ray.recipes.adopt import open_checkpoint, require
+from tats_ray.recipes.adopt import brought, open_checkpoint, require
+from tats_ray.recipes.foreign import some
+from tats_ray.recipes.restore import Restored
 
 
 def export_hf(
@@ -15,14 +23,23 @@ def export_hf(
 ) -> Path:
     """Write a folder that transformers loads: a classifier where there is a head.
 
+    Prints how much of the model the source brought, and what it did not.
+
     Raises:
         CheckpointError: for a checkpoint that lacks a part.
-        UsageError: for positions that transformers does not have.
+        UsageError: for positions that transformers does not have, or an unwritable place.
     """
     out = Path(out)
     refuse_existing(out)
     found = open_checkpoint(source, need="nothing", num_frames=num_frames, image_size=image_size)
     require(found, "encoder" if found.head else "autoencoder")
+    require_flat_positions(found.config.model, found.origin)
+    missing = tuple(name for name in found.missing if is_exported(name, found.head is not None))
+    _require_output(found, missing)
+    origin = brought(found)
+    print(origin)
+    if missing:
+        print(f"{len(missing)} not in it, at random in the export: {some(missing)}")
     is_learned = isinstance(found.policy, SamplerPolicy)
     write_folder(
         out,
@@ -33,7 +50,18 @@ def export_hf(
             head=found.head.state_dict() if found.head else None,
             policy=found.policy.state_dict() if isinstance(found.policy, SamplerPolicy) else None,
             sampler=found.config.sampler if is_learned else None,
-            origin=found.origin,
+            origin=origin,
+            missing=missing,
         ),
     )
     return out
+
+
+def _require_output(found: Restored, missing: tuple[str, ...]) -> None:
+    """Within 5 % of the tensors, the layer that all predictions pass could be a random one."""
+    lost = [name for name in missing if name.startswith("decoder.head.")]
+    if lost:
+        raise CheckpointError(
+            f"{found.origin}: its output layer is not in it ({some(lost)}), and every prediction "
+            "of the export would be random; use a complete checkpoint"
+        )

@@ -7,12 +7,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tats_ray.config.load import parse_config
 from tats_ray.config.schema import RunConfig
 from tats_ray.core.errors import CheckpointError, UsageError
 from tats_ray.core.grid import TokenGrid
 from tats_ray.learning.checkpoint import load_weights
-from tats_ray.learning.fitting import demand, fit, same_tokens
+from tats_ray.learning.fitting import (
+    Fit,
+    compare,
+    demand,
+    fit,
+    in_order,
+    num_stored,
+    same_tokens,
+)
 from tats_ray.learning.foreign import Foreign, Shape, named_size, read_foreign
 from tats_ray.learning.huggingface import SAMPLER_CONFIG, SAMPLER_WEIGHTS
 from tats_ray.learning.weight_files import read_weights
@@ -21,27 +31,19 @@ from tats_ray.models.policy import FixedPolicy, SamplerPolicy
 from tats_ray.models.zoo import SIZES, build_mae, build_policy, token_grid
 from tats_ray.recipes.restore import Restored
 
+_MOST = 8
+"""The blocks that a file names may have this many times the values that it holds."""
+_SMALL_TABLE = 2**25
+"""Values of position tables that a file may ask for, however little it holds."""
+
 
 def adopt(path: Path, num_frames: int, image_size: int, config: RunConfig | None) -> Restored:
     """A file or a folder of another project; see `open_checkpoint`."""
     found = read_foreign(path)
-    if found.shape is None:
-        raise CheckpointError(
-            f"{path} is no model of this family: its {found.num_tensors} tensors are named "
-            f"{some(found.weights.ignored or tuple(found.weights.mae))}"
-        )
-    config = config or _config(found, found.shape, num_frames, image_size)
-    same_tokens(
-        found.weights.mae,
-        width=SIZES[config.model.size].width,
-        patch=config.model.patch,
-        tubelet=config.model.tubelet,
-        source=str(path),
-    )
-    grid = token_grid(config.data, config.model)
+    config, grid = _settings(found, num_frames, image_size, config)
     mae = build_mae(config.model, grid, seed=config.seed)
     policy, left_over, said = _policy(found, config, grid)
-    brought = fit(mae, found.weights.mae, ignored=len(found.weights.ignored) + left_over)
+    brought = fit(mae, found.weights.mae, ignored=_num_ignored(found) + left_over)
     return Restored(
         path,
         config,
@@ -52,6 +54,80 @@ def adopt(path: Path, num_frames: int, image_size: int, config: RunConfig | None
         origin=f"{path.name}, {found.kind}: {brought}{said}",
         missing=brought.reshaped + brought.missing,
     )
+
+
+def would_load(found: Foreign) -> tuple[Fit, str]:
+    """What `adopt` would load, and its words about the sampler; fills no network.
+
+    Raises:
+        CheckpointError: for what `adopt` would refuse.
+    """
+    config, grid = _settings(found, 0, 0, None)
+    with torch.device("meta"):
+        mae = build_mae(config.model, grid, seed=config.seed)
+    _, left_over, said = _policy(found, config, grid)
+    _head(found)
+    return compare(mae, found.weights.mae, ignored=_num_ignored(found) + left_over), said
+
+
+def _settings(
+    found: Foreign, num_frames: int, image_size: int, config: RunConfig | None
+) -> tuple[RunConfig, TokenGrid]:
+    """What to build for a file, checked against what is in it before anything is."""
+    path, shape = found.path, found.shape
+    if shape is None:
+        raise CheckpointError(
+            f"{path} is no model of this family: its {found.num_tensors} tensors are named "
+            f"{some(found.weights.ignored or tuple(found.weights.mae))}"
+        )
+    in_order(found.weights.mae, str(path))
+    is_own = config is None
+    config = config or _config(found, shape, num_frames, image_size)
+    same_tokens(
+        found.weights.mae,
+        width=SIZES[config.model.size].width,
+        patch=config.model.patch,
+        tubelet=config.model.tubelet,
+        source=str(path),
+    )
+    grid = token_grid(config.data, config.model)
+    if is_own:
+        _in_proportion(found, config, grid)
+    return config, grid
+
+
+def _in_proportion(found: Foreign, config: RunConfig, grid: TokenGrid) -> None:
+    """Refuse sizes that a few names or numbers in a file claim, and its tensors do not bear out."""
+    path, model, size = found.path, config.model, SIZES[config.model.size]
+    weights = found.weights
+    stored = num_stored({**weights.mae, **weights.sampler, **weights.head})
+    depths = model.depth or size.depth, model.decoder_depth or size.decoder_depth
+    # A block is 12 squares of its width: 4 of attention, 8 of the MLP.
+    blocks = 12 * (depths[0] * size.width**2 + depths[1] * size.decoder_width**2)
+    if blocks > _MOST * stored:
+        raise CheckpointError(
+            f"{path} names {depths[0]} blocks of width {size.width}, some {blocks:,} values, and "
+            f"holds {stored:,}; use a complete checkpoint"
+        )
+    if grid.num_tokens * (size.width + size.decoder_width) > max(stored, _SMALL_TABLE):
+        raise CheckpointError(
+            f"{path}: {grid.num_frames} frames of {grid.image_size} pixels are {grid.num_tokens:,} "
+            "tokens, whose positions alone are more than its weights; where its settings are "
+            "wrong, save its state dict alone and give frames and pixels"
+        )
+    own = path / SAMPLER_WEIGHTS
+    num_sampler = len(read_weights(own).tensors) if own.is_file() else 0
+    if config.sampler.num_blocks > max(1, num_sampler):
+        raise CheckpointError(
+            f"{path / SAMPLER_CONFIG} says num_blocks {config.sampler.num_blocks}, and the sampler "
+            f"beside it has {num_sampler} tensors; export it again"
+        )
+
+
+def _num_ignored(found: Foreign) -> int:
+    """Tensors that no network is for; half a head makes none."""
+    has_head = found.shape is not None and found.shape.num_classes is not None
+    return len(found.weights.ignored) + (0 if has_head else len(found.weights.head))
 
 
 def _config(found: Foreign, shape: Shape, num_frames: int, image_size: int) -> RunConfig:
@@ -82,7 +158,10 @@ def _config(found: Foreign, shape: Shape, num_frames: int, image_size: int) -> R
         },
         source=str(path),
     )
-    grid = token_grid(config.data, config.model)
+    try:
+        grid = token_grid(config.data, config.model)
+    except UsageError as error:
+        raise CheckpointError(f"{path}: {error}") from None
     if shape.num_tokens not in (None, grid.num_tokens):
         raise CheckpointError(
             f"{path} has a sampler for {shape.num_tokens} tokens; {grid.num_frames} frames "
@@ -140,6 +219,12 @@ def _head(found: Foreign) -> ClassifierHead | None:
     shape = found.shape
     if shape is None or shape.num_classes is None:
         return None
+    weight = found.weights.head["head.weight"]
+    if not shape.num_classes or tuple(weight.shape[1:]) != (shape.width,):
+        raise CheckpointError(
+            f"{found.path}, its head: head.weight is {tuple(weight.shape)}, not classes by width "
+            f"{shape.width}; only a head of fc_norm and head is known"
+        )
     head = ClassifierHead(shape.width, shape.num_classes)
     demand(
         fit(head, found.weights.head),

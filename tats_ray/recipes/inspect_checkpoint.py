@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from tats_ray.core.errors import UsageError
 from tats_ray.learning.foreign import Foreign, is_transformers_folder, read_foreign
+from tats_ray.learning.weight_files import one_line
 from tats_ray.models.policy import SamplerPolicy
 from tats_ray.models.zoo import count_parameters
-from tats_ray.recipes.adopt import open_checkpoint, settled
+from tats_ray.recipes.adopt import open_checkpoint, own_fit, settled
+from tats_ray.recipes.foreign import some, would_load
 from tats_ray.recipes.restore import Restored
 
 
@@ -29,6 +32,7 @@ def _own_lines(path: Path, found: Restored) -> Iterator[tuple[str, str]]:
     yield "tokens", f"{grid.tubelet} frames of {grid.patch} x {grid.patch} pixels"
     yield "clip", f"{grid.num_frames} frames of {grid.image_size} x {grid.image_size} pixels"
     yield "positions", model.pos_embed
+    yield "fit", str(own_fit(found))
     if found.head is not None:
         yield "head", f"{found.head.head.out_features} classes"
         encoder = [p for name, p in mae.encoder.named_parameters() if not name.startswith("norm.")]
@@ -60,7 +64,7 @@ def _foreign_lines(found: Foreign) -> Iterator[tuple[str, str]]:
         yield "encoder", f"{size}width {shape.width}, depth {shape.depth}"
         yield "tokens", f"{shape.tubelet} frames of {shape.patch} x {shape.patch} pixels"
         noted = [found.noted.get(n) for n in ("num_frames", "image_size", "input_size")]
-        clip = ", ".join(str(value) for value in noted if value is not None)
+        clip = ", ".join(one_line(value, most=20) for value in noted if value is not None)
         yield "clip", f"{clip} (frames, pixels; as noted)" if clip else "not stored"
         yield (
             "decoder",
@@ -72,7 +76,21 @@ def _foreign_lines(found: Foreign) -> Iterator[tuple[str, str]]:
         )
         yield "sampler", f"AdaMAE's, {shape.num_tokens} tokens" if shape.num_tokens else "none"
         yield "head", f"{shape.num_classes} classes" if shape.num_classes else "none"
+        yield from _fit_lines(found)
     yield "tensors", _amount(found.num_tensors, found.num_parameters)
+
+
+def _fit_lines(found: Foreign) -> Iterator[tuple[str, str]]:
+    """What loading it would bring, or why it cannot be loaded as it is."""
+    try:
+        fit, said = would_load(found)
+    except UsageError as error:
+        yield "fit", f"none: {error}"
+        return
+    yield "fit", f"{fit}{said}"
+    lacking = fit.reshaped + fit.missing
+    if lacking:
+        yield "at random", f"{len(lacking)}: {some(lacking)}"
 
 
 def _amount(tensors: int, parameters: int) -> str:

@@ -28,7 +28,15 @@ from tats_ray.config.schema import ModelConfig, SamplerConfig
 from tats_ray.core.errors import CheckpointError
 from tats_ray.core.grid import TokenGrid
 from tats_ray.core.seeds import stream
-from tats_ray.learning.fitting import ENOUGH, demand, fit, same_tokens
+from tats_ray.learning.fitting import (
+    ENOUGH,
+    compare,
+    demand,
+    fit,
+    in_order,
+    num_stored,
+    same_tokens,
+)
 from tats_ray.learning.foreign import Shape, named_size, read_foreign
 from tats_ray.learning.naming import from_official, to_official
 from tats_ray.models.head import ClassifierHead
@@ -195,6 +203,47 @@ def test_fit_counts_names_and_leaves_alone_what_does_not_fit() -> None:
     assert torch.equal(mae.decoder.head.weight, before)
     assert torch.equal(mae.encoder.norm.weight, state["encoder.norm.weight"])
     demand(found, source="here", way_out="")
+
+
+def test_whole_numbers_are_not_loaded_for_weights() -> None:
+    """They are codes of a quantized tensor, and mean nothing without its scale."""
+    state = filled(videomae())
+    state["mask_token"] = torch.ones(1, 1, 64, dtype=torch.int8)
+    mae = build_mae(MODEL, GRID, seed=1)
+    before = mae.mask_token.clone()
+    found = fit(mae, state)
+    assert found.reshaped == ("mask_token (1, 1, 64) int8 in the file, (1, 1, 64) in the model",)
+    assert str(found) == "loaded 87/88, ignored 0"
+    assert torch.equal(mae.mask_token, before)
+
+
+def test_comparison_says_what_a_fit_would_and_loads_nothing() -> None:
+    state = {n: v for n, v in filled(adamae()).items() if n != "mask_token"}
+    with torch.device("meta"):
+        hollow = build_mae(MODEL, GRID, seed=1)
+    found = compare(hollow, state, ignored=2)
+    assert found == fit(build_mae(MODEL, GRID, seed=1), state, ignored=2)
+    assert str(found) == "loaded 87/88, ignored 16"
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("encoder.blocks.99999999.norm1.weight", "encoder.blocks.99999999 but no encoder.blocks.4"),
+        ("decoder.blocks.3.norm1.weight", "decoder.blocks.3 but no decoder.blocks.2"),
+    ],
+)
+def test_blocks_with_a_gap_are_refused_by_number(name: str, says: str) -> None:
+    state = filled(videomae())
+    in_order(state, "a.pth")
+    with pytest.raises(CheckpointError, match=f"a.pth has {says}; use a complete checkpoint"):
+        in_order({**state, name: torch.ones(128)}, "a.pth")
+
+
+def test_values_that_share_memory_count_once() -> None:
+    whole = torch.zeros(3, 4)
+    assert num_stored({"a": whole, "b": whole[1:], "c": whole.T}) == 12
+    assert num_stored({"a": whole, "b": torch.zeros(5, dtype=torch.float16)}) == 17
 
 
 @pytest.mark.parametrize(("missing", "is_enough"), [(4, True), (5, False)])
