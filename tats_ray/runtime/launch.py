@@ -145,7 +145,7 @@ def run(
         folder: the run's own; a checkpoint in it is continued.
         on_event: gets every event of the learners, in order, on this thread.
         on_tick: called about twice a second meanwhile.
-        rollout_bytes: that wait at most; the object store must hold them.
+        rollout_bytes: that lie in an object store at most, copies counted; it must hold them.
 
     Raises:
         UsageError: when the cluster cannot hold the placement.

@@ -24,6 +24,9 @@ class Need:
     cpus_per_worker: float
     gpus_per_worker: float
     policy_gpus: float
+    num_rollout_workers: int = 0
+    """Each reserves the CPUs of a learner."""
+    rollout_gpus: float = 0.0
 
     @classmethod
     def of(cls, config: RunConfig) -> Need:
@@ -33,27 +36,40 @@ class Need:
             cluster.cpus_per_worker,
             float(cluster.use_gpu),
             cluster.policy_gpus,
+            config.num_rollout_workers,
+            cluster.rollout_gpus if config.num_rollout_workers else 0.0,
         )
 
     @property
     def total(self) -> dict[str, float]:
         return {
-            "CPU": self.num_workers * self.cpus_per_worker,
-            "GPU": self.num_workers * self.gpus_per_worker + self.policy_gpus,
+            "CPU": (self.num_workers + self.num_rollout_workers) * self.cpus_per_worker,
+            "GPU": self.num_workers * self.gpus_per_worker
+            + self.policy_gpus
+            + self.num_rollout_workers * self.rollout_gpus,
         }
 
     def bundles(self, driver_cpu: float) -> list[dict[str, float]]:
         """Largest first: each must find a node."""
         worker = {"CPU": self.cpus_per_worker, "GPU": self.gpus_per_worker}
         policy = [{"CPU": 0.0, "GPU": self.policy_gpus}] if self.policy_gpus else []
-        return [worker] * self.num_workers + policy + [{"CPU": driver_cpu, "GPU": 0.0}]
+        maker = {"CPU": self.cpus_per_worker, "GPU": self.rollout_gpus}
+        light = [{"CPU": driver_cpu, "GPU": 0.0}]
+        return [worker] * self.num_workers + policy + [maker] * self.num_rollout_workers + light
 
     def __str__(self) -> str:
         learner = f"{self.cpus_per_worker:g} CPU"
         if self.gpus_per_worker:
             learner += f" + {self.gpus_per_worker:g} GPU"
         words = f"{self.num_workers} MAE learner{'s' * (self.num_workers > 1)} x {learner}"
-        return words + (f" + {self.policy_gpus:g} GPU for the policy" if self.policy_gpus else "")
+        if self.policy_gpus:
+            words += f" + {self.policy_gpus:g} GPU for the policy"
+        if self.num_rollout_workers:
+            each = f"{self.cpus_per_worker:g} CPU"
+            each += f" + {self.rollout_gpus:g} GPU" if self.rollout_gpus else ""
+            plural = "s" * (self.num_rollout_workers > 1)
+            words += f" + {self.num_rollout_workers} rollout worker{plural} x {each}"
+        return words
 
 
 def most(needs: Sequence[Need]) -> Need:
@@ -63,6 +79,8 @@ def most(needs: Sequence[Need]) -> Need:
         max(need.cpus_per_worker for need in needs),
         max(need.gpus_per_worker for need in needs),
         max(need.policy_gpus for need in needs),
+        max(need.num_rollout_workers for need in needs),
+        max(need.rollout_gpus for need in needs),
     )
 
 

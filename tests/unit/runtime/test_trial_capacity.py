@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import pytest
 
+from tats_ray.config.load import parse_config
 from tats_ray.core.errors import UsageError
 from tats_ray.runtime.trial_capacity import DRIVER_CPU, Need, most, trials_at_once
 
 SMALL = Need(num_workers=1, cpus_per_worker=1, gpus_per_worker=0, policy_gpus=0)
 PAPER = Need(num_workers=2, cpus_per_worker=8, gpus_per_worker=1, policy_gpus=1)
+FED = Need.of(
+    parse_config(
+        {
+            "loop": {"source": "workers"},
+            "cluster": {"cpus_per_worker": 2, "rollout_workers": 2, "rollout_gpus": 0.5},
+        }
+    )
+)
 
 
 @pytest.mark.parametrize(
@@ -23,12 +32,19 @@ PAPER = Need(num_workers=2, cpus_per_worker=8, gpus_per_worker=1, policy_gpus=1)
         (PAPER, [{"CPU": 9, "GPU": 1}] * 3, 1),  # a learner each, and the policy on the third
         # Six GPUs in all, but four of them on a node without CPUs for a learner.
         (PAPER, [{"CPU": 64, "GPU": 2}, {"CPU": 1, "GPU": 4}], 1),
+        (FED, [{"CPU": 13, "GPU": 8}], 2),  # a learner and two workers each
+        (FED, [{"CPU": 64, "GPU": 1}], 1),
     ],
 )
 def test_as_many_trials_as_whole_sets_of_parts_find_a_node(
     need: Need, nodes: list[dict[str, float]], expected: int
 ) -> None:
     assert trials_at_once(need, nodes) == expected
+
+
+def test_needs_are_named_with_all_who_reserve_something() -> None:
+    assert str(FED) == "1 MAE learner x 2 CPU + 2 rollout workers x 2 CPU + 0.5 GPU"
+    assert FED.total == {"CPU": 6, "GPU": 1}
 
 
 def test_drivers_with_cpus_of_their_own_leave_all_cores_to_learners() -> None:
