@@ -245,6 +245,7 @@ def _run_extract(command: Extract) -> None:
         command.list,
         command.out,
         plan=ViewPlan.parse(command.views, command.sampling),
+        root=command.root,
         pool=command.pool,
         num_workers=command.workers,
         device=command.device,
@@ -278,6 +279,7 @@ def _run_probe(command: Probe) -> None:
             checkpoint=command.checkpoint,
             train_list=train_list,
             val_list=val_list,
+            root=command.root,
             recipe=heads,
             train_views=ViewPlan.parse(command.train_views, command.sampling),
             val_views=ViewPlan.parse(command.val_views, command.sampling),
@@ -301,12 +303,12 @@ def _run_finetune(command: Finetune, flags: Sequence[str]) -> None:
     from tats_ray.recipes.finetune import finetune
 
     more = ["--from_scratch", "true"] if command.from_scratch else []
+    more += ["--new_head", "true"] if command.new_head else []
     finetune(
         command.checkpoint,
         command.data,
         finetune_config(command.config, [*flags, *more]),
         resume=command.resume,
-        new_head=command.new_head,
     )
 
 
@@ -318,6 +320,7 @@ def _run_test(command: Test) -> None:
             checkpoint=command.checkpoint,
             data=command.data,
             list=command.list,
+            root=command.root,
             views=command.views,
             sampling=command.sampling,
             num_frames=command.num_frames,
@@ -326,6 +329,7 @@ def _run_test(command: Test) -> None:
             num_workers=command.workers,
             device=command.device,
             out=command.out,
+            max_gb=command.max_gb,
         )
     )
 

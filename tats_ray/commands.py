@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -180,6 +180,8 @@ class Extract:
     """List of videos, with labels or without."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("features.safetensors")
     """File to write."""
+    root: Path | None = None
+    """Folder that relative paths in the list start from; default: the list's own folder."""
     pool: Literal["mean", "tokens"] = "mean"
     """One vector per view, or one per token."""
     views: str = "1x1"
@@ -214,6 +216,8 @@ class Probe:
     """List of labelled videos to learn from."""
     val: Path | None = None
     """List of labelled videos to measure on."""
+    root: Path | None = None
+    """Folder that relative paths in the lists start from; default: each list's own folder."""
     preset: Literal["sgd", "ft-like"] = "sgd"
     """Of linear: batch norm and SGD, or layer norm and AdamW as in fine-tuning."""
     train_views: str = "1x1"
@@ -363,6 +367,8 @@ class Test:
     """Folder with test.csv or val.csv; or name the list with --list."""
     list: Path | None = None
     """List of labelled videos."""
+    root: Path | None = None
+    """Folder that relative paths in it start from; default: the run's own, else the list's."""
     views: str = ""
     """CLIPSxCROPS; default: the run's own, else 2x3. Kinetics-400 takes 5x3."""
     sampling: Literal["dense", "segments"] | None = None
@@ -379,6 +385,8 @@ class Test:
     """cpu, cuda, or auto: the GPU where there is one."""
     out: Path | None = None
     """Folder for results; default: the run's."""
+    max_gb: float = 16.0
+    """Largest size of the features, which are held in memory."""
 
 
 @dataclass(frozen=True)
@@ -507,6 +515,24 @@ Command = (
 )
 
 
+_WITH_DATA: Mapping[str, type] = {"finetune": Finetune, "probe": Probe, "test": Test}
+"""Commands whose folder of data may be left out; tyro would take an unknown flag in its place."""
+
+
+def _set_aside(words: Sequence[str], command: type) -> tuple[list[str], list[str]]:
+    """Words of the command itself, and flags that it does not have with what follows them."""
+    own = {f.name for f in fields(command)} - {"kind", "checkpoint", "data"}
+    kept: list[str] = []
+    left: list[str] = []
+    into = kept
+    for word in words:
+        if word.startswith("--") or word == "-h":
+            name = word.lstrip("-").partition("=")[0].replace("-", "_").removeprefix("no_")
+            into = kept if name in (*own, "h", "help") else left
+        into.append(word)
+    return kept, left
+
+
 def parse(words: Sequence[str]) -> tuple[object, list[str]]:
     """A command, and the words that are left: fields of the configuration, or what to submit."""
     if list(words[:1]) == ["submit"] and "--" in words:
@@ -514,7 +540,10 @@ def parse(words: Sequence[str]) -> tuple[object, list[str]]:
         return parse(words[:cut])[0], list(words[cut + 1 :])
     if list(words[:2]) == ["tune", "report"]:  # beside a file name, tyro has no room for a verb
         words = ["tune-report", *words[2:]]
-    return tyro.cli(
+    left: list[str] = []
+    if words and words[0] in _WITH_DATA:
+        words, left = _set_aside(words, _WITH_DATA[words[0]])
+    command, more = tyro.cli(
         Command,
         prog="tats",
         description="Trajectory-guided adaptive token selection for masked video modelling.",
@@ -522,3 +551,4 @@ def parse(words: Sequence[str]) -> tuple[object, list[str]]:
         return_unknown_args=True,
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
     )
+    return command, [*more, *left]

@@ -203,6 +203,9 @@ class ViewsConfig(ConfigBase):
     def __post_init__(self) -> None:
         require(self.clips >= 1, "test.clips", self.clips, "at least 1")
         require(self.crops >= 1, "test.crops", self.crops, "at least 1")
+        views = self.clips * self.crops
+        # As `data.views` has it; here it is refused before the training that it would follow.
+        require(views <= 1000, "test.clips times test.crops", views, "at most 1000")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -217,6 +220,8 @@ class FinetuneConfig(ConfigBase):
     """Checkpoint whose encoder it starts from; given on the command line."""
     from_scratch: bool = False
     """Freshly drawn weights in the checkpoint's shape: the supervised baseline."""
+    new_head: bool = False
+    """Leave out the classifier of a checkpoint that was fine-tuned already."""
     data: LabelledDataConfig = field(default_factory=LabelledDataConfig)
     model: EncoderConfig = field(default_factory=EncoderConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)

@@ -18,6 +18,8 @@ from tats_ray.data.manifest import VideoEntry
 from tats_ray.data.transforms import CropBox, crop_and_resize, dense_view, segment_view
 
 Sampling = Literal["dense", "segments"]
+MAX_VIEWS = 1000
+"""Of one video, which are held in memory together; published protocols take 30 at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,7 @@ class ViewPlan:
     """How many clips along the time and crops along the longer side are taken of every video.
 
     Raises:
-        UsageError: for numbers below 1, or more than two clips of segments.
+        UsageError: for numbers below 1, more than two clips of segments, or too many views.
     """
 
     num_clips: int = 1
@@ -36,6 +38,11 @@ class ViewPlan:
     def __post_init__(self) -> None:
         if self.num_clips < 1 or self.num_crops < 1:
             raise UsageError(f"views {self} must be at least 1x1")
+        if self.num_views > MAX_VIEWS:
+            raise UsageError(
+                f"views {self} are {self.num_views} of every video; take {MAX_VIEWS} or fewer, such "
+                "as 5x3"
+            )
         if self.sampling == "segments" and self.num_clips > 2:
             raise UsageError(f"views {self}: segments give 1 or 2 clips; use 2x{self.num_crops}")
 

@@ -14,10 +14,21 @@ from tats_ray.learning.finetune import ClassifierLearner
 from tats_ray.learning.finetune_build import view_dataset
 
 
+def measured(config: FinetuneConfig, entries: Sequence[VideoEntry]) -> Sequence[VideoEntry]:
+    """Those of a validation list that are used: `eval.num_videos` of them."""
+    return entries[: config.eval.num_videos or None]
+
+
 def count_right(
-    learner: ClassifierLearner, config: FinetuneConfig, entries: Sequence[VideoEntry]
+    learner: ClassifierLearner,
+    config: FinetuneConfig,
+    entries: Sequence[VideoEntry],
+    *,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> tuple[float, float]:
-    """Videos named rightly, and videos that could be read."""
+    """Videos named rightly, and videos that could be read, in a rank's share of the list."""
+    entries = measured(config, entries)[rank::world_size]
     if not entries:
         return 0.0, 0.0
     plan = ViewPlan(1, 1, config.data.sampling)

@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from tats_ray.core.devices import find_device
 from tats_ray.learning.features import FrozenEncoder
+from tats_ray.models.head import ClassifierHead
 from tats_ray.models.zoo import build_mae
-from tats_ray.recipes.adopt import open_checkpoint
+from tats_ray.recipes.adopt import open_checkpoint, settled
+from tats_ray.recipes.foreign import some
+from tats_ray.recipes.restore import Restored
+
+
+@dataclass(frozen=True)
+class OpenedEncoder(FrozenEncoder):
+    """With what is known of the checkpoint that it is from."""
+
+    origin: str
+    """What it is, in words; of a file of others, how much of it was taken."""
+    at_random: tuple[str, ...]
+    """Tensors of the encoder that it did not bring."""
+    head: ClassifierHead | None
+    """Of a fine-tuned one."""
+
+    @property
+    def words(self) -> str:
+        return f"{self.origin}{named_at_random(self.at_random)}"
+
+    def about(self) -> dict[str, Any]:
+        """For protocols."""
+        return {"origin": self.origin, "at_random": list(self.at_random)}
 
 
 def open_encoder(
@@ -21,7 +45,7 @@ def open_encoder(
     num_frames: int = 0,
     image_size: int = 0,
     stride: int = 0,
-) -> FrozenEncoder:
+) -> OpenedEncoder:
     """The encoder of a checkpoint of anyone's, or of the newest in a run folder.
 
     Args:
@@ -36,17 +60,33 @@ def open_encoder(
         CheckpointError: for what is wrong with the checkpoint.
     """
     found = open_checkpoint(path, need="encoder", num_frames=num_frames, image_size=image_size)
-    mae = found.mae
+    mae, origin, at_random = found.mae, found.origin, left_at_random(found)
     if untrained_seed is not None:
+        origin, at_random = f"untrained, in the shape of {origin}", ()
         mae = build_mae(found.config.model, found.grid, seed=found.config.seed + 1 + untrained_seed)
     encoder = mae.encoder.eval().requires_grad_(False).to(device)
     data = found.config.data
-    return FrozenEncoder(encoder, found.grid, replace(data, stride=stride or data.stride))
+    data = replace(data, stride=stride or data.stride)
+    return OpenedEncoder(encoder, found.grid, data, origin, at_random, found.head)
+
+
+def left_at_random(found: Restored) -> tuple[str, ...]:
+    """Tensors of the encoder that a checkpoint did not bring; its last norm is never used here."""
+    return tuple(
+        name
+        for name in found.missing
+        if name.startswith("encoder.") and not name.startswith("encoder.norm.")
+    )
+
+
+def named_at_random(names: tuple[str, ...]) -> str:
+    """To be added to the words about a checkpoint; empty where nothing stayed random."""
+    return f"; {len(names)} at random ({some(names)})" if names else ""
 
 
 def folder_of_run(path: str | Path) -> Path:
-    """The folder of the run that a checkpoint belongs to."""
-    path = Path(path)
+    """The folder of the run that a checkpoint, or a file of one, belongs to."""
+    path = settled(path)
     if path.parent.name == "checkpoints":
         return path.parents[1]
     if path.name == "checkpoints":

@@ -13,11 +13,12 @@ from tats_ray.data.manifest import VideoEntry, read_list
 from tats_ray.data.views import ViewPlan
 from tats_ray.learning.feature_cache import make_folder, write
 from tats_ray.learning.features import FeatureRequest, Pool, compute
+from tats_ray.recipes.adopt import settled
 from tats_ray.recipes.encoder import open_encoder, pick_device
 
 
-def say(text: str) -> None:
-    print(f"{'features':>14}  {text}", flush=True)
+def say(text: str, what: str = "features") -> None:
+    print(f"{what:>14}  {text}", flush=True)
 
 
 def warn(text: str) -> None:
@@ -30,6 +31,7 @@ def extract(
     out: str | Path,
     *,
     plan: ViewPlan,
+    root: str | Path | None = None,
     pool: Pool = "mean",
     num_workers: int = 0,
     device: str = "auto",
@@ -42,12 +44,16 @@ def extract(
 
     The metadata's `about` is JSON: paths, settings, and what could not be read.
 
+    Args:
+        root: what relative paths in the list are relative to; default: its folder.
+
     Raises:
         UsageError, VideoError: see `learning.features.compute`.
     """
     out = Path(out)
     if out.suffix != ".safetensors":
         raise UsageError(f"{out} must end in .safetensors")
+    checkpoint = settled(checkpoint)
     source = open_encoder(
         checkpoint,
         device=pick_device(device),
@@ -55,7 +61,9 @@ def extract(
         image_size=image_size,
         stride=stride,
     )
-    entries = without_repeats(read_list(list_path), str(list_path))
+    say(source.words, "encoder")
+    rows = read_list(list_path, root=str(root) if root else None)
+    entries = without_repeats(rows, str(list_path))
     request = FeatureRequest(source=source, entries=entries, plan=plan, pool=pool)
     refuse_too_large(request, max_gb)
     make_folder(out.parent)
@@ -67,6 +75,7 @@ def extract(
     about = {
         "list": str(list_path),
         "checkpoint": str(checkpoint),
+        **source.about(),
         "tats_ray": __version__,
         "torch": torch.__version__,
         "paths": [full_path(entry) for entry in kept],

@@ -38,7 +38,6 @@ def finetune(
     config: FinetuneConfig,
     *,
     resume: bool = False,
-    new_head: bool = False,
 ) -> FinetuneResult:
     """Fine-tune until the last epoch, or until asked to stop.
 
@@ -46,20 +45,19 @@ def finetune(
         checkpoint: anything that `tats ckpt inspect` knows.
         data: folder with train.csv and val.csv; None where `data.train_list` names them.
         resume: continue the run of this name; without it, an existing run is left alone.
-        new_head: leave out the checkpoint's own classifier.
 
     Raises:
         UsageError: for anything wrong that can be known before an actor starts.
         RunFailedError: for what went wrong later, with its first cause.
     """
-    plan = make_finetune_plan(checkpoint, data, config, new_head=new_head)
+    plan = make_finetune_plan(checkpoint, data, config)
     config = plan.config
     folder = run_folder(config)
     check_folder(folder, asdict(config), resume=resume, read=_read)
     folder.mkdir(parents=True, exist_ok=True)
     with only_run_in(folder):
         (folder / "config.yaml").write_text(dump_config(config))
-        _write_start(plan, folder, new_head=new_head)
+        _write_start(plan, folder)
         for what, how_much in plan.lines():
             print(f"{what:>14}  {how_much}")
         print(f"{'run folder':>14}  {folder}", flush=True)
@@ -70,12 +68,12 @@ def finetune(
     measured = [r["val/top1"] for r in read_metrics(folder) if "val/top1" in r]
     if measured:
         print(f"{'result':>14}  top-1 {measured[-1]:.1%} of single clips; all views with:")
-        where = Path(config.data.val_list).parent
-        print(f"  tats test {shlex.quote(str(folder))} {shlex.quote(str(where))}", flush=True)
+        words = [str(folder), "--list", config.data.val_list]
+        print(f"  tats test {shlex.join(words)}", flush=True)
     return FinetuneResult(folder, outcome, measured[-1] if measured else None)
 
 
-def _write_start(plan: FinetunePlan, folder: Path, *, new_head: bool) -> None:
+def _write_start(plan: FinetunePlan, folder: Path) -> None:
     """The weights before the first step, for the ranks to read."""
     path, source = folder / START_FILE, plan.source
     if plan.config.from_scratch:
@@ -83,7 +81,7 @@ def _write_start(plan: FinetunePlan, folder: Path, *, new_head: bool) -> None:
         return
     encoder = source.mae.encoder.state_dict()
     weights = {f"encoder.{n}": v for n, v in encoder.items() if not n.startswith("norm.")}
-    if source.head is not None and not new_head:
+    if source.head is not None and not plan.config.new_head:
         weights |= source.head.state_dict()
     checkpoints.write_tensors(path, weights)
 

@@ -11,7 +11,9 @@ from tats_ray.config.finetune import FinetuneConfig
 from tats_ray.core.errors import CheckpointError, UsageError
 from tats_ray.learning.finetune_build import token_grid_of
 from tats_ray.learning.finetune_state import read_labelled_lists
+from tats_ray.learning.validation import measured
 from tats_ray.recipes.adopt import open_checkpoint
+from tats_ray.recipes.encoder import left_at_random, named_at_random
 from tats_ray.recipes.labelled import find_lists, read_labelled
 from tats_ray.recipes.restore import Restored
 from tats_ray.runtime import launch
@@ -47,8 +49,11 @@ class FinetunePlan:
             f"{self.num_train} to train on, {self.num_val} to validate, "
             f"{config.data.num_classes} classes",
         )
-        start = "from scratch, in the shape of " if config.from_scratch else ""
-        yield "encoder", f"{start}{self.source.origin}"
+        origin = self.source.origin
+        if config.from_scratch:
+            yield "encoder", f"from scratch, in the shape of {origin}"
+        else:
+            yield "encoder", f"{origin}{named_at_random(left_at_random(self.source))}"
         data, grid = config.data, token_grid_of(config)
         yield (
             "clips",
@@ -83,11 +88,7 @@ class FinetunePlan:
 
 
 def make_finetune_plan(
-    checkpoint: str | Path,
-    data: str | Path | None,
-    config: FinetuneConfig,
-    *,
-    new_head: bool = False,
+    checkpoint: str | Path, data: str | Path | None, config: FinetuneConfig
 ) -> FinetunePlan:
     """Check everything that can be known before an actor starts.
 
@@ -105,7 +106,7 @@ def make_finetune_plan(
     source = open_checkpoint(checkpoint, need="nothing" if config.from_scratch else "encoder")
     config, notes = _resolve(config, source, str(checkpoint))
     config = _with_lists(config, data)
-    if source.head is not None and not (config.from_scratch or new_head):
+    if source.head is not None and not (config.from_scratch or config.new_head):
         _check_head(source, config)
     lists = read_labelled_lists(config)
     workers = config.cluster.num_workers
@@ -120,7 +121,7 @@ def make_finetune_plan(
         config=config,
         source=source,
         num_train=len(lists.train),
-        num_val=len(lists.val),
+        num_val=len(measured(config, lists.val)),
         steps_per_epoch=steps,
         placement=placement,
         notes=notes,
@@ -168,8 +169,13 @@ def _with_lists(config: FinetuneConfig, data: str | Path | None) -> FinetuneConf
     own = config.data
     train, val = own.train_list or None, own.val_list or None
     # A folder that is named stands before the lists of a preset.
-    lists = find_lists(data, None if data else train, None if data else val)
-    found = read_labelled(*lists)
+    lists = find_lists(
+        data,
+        None if data else train,
+        None if data else val,
+        flags=("--data.train_list", "--data.val_list"),
+    )
+    found = read_labelled(*lists, root=own.root)
     if own.num_classes and own.num_classes < found.num_classes:
         raise UsageError(
             f"{lists[0]} has classes 0 to {found.num_classes - 1}, data.num_classes is "

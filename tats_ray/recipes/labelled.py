@@ -21,9 +21,16 @@ class Labelled:
 
 
 def find_lists(
-    data: str | Path | None, train: str | Path | None, val: str | Path | None
+    data: str | Path | None,
+    train: str | Path | None,
+    val: str | Path | None,
+    *,
+    flags: tuple[str, str] = ("--train", "--val"),
 ) -> tuple[Path, Path]:
     """Training and validation list: those of a folder, unless they are named.
+
+    Args:
+        flags: what the command at hand names them with.
 
     Raises:
         UsageError: when one is neither named nor in the folder.
@@ -34,20 +41,24 @@ def find_lists(
         if not given and (data is None or not path.is_file()):
             where = f"{data} has no {name}.csv" if data is not None else f"there is no {name} list"
             raise UsageError(
-                f"{where}; give a folder with train.csv and val.csv, or --train LIST --val LIST"
+                f"{where}; give a folder with train.csv and val.csv, or {flags[0]} LIST "
+                f"{flags[1]} LIST"
             )
         found.append(path)
     return found[0], found[1]
 
 
-def read_labelled(train_list: Path, val_list: Path) -> Labelled:
+def read_labelled(train_list: Path, val_list: Path, *, root: str | Path | None = None) -> Labelled:
     """Both lists, each video once. Classes without training videos are only noted.
+
+    Args:
+        root: what relative paths are relative to; default: the folder of each list.
 
     Raises:
         UsageError: for a list without labels, a single class, or a validation class beyond those
             of the training list.
     """
-    train, val = _labelled(train_list), _labelled(val_list)
+    train, val = _labelled(train_list, root), _labelled(val_list, root)
     seen = {entry.label for entry in train}
     num_classes = 1 + max(label for label in seen if label is not None)
     if len(seen) < 2:
@@ -68,8 +79,8 @@ def read_labelled(train_list: Path, val_list: Path) -> Labelled:
     return Labelled(train, val, num_classes)
 
 
-def _labelled(path: Path) -> list[VideoEntry]:
-    entries = without_repeats(read_list(path), str(path))
+def _labelled(path: Path, root: str | Path | None) -> list[VideoEntry]:
+    entries = without_repeats(read_list(path, root=str(root) if root else None), str(path))
     if entries[0].label is None:
         raise UsageError(f"{path} has no labels; write a class id after each path")
     return entries

@@ -9,16 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tats_ray.config.finetune import FinetuneConfig
 from tats_ray.core.arrays import Float
 from tats_ray.core.errors import UsageError
 from tats_ray.data.manifest import VideoEntry, read_list
 from tats_ray.data.views import Sampling, ViewPlan
 from tats_ray.learning.feature_cache import make_folder
-from tats_ray.learning.features import FeatureRequest, FrozenEncoder, compute
+from tats_ray.learning.features import FeatureRequest, compute
 from tats_ray.learning.finetune_state import is_fine_tuned, read_fine_tuned
 from tats_ray.models.head import ClassifierHead
-from tats_ray.recipes.adopt import open_checkpoint
-from tats_ray.recipes.encoder import folder_of_run, pick_device
+from tats_ray.recipes.adopt import settled
+from tats_ray.recipes.encoder import OpenedEncoder, folder_of_run, open_encoder, pick_device
 from tats_ray.recipes.extract import refuse_too_large, say, warn, without_repeats
 from tats_ray.recipes.results import Answers, Result, versions, write_results
 
@@ -34,6 +35,8 @@ class TestRequest:
     """Folder with test.csv or val.csv."""
     list: Path | None = None
     """Or the list itself."""
+    root: Path | None = None
+    """Of relative paths in it; default: the run's own `data.root`, or the list's folder."""
     views: str = ""
     """CLIPSxCROPS; empty is the run's own, or 2x3."""
     sampling: Sampling | None = None
@@ -55,14 +58,18 @@ def multi_view_test(request: TestRequest) -> Result:
     Raises:
         UsageError, VideoError, NonFiniteError: each says what to do.
     """
+    request = replace(request, checkpoint=settled(request.checkpoint))
     source, head = _open(request)
-    plan = _plan(request)
+    say(source.words, "encoder")
+    own = _own_config(request.checkpoint)
+    plan = _plan(request, own)
     path = _list(request)
-    entries = _labelled(path, head.head.out_features, str(request.checkpoint))
+    root = str(request.root or (own.data.root if own else ""))
+    entries = _labelled(path, root, head.head.out_features, str(request.checkpoint))
     asked = FeatureRequest(source=source, entries=entries, plan=plan)
     refuse_too_large(asked, request.max_gb)
-    root = (request.out or folder_of_run(request.checkpoint)) / "tests"
-    make_folder(root)
+    out = (request.out or folder_of_run(request.checkpoint)) / "tests"
+    make_folder(out)
     found = compute(asked, num_workers=request.num_workers, say=say)
     for reason in found.unreadable:
         warn(f"left out: {reason}")
@@ -75,6 +82,7 @@ def multi_view_test(request: TestRequest) -> Result:
     protocol: dict[str, Any] = {
         "test": "multi-view",
         "checkpoint": str(request.checkpoint),
+        **source.about(),
         "num_classes": head.head.out_features,
         "list": str(path),
         "num_videos": len(found.index),
@@ -83,7 +91,7 @@ def multi_view_test(request: TestRequest) -> Result:
         "aggregation": "mean over views of the softmax",
         **versions(),
     }
-    return write_results(root, "test", answers, protocol, {}, title=f"{plan} views")
+    return write_results(out, "test", answers, protocol, {}, title=f"{plan} views")
 
 
 @torch.no_grad()
@@ -92,30 +100,32 @@ def _scores(head: ClassifierHead, features: Float[Tensor, "n V D"]) -> Float[Ten
     return torch.stack([head.head(head.fc_norm(one)).softmax(-1) for one in features])
 
 
-def _open(request: TestRequest) -> tuple[FrozenEncoder, ClassifierHead]:
-    found = open_checkpoint(
+def _open(request: TestRequest) -> tuple[OpenedEncoder, ClassifierHead]:
+    source = open_encoder(
         request.checkpoint,
-        need="encoder",
+        device=pick_device(request.device),
         num_frames=request.num_frames,
         image_size=request.image_size,
+        stride=request.stride,
     )
-    if found.head is None:
+    if source.head is None:
         raise UsageError(
-            f"{request.checkpoint} has no classifier ({found.origin}); `tats finetune` trains one"
+            f"{request.checkpoint} has no classifier ({source.origin}); `tats finetune` trains one"
         )
-    encoder = found.mae.encoder.requires_grad_(False).to(pick_device(request.device))
-    data = found.config.data
-    source = FrozenEncoder(encoder, found.grid, replace(data, stride=request.stride or data.stride))
-    return source, found.head
+    return source, source.head
 
 
-def _plan(request: TestRequest) -> ViewPlan:
+def _own_config(checkpoint: Path) -> FinetuneConfig | None:
+    """Of a fine-tuning run of ours; None for any other checkpoint."""
+    return read_fine_tuned(checkpoint).config if is_fine_tuned(checkpoint) else None
+
+
+def _plan(request: TestRequest, own: FinetuneConfig | None) -> ViewPlan:
     """What is asked for, else what the run's configuration says, else 2x3."""
     sampling: Sampling = "dense"
     views = "2x3"
-    if is_fine_tuned(request.checkpoint):
-        config = read_fine_tuned(request.checkpoint).config
-        sampling, views = config.data.sampling, f"{config.test.clips}x{config.test.crops}"
+    if own is not None:
+        sampling, views = own.data.sampling, f"{own.test.clips}x{own.test.crops}"
     return ViewPlan.parse(request.views or views, request.sampling or sampling)
 
 
@@ -130,8 +140,8 @@ def _list(request: TestRequest) -> Path:
     raise UsageError(f"{request.data} has neither test.csv nor val.csv; give --list LIST")
 
 
-def _labelled(path: Path, num_classes: int, checkpoint: str) -> list[VideoEntry]:
-    entries = without_repeats(read_list(path), str(path))
+def _labelled(path: Path, root: str, num_classes: int, checkpoint: str) -> list[VideoEntry]:
+    entries = without_repeats(read_list(path, root=root or None), str(path))
     for entry in entries:
         if entry.label is None:
             raise UsageError(f"{path} has no labels; write a class id after each path")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ from tats_ray.learning.probe import Examples, Probe
 from tats_ray.learning.probe_recipes import ProbeRecipe
 from tats_ray.models.probe_heads import fold_batch_norm
 from tats_ray.ops.scores import nearest_neighbour_scores
+from tats_ray.recipes.adopt import settled
 from tats_ray.recipes.encoder import folder_of_run, open_encoder, pick_device
 from tats_ray.recipes.extract import refuse_too_large, say, warn
 from tats_ray.recipes.labelled import read_labelled
@@ -36,6 +37,8 @@ class ProbeRequest:
     checkpoint: Path
     train_list: Path
     val_list: Path
+    root: Path | None = None
+    """Of relative paths in both lists; default: the folder of each."""
     recipe: ProbeRecipe | None
     """None for the nearest neighbours, which learn nothing."""
     train_views: ViewPlan = field(default_factory=ViewPlan)
@@ -84,7 +87,8 @@ def probe(request: ProbeRequest) -> Result:
     Raises:
         UsageError, VideoError, NonFiniteError: each says what to do.
     """
-    lists = read_labelled(request.train_list, request.val_list)
+    request = replace(request, checkpoint=settled(request.checkpoint))
+    lists = read_labelled(request.train_list, request.val_list, root=request.root)
     source = open_encoder(
         request.checkpoint,
         device=pick_device(request.device),
@@ -93,6 +97,7 @@ def probe(request: ProbeRequest) -> Result:
         image_size=request.image_size,
         stride=request.stride,
     )
+    say(source.words, "encoder")
     root = request.out or folder_of_run(request.checkpoint)
     make_folder(root / "probes")
     train, _, train_how = _examples(request, source, lists.train, request.train_views, root)
@@ -103,6 +108,7 @@ def probe(request: ProbeRequest) -> Result:
     protocol = {
         "probe": request.kind,
         "checkpoint": str(request.checkpoint),
+        **source.about(),
         "is_untrained": request.is_untrained,
         "seed": request.seed,
         "num_classes": lists.num_classes,

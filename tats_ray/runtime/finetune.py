@@ -89,7 +89,9 @@ class _Rank(Rank):
         wrapped: nn.Module = network
         if self.world_size > 1:
             wrapped = DistributedDataParallel(
-                network, device_ids=[self.device] if self.device.type == "cuda" else None
+                network,
+                device_ids=[self.device] if self.device.type == "cuda" else None,
+                broadcast_buffers=False,  # position codes, the same everywhere
             )
         return ClassifierLearner(
             network,
@@ -131,7 +133,8 @@ class _Rank(Rank):
         self.reached(loop.at.step)
         if loop.at.step % self.config.log.every_steps == 0:
             self._record(loop)
-        if self._wants_stop:
+        # After an epoch's last step, `on_epoch` has rows to tell before it can be saved.
+        if self._wants_stop and loop.at.batch < self.batches.steps_per_epoch:
             self._save(loop)
             raise Halt(f"stopped after step {loop.at.step}")
 
@@ -143,13 +146,20 @@ class _Rank(Rank):
         validation_error = None
         if self.lists.val and (last or (every and loop.at.epoch % every == 0)):
             validation_error = 1.0 - self._measure(loop)
-        if last or loop.at.epoch % self.config.checkpoint.every_epochs == 0:
+        is_stopped = self._wants_stop and not last
+        if last or is_stopped or loop.at.epoch % self.config.checkpoint.every_epochs == 0:
             self._save(loop, validation_error)
+        if is_stopped:
+            raise Halt(f"stopped after step {loop.at.step}")
 
     def _measure(self, loop: FinetuneLoop) -> float:
         """Top-1, 0 to 1; each rank takes its share of the validation videos."""
         right, num = count_right(
-            self.learner, self.config, self.lists.val[self.rank :: self.world_size]
+            self.learner,
+            self.config,
+            self.lists.val,
+            rank=self.rank,
+            world_size=self.world_size,
         )
         right, num = self.sum(right), self.sum(num)
         top1 = right / max(num, 1.0)

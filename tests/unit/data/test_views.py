@@ -102,6 +102,13 @@ def test_views_that_are_none_are_refused(text: str) -> None:
         ViewPlan.parse(text)
 
 
+@pytest.mark.parametrize("text", ["99999x1", "1x1001", "32x32"])
+def test_views_without_end_are_refused_and_many_are_not(text: str) -> None:
+    assert ViewPlan.parse("100x10").num_views == 1000
+    with pytest.raises(UsageError, match=rf"views {text} are \d+ of every video; take 1000 or"):
+        ViewPlan.parse(text)
+
+
 def test_segments_give_no_third_clip() -> None:
     assert str(ViewPlan.parse("2x3", "segments")) == "2x3"
     with pytest.raises(UsageError, match="use 2x3"):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,4 +51,10 @@ def test_right_answers_are_those_of_one_centred_clip_of_each_video(
     broken.write_text("no video")
     assert count_right(learner, config, [*told, VideoEntry(str(broken), 0)]) == (3.0, 7.0)
     assert count_right(learner, config, []) == (0.0, 0.0)
+    first = replace(config, eval=replace(config.eval, num_videos=4))
+    assert count_right(learner, first, told) == (3.0, 4.0)
+    # The list is cut before the ranks share it.
+    shares = [count_right(learner, first, told, rank=rank, world_size=3) for rank in range(3)]
+    assert [num for _, num in shares] == [2.0, 1.0, 1.0]
+    assert sum(right for right, _ in shares) == 3.0
     assert not learner.network.training

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +12,10 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import tats_ray
+from tats_ray.commands import Finetune, parse
 from tats_ray.config.load import dump_config, finetune_config, parse_config, parse_finetune
 from tats_ray.core.seeds import stream
 from tats_ray.data.manifest import read_list
@@ -22,11 +25,12 @@ from tats_ray.learning import checkpoint as checkpoints
 from tats_ray.learning.checkpoint import Checkpoint
 from tats_ray.learning.finetune import ClassifierLearner
 from tats_ray.learning.finetune_build import new_classifier
-from tats_ray.learning.finetune_state import read_fine_tuned, save_state
+from tats_ray.learning.finetune_state import first_weights, read_fine_tuned, save_state
 from tats_ray.learning.loop import Position
 from tats_ray.learning.mae_learner import MAELearner
 from tats_ray.models.zoo import build_mae, token_grid
-from tats_ray.recipes.finetune_plan import make_finetune_plan
+from tats_ray.recipes.finetune_plan import FinetunePlan, make_finetune_plan
+from tats_ray.runtime.launch import Outcome
 from tests.commands import refusal, tats
 
 ROOT = Path(__file__).parents[3]
@@ -180,6 +184,9 @@ def test_what_a_test_refuses(place: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "no CLIPSxCROPS" in refusal(
         capsys, "test", place / "tuned", place / "data", "--views", "6"
     )
+    assert "take 1000 or fewer" in refusal(
+        capsys, "test", place / "tuned", place / "data", "--views", "99999x1"
+    )
     damaged = next((place / "tuned" / "checkpoints").glob("step_*")) / "classifier.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:100])
     assert "is damaged" in refusal(capsys, "test", place / "tuned", place / "data")
@@ -198,12 +205,16 @@ def test_what_fine_tuning_refuses(place: Path, capsys: pytest.CaptureFixture[str
         (["--checkpoint.folder", str(place), "--resume"], r"holds no run to resume"),
         (["--checkpoint.folder", str(place), "--name", "run"], r"already holds a run"),
         (["--cluster.use_gpu", "true"], r"this machine has 0"),
+        (["--test.clips", "999"], r"test.clips times test.crops must be at most 1000, got 2997"),
         (
             ["--cluster.num_workers", "2", "--cluster.min_workers", "1"],
             r"cluster.min_workers 1 is for pre-training",
         ),
     ):
         assert says in refusal(capsys, "finetune", run, data, *flags), flags
+    says = refusal(capsys, "finetune", run)
+    assert "there is no train list; give a folder with train.csv and val.csv, or" in says
+    assert "or --data.train_list LIST --data.val_list LIST" in says
     few = place / "few"
     few.mkdir()
     for name in ("train", "val"):
@@ -232,14 +243,153 @@ def test_plan_takes_clips_and_shape_from_the_checkpoint_and_classes_from_the_lis
     (note,) = plan.notes
     assert "re-made for 8 frames of 32 pixels, 64 tokens" in note
     assert "4 frames of 16 pixels, 8 tokens" in note
-    new_head = make_finetune_plan(
-        place / "tuned", place / "data", finetune_config(None, flags), new_head=True
-    )
-    assert new_head.source.head is not None
+    few = [*flags, "--eval.num_videos", "3"]
+    plan = make_finetune_plan(place / "run", place / "data", finetune_config(None, few))
+    assert "24 to train on, 3 to validate" in dict(plan.lines())["videos"]
     encoder = make_finetune_plan(
         place / "enc.safetensors", place / "data", finetune_config(None, flags)
     )
     assert encoder.config.data.image_size == 224  # the file does not say
+
+
+def ended(monkeypatch: pytest.MonkeyPatch, *, is_finished: bool) -> None:
+    """Stands in for the training: no Ray, and the weights before the first step."""
+
+    def train(plan: FinetunePlan, folder: Path) -> Outcome:
+        config = plan.config
+        learner = ClassifierLearner(first_weights(config, folder), config, steps_per_epoch=1)
+        save_state(folder, learner, Position(step=1), dump_config(config), keep_last=1)
+        (folder / "metrics.jsonl").write_text('{"step": 1, "epoch": 1, "val/top1": 0.5}\n')
+        return Outcome(is_finished, "stopped after step 1", 1)
+
+    monkeypatch.setattr("tats_ray.recipes.finetune._train", train)
+
+
+def printed_command(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """The last line that a person would copy, without `tats`."""
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  tats ")]
+    return shlex.split(lines[-1])[1:]
+
+
+def test_lists_apart_from_their_videos_are_trained_on_tested_and_probed(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, lists = place / "data", place / "my lists"
+    lists.mkdir()
+    shutil.copy(data / "train.csv", lists / "train.csv")
+    shutil.copy(data / "val.csv", lists / "held out.csv")
+    (lists / "test.csv").write_text("another.mp4\t0\n")
+    assert "set the root folder" in refusal(
+        capsys, "probe", "knn", place / "run", "--train", lists / "train.csv",
+        "--val", lists / "held out.csv",
+    )  # fmt: skip
+    ended(monkeypatch, is_finished=True)
+    tats(
+        *("finetune", place / "run", "--checkpoint.folder", place, "--name", "new"),
+        *("--data.train_list", lists / "train.csv", "--data.val_list", lists / "held out.csv"),
+        *("--data.root", data, "--optim.batch_size", "4"),
+    )
+    command = printed_command(capsys)
+    assert command == ["test", str(place / "new"), "--list", str(lists / "held out.csv")]
+    tats(*command)  # the root is the run's own
+    (folder,) = (place / "new" / "tests").iterdir()
+    assert len(json.loads((folder / "predictions.json").read_text())) == 8
+    by_hand = (place / "tuned", "--list", lists / "held out.csv", "--root", data)
+    tats("test", *by_hand)
+    tats(
+        *("probe", "knn", place / "run", "--train", lists / "train.csv"),
+        *("--val", lists / "held out.csv", "--root", data),
+    )
+    out = place / "features.safetensors"
+    tats("extract", place / "run", lists / "held out.csv", "--root", data, "-o", out)
+    assert out.is_file()
+
+
+def test_fields_need_no_folder_of_data_before_them(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parsed, left = parse(["finetune", "c.pth", "--name", "n", "--resume", "--optim.betas=0.9,1"])
+    assert parsed == Finetune(Path("c.pth"), resume=True)
+    assert left == ["--name", "n", "--optim.betas=0.9,1"]
+    assert parse(["finetune", "c", "d", "--seed", "1"]) == (
+        Finetune(Path("c"), Path("d")),
+        ["--seed", "1"],
+    )
+    says = refusal(
+        capsys, "finetune", place / "run", "--data.train_list", "a", "--optim.epoch", "1"
+    )
+    assert "did you mean optim.epochs?" in says
+    assert "unexpected --vews 2x3" in refusal(capsys, "test", place / "tuned", "--vews", "2x3")
+
+
+def test_new_head_is_still_new_when_the_run_goes_on(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = place / "data"
+    for name in ("train", "val"):
+        entries = read_list(data / f"{name}.csv")
+        lines = [f"{e.path}\t{e.label % 4}\n" for e in entries if e.label is not None]
+        (data / f"{name}.csv").write_text("".join(lines))
+    ended(monkeypatch, is_finished=False)
+    flags = ("--checkpoint.folder", place, "--name", "new", "--optim.batch_size", "4")
+    tats("finetune", place / "tuned", data, *flags, "--new-head")
+    command = printed_command(capsys)
+    for words in ([], command):
+        if words:
+            tats(*words)
+        names = set(load_file(place / "new" / "start.safetensors"))
+        assert "encoder.patch_embed.proj.weight" in names
+        assert not [name for name in names if not name.startswith("encoder.")]
+        assert read_fine_tuned(place / "new").config.new_head
+
+
+def test_file_of_a_fine_tuned_checkpoint_is_tested_as_its_run_is(place: Path) -> None:
+    config = read_fine_tuned(place / "tuned").config
+    found = checkpoints.load_parts(place / "tuned")
+    text = dump_config(config).replace("clips: 2", "clips: 1")
+    checkpoints.save_parts(place / "tuned", replace(found, config_yaml=text), keep_last=1)
+    (step,) = (place / "tuned" / "checkpoints").glob("step_*")
+    told = []
+    for path in (step, step / "classifier.safetensors"):
+        tats("test", path, place / "data")
+        (folder,) = (place / "tuned" / "tests").iterdir()
+        told.append({file.name: file.read_bytes() for file in folder.iterdir()})
+        shutil.rmtree(folder.parent)
+    assert told[0] == told[1]
+    assert json.loads(told[0]["protocol.json"])["features"]["views"] == "1x3"
+    assert not (step / "tests").exists()
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element")
+def test_head_without_classes_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = place / "tuned.safetensors"
+    tats("ckpt", "convert", place / "tuned", file)
+    state = load_file(file)
+    state |= {name: state[name][:0] for name in ("head.weight", "head.bias")}
+    save_file(state, file)
+    sizes = ("--num-frames", "4", "--image-size", "16")
+    for words in (("test", file, place / "data", *sizes), ("finetune", file, place / "data")):
+        says = refusal(capsys, *words)
+        assert "its head" in says
+        assert "0 to -1" not in says
+
+
+def test_what_a_file_brought_is_said_and_kept(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = place / "tuned.safetensors"
+    tats("ckpt", "convert", place / "tuned", file)
+    state = load_file(file)
+    save_file({**state, "more": torch.zeros(1)}, file)
+    capsys.readouterr()
+    sizes = ("--num-frames", "4", "--image-size", "16", "--stride", "1")
+    tats("test", file, place / "data", *sizes)
+    told = re.search(r"^ +encoder  (tuned.safetensors, .*loaded \d+/\d+, ignored 1)$",
+                     capsys.readouterr().out, re.MULTILINE)  # fmt: skip
+    assert told is not None
+    (folder,) = (place / "tests").iterdir()
+    protocol = json.loads((folder / "protocol.json").read_text())
+    assert (protocol["origin"], protocol["at_random"]) == (told[1], [])
 
 
 def parse_yaml_of(config: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from tats_ray.config.load import dump_config, parse_config
@@ -24,6 +25,7 @@ from tats_ray.models.zoo import build_mae, token_grid
 from tats_ray.ops.optim import adamw
 from tats_ray.recipes.encoder import folder_of_run, open_encoder
 from tests.commands import refusal, tats
+from tests.official import filled, save, videomae
 
 ROOT = Path(__file__).parents[3]
 FAST = ["--epochs", "3", "--lrs", "0.1", "1.0", "--weight-decays", "0.0"]
@@ -172,7 +174,7 @@ def test_untrained_encoder_is_of_the_same_shape_and_another(place: Path) -> None
 def test_run_folder_is_found_from_any_of_its_checkpoints(place: Path) -> None:
     step = place / "run" / "checkpoints" / "step_00000005"
     assert step.is_dir()
-    for path in (place / "run", place / "run" / "checkpoints", step):
+    for path in (place / "run", place / "run" / "checkpoints", step, step / "mae.safetensors"):
         assert folder_of_run(path) == place / "run"
     (place / "weights.pth").write_text("")
     assert folder_of_run(place / "weights.pth") == place
@@ -203,6 +205,39 @@ def test_file_with_the_official_names_gives_the_same_features(place: Path) -> No
     assert torch.equal(own, their)
     tats("extract", place / "run", *words, place / "wider.safetensors", "--stride", "2")
     assert not torch.equal(load_file(place / "wider.safetensors")["features"], own)
+
+
+def test_what_a_file_brought_of_an_encoder_is_said_and_kept(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state, lost = filled(videomae()), "encoder.blocks.0.norm1.bias"
+    file = save(place / "theirs.pth", {n: v for n, v in state.items() if n != lost})
+    said = f"loaded {len(state) - 1}/{len(state)}, ignored 0"
+    sizes = ("--num-frames", "4", "--image-size", "16", "--stride", "1")
+    tats("probe", "knn", file, place / "data", *sizes)
+    assert f"{said}; 1 at random ({lost})" in capsys.readouterr().out
+    (folder,) = (place / "probes").iterdir()
+    protocol = json.loads((folder / "protocol.json").read_text())
+    assert protocol["origin"].endswith(said)
+    assert protocol["at_random"] == [lost]
+    out = place / "f.safetensors"
+    tats("extract", file, place / "data" / "val.csv", "-o", out, *sizes)
+    assert f"{said}; 1 at random ({lost})" in capsys.readouterr().out
+    with safe_open(out, framework="pt") as found:
+        about = json.loads(found.metadata()["about"])
+    assert (about["origin"], about["at_random"]) == (protocol["origin"], [lost])
+    tats("probe", "knn", place / "run", place / "data", "--untrained")
+    told = capsys.readouterr().out
+    assert "encoder  untrained, in the shape of tats_ray run small, step 5\n" in told
+
+
+def test_file_of_a_checkpoint_is_probed_as_the_checkpoint(place: Path) -> None:
+    step = place / "run" / "checkpoints" / "step_00000005"
+    tats("probe", "knn", step, place / "data")
+    first = results(place, "knn")
+    tats("probe", "knn", step / "mae.safetensors", place / "data")
+    assert results(place, "knn") == first  # the one folder of equal settings
+    assert not (step / "probes").exists()
 
 
 def test_wrong_lists_are_refused_in_one_line(
@@ -254,6 +289,9 @@ def test_wrong_numbers_of_a_probe_are_refused(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = (place / "run", place / "data")
+    assert "take 1000 or fewer" in refusal(
+        capsys, "probe", "linear", *words, "--val-views", "99999x1"
+    )
     assert "k 0 must be" in refusal(capsys, "probe", "knn", *words, "--k", "0")
     assert "learning rate must be above 0" in refusal(
         capsys, "probe", "linear", *words, "--lrs", "0"
