@@ -13,8 +13,8 @@ from tats_ray.core.errors import UsageError
 Codec = Literal["h264", "mpeg4"]
 
 # One thread each: the encoders split work by thread, and the bytes would depend on the machine. And
-# x264's fastest code gives other bytes for the same frames once in fifty times, on one machine.
-_EXACT = {"x264-params": "cpu-independent=1"}
+# x264's macroblock tree gives other bytes for the same frames once in fifty times, on one machine.
+_EXACT = {"x264-params": "mbtree=0"}
 _OPTIONS: dict[Codec, tuple[str, dict[str, str]]] = {
     "h264": ("libx264", {"crf": "14", "preset": "veryfast", "threads": "1", **_EXACT}),
     "mpeg4": ("mpeg4", {"qmin": "2", "qmax": "3", "b": "4000000", "threads": "1"}),
