@@ -15,6 +15,7 @@ from tats_ray.config.schema import (
     LogConfig,
     require,
 )
+from tats_ray.core.grid import MAX_VIEWS
 from tats_ray.core.protocols import ConfigBase
 
 
@@ -204,8 +205,8 @@ class ViewsConfig(ConfigBase):
         require(self.clips >= 1, "test.clips", self.clips, "at least 1")
         require(self.crops >= 1, "test.crops", self.crops, "at least 1")
         views = self.clips * self.crops
-        # As `data.views` has it; here it is refused before the training that it would follow.
-        require(views <= 1000, "test.clips times test.crops", views, "at most 1000")
+        # Refused here, before the training that the test would follow.
+        require(views <= MAX_VIEWS, "test.clips times test.crops", views, f"at most {MAX_VIEWS}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

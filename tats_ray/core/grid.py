@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from tats_ray.core.errors import UsageError
 
+MAX_VIEWS = 1000
+"""Of one video, which are held in memory together; published protocols take 30 at most."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenGrid:

@@ -13,13 +13,12 @@ from torch.utils.data import Dataset
 
 from tats_ray.core.arrays import UInt8
 from tats_ray.core.errors import UsageError, VideoError
+from tats_ray.core.grid import MAX_VIEWS
 from tats_ray.data.decode import Backend, read_frames
 from tats_ray.data.manifest import VideoEntry
 from tats_ray.data.transforms import CropBox, crop_and_resize, dense_view, segment_view
 
 Sampling = Literal["dense", "segments"]
-MAX_VIEWS = 1000
-"""Of one video, which are held in memory together; published protocols take 30 at most."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import platform
 import socket
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +18,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from tats_ray.config.schema import Clustered
 from tats_ray.core.errors import UsageError
 from tats_ray.core.storage import replace_text
+from tats_ray.runtime.packing import (
+    PER_UNIT,
+    Space,
+    beside_policy_learner,
+    most_rollout_workers,
+    units,
+)
 
 Resources = Mapping[str, float]
 DEADLINE_S = 60.0
@@ -97,8 +104,8 @@ def _check_places(config: Clustered, nodes: Sequence[Resources]) -> None:
     cluster, words = config.cluster, in_words(config, nodes)
     needed, makers = cluster.fewest_workers, config.num_rollout_workers
     way_out = "lower cluster.num_workers, cluster.cpus_per_worker or cluster.policy_gpus"
-    spaces = [_Space.of(config, node) for node in nodes]
-    own, policy, share = map(_units, (cluster.use_gpu, cluster.policy_gpus, cluster.rollout_gpus))
+    spaces = [Space.of(config, node) for node in nodes]
+    own, policy, share = map(units, (cluster.use_gpu, cluster.policy_gpus, cluster.rollout_gpus))
     places = sum(space.holds(own) for space in spaces)
     if places < needed:
         each = _listed({"GPU": float(cluster.use_gpu), "CPU": cluster.cpus_per_worker})
@@ -111,9 +118,12 @@ def _check_places(config: Clustered, nodes: Sequence[Resources]) -> None:
     if policy > spare:
         raise UsageError(
             f"{words}: does not fit, because the policy learner needs {cluster.policy_gpus:g} GPU "
-            f"on one node and the learners leave {spare / _PER_UNIT:g}; {way_out}"
+            f"on one node and the learners leave {spare / PER_UNIT:g}; {way_out}"
         )
-    found = max(_most_makers(left, needed, own, share) for left in _without(spaces, policy))
+    found = max(
+        most_rollout_workers(left, needed, own, share)
+        for left in beside_policy_learner(spaces, policy)
+    )
     if found < makers:
         each = _listed({"GPU": cluster.rollout_gpus, "CPU": cluster.cpus_per_worker})
         raise UsageError(
@@ -121,68 +131,6 @@ def _check_places(config: Clustered, nodes: Sequence[Resources]) -> None:
             f"room for {found} of {makers} beside the learners; lower cluster.rollout_workers, "
             "cluster.rollout_gpus or cluster.cpus_per_worker"
         )
-
-
-_PER_UNIT = 10_000
-"""The precision to which Ray counts; whole numbers, since 3 // 0.1 is 29."""
-
-
-def _units(amount: float) -> int:
-    return round(amount * _PER_UNIT)
-
-
-@dataclass(frozen=True)
-class _Space:
-    """What a node has to give."""
-
-    slots: int
-    """Learners and rollout workers that its CPUs hold, which reserve the same of them."""
-    gpus: int
-
-    @classmethod
-    def of(cls, config: Clustered, node: Resources) -> _Space:
-        everyone = config.cluster.fewest_workers + config.num_rollout_workers
-        each = _units(config.cluster.cpus_per_worker)
-        slots = _units(node.get("CPU", 0.0)) // each if each else everyone
-        return cls(min(slots, everyone), _units(node.get("GPU", 0.0)))
-
-    def holds(self, gpus: int) -> int:
-        """How many that reserve so much of a GPU."""
-        return min(self.slots, self.gpus // gpus) if gpus else self.slots
-
-    def less(self, slots: int, gpus: int) -> _Space:
-        return _Space(self.slots - slots, self.gpus - gpus)
-
-
-def _without(spaces: Sequence[_Space], gpus: int) -> Iterator[list[_Space]]:
-    """What the policy learner leaves, for each kind of node that could hold it."""
-    for host in {space for space in spaces if space.gpus >= gpus} if gpus else spaces[:1]:
-        left = list(spaces)
-        left[left.index(host)] = host.less(0, gpus)
-        yield left
-
-
-def _most_makers(spaces: Sequence[_Space], num_learners: int, own: int, share: int) -> int:
-    """Rollout workers that fit beside the learners, however those are divided among the nodes.
-
-    Args:
-        own: what each learner reserves of GPUs.
-        share: and each worker.
-
-    Returns:
-        -1 where the learners do not fit.
-    """
-    most = {0: 0}  # learners that the nodes so far hold -> workers beside them
-    for space in spaces:
-        grown: dict[int, int] = {}
-        for here in range(space.holds(own) + 1):
-            beside = space.less(here, here * own).holds(share)
-            for before, makers in most.items():
-                held = before + here
-                if held <= num_learners:
-                    grown[held] = max(grown.get(held, 0), makers + beside)
-        most = grown
-    return most.get(num_learners, -1)
 
 
 def check_nodes(nodes: Sequence[Mapping[str, Any]], folder: Path) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import ray
-import torch
 
 from tats_ray.data.synthetic import SyntheticSet
 from tats_ray.learning import checkpoint as checkpoints
@@ -22,7 +21,7 @@ from tats_ray.runtime import launch
 from tats_ray.view.tracking import RunFiles, read_metrics
 from tests.marks import IN_CLUSTER
 from tests.runtime.gate import ENV_ID, Gate
-from tests.runtime.test_recipe import small_config
+from tests.runtime.test_recipe import assert_same_checkpoint, small_config
 
 pytestmark = [*IN_CLUSTER, pytest.mark.timeout(600)]
 
@@ -87,13 +86,7 @@ def undisturbed(videos: SyntheticSet, tmp_path_factory: pytest.TempPathFactory) 
 
 def assert_ended_like(undisturbed: Path, folder: Path) -> None:
     """Same position, weights and measurements to the bit, each row once, and nothing left over."""
-    found, expected = checkpoints.load(folder), checkpoints.load(undisturbed)
-    assert found.position == expected.position
-    assert found.policy is not None
-    assert expected.policy is not None
-    for part, other in ((found.mae, expected.mae), (found.policy, expected.policy)):
-        for name, weights in other["network"].items():
-            assert torch.equal(part["network"][name], weights), name
+    assert_same_checkpoint(folder, undisturbed)
     assert computed(folder) == computed(undisturbed)
     assert [row["step"] for row in computed(folder) if "mae/loss" in row] == list(range(1, 19))
     assert not list(folder.rglob(".*"))

@@ -218,6 +218,17 @@ def test_fewer_learners_with_the_batches_of_three_follow_the_recipe_of_three(
     assert note.startswith(f"{num_learners} of 3 learners share the 3 batches of each step")
 
 
+def assert_same_checkpoint(run: Path, other: Path) -> None:
+    """The newest ones of two runs: same position, and same weights to the bit."""
+    found, expected = checkpoints.load(run), checkpoints.load(other)
+    assert found.position == expected.position
+    assert found.policy is not None
+    assert expected.policy is not None
+    for part, like in ((found.mae, expected.mae), (found.policy, expected.policy)):
+        for name, weights in like["network"].items():
+            assert torch.equal(part["network"][name], weights), name
+
+
 @pytest.mark.long
 def test_a_stopped_run_continues_to_the_same_weights(
     videos: SyntheticSet, run_folder: Path, tmp_path: Path
@@ -236,13 +247,7 @@ def test_a_stopped_run_continues_to_the_same_weights(
     outcome, events = train(small_config(videos, resumed), resumed)
     assert outcome.is_finished
     assert events[0] == {**events[0], "kind": "start", "step": 6, "is_resumed": True}
-    first, second = checkpoints.load(straight), checkpoints.load(resumed)
-    assert first.position == second.position
-    assert first.policy is not None
-    assert second.policy is not None
-    for part, other in ((first.mae, second.mae), (first.policy, second.policy)):
-        for name, expected in part["network"].items():
-            assert torch.equal(other["network"][name], expected), name
+    assert_same_checkpoint(resumed, straight)
 
 
 def test_an_error_in_a_learner_ends_the_run_with_its_first_cause(
