@@ -39,8 +39,8 @@ class ViewPlan:
             raise UsageError(f"views {self} must be at least 1x1")
         if self.num_views > MAX_VIEWS:
             raise UsageError(
-                f"views {self} are {self.num_views} of every video; take {MAX_VIEWS} or fewer, such "
-                "as 5x3"
+                f"views {self} are {self.num_views} of every video; "
+                f"take {MAX_VIEWS} or fewer, such as 5x3"
             )
         if self.sampling == "segments" and self.num_clips > 2:
             raise UsageError(f"views {self}: segments give 1 or 2 clips; use 2x{self.num_crops}")
