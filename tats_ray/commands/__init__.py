@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
-from typing import Annotated
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Annotated, get_type_hints
 
 import tyro
 
@@ -72,7 +72,7 @@ def parse(words: Sequence[str]) -> tuple[Command, list[str]]:
 
 def _set_aside(words: Sequence[str], command: type) -> tuple[list[str], list[str]]:
     """Words of the command itself, and flags that it does not have with what follows them."""
-    own = {f.name for f in fields(command)} - {"kind", "checkpoint", "data"}
+    own = {*_field_names(command)} - {"kind", "checkpoint", "data"}
     kept: list[str] = []
     left: list[str] = []
     into = kept
@@ -82,3 +82,14 @@ def _set_aside(words: Sequence[str], command: type) -> tuple[list[str], list[str
             into = kept if name in (*own, "h", "help") else left
         into.append(word)
     return kept, left
+
+
+def _field_names(kind: type) -> Iterator[str]:
+    """Those inside of fields too: they are flags like all others."""
+    types = get_type_hints(kind)
+    for field in fields(kind):
+        inner = types[field.name]
+        if isinstance(inner, type) and is_dataclass(inner):
+            yield from _field_names(inner)
+        else:
+            yield field.name

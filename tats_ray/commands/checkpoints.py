@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
 from tats_ray.commands.base import Group, PlainCommand
+from tats_ray.config.encoder import ClipSize
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,7 @@ class Convert(PlainCommand):
     """Settings of a run that starts from these weights; default: those of the file's own model."""
     allow_partial: bool = False
     """Take a checkpoint that lacks more than 5 % of the autoencoder, as an encoder alone does."""
-    num_frames: int = 0
-    """Frames of a clip, where the file does not say; default 16."""
-    image_size: int = 0
-    """Pixels of a clip along each side, likewise; default 224."""
+    clip: ClipSize = field(default_factory=ClipSize)
 
     def carry_out(self) -> None:
         from tats_ray.recipes.convert import convert
@@ -77,8 +75,7 @@ class Convert(PlainCommand):
             self.out,
             config=self.config,
             allow_partial=self.allow_partial,
-            num_frames=self.num_frames,
-            image_size=self.image_size,
+            clip=self.clip,
         ):
             print(line)
 
@@ -103,13 +100,9 @@ class Export(PlainCommand):
     """Anything that `tats ckpt inspect` knows."""
     out: tyro.conf.Positional[Path]
     """Folder to write; new."""
-    num_frames: int = 0
-    """Frames of a clip, where the file does not say; default 16."""
-    image_size: int = 0
-    """Pixels of a clip along each side, likewise; default 224."""
+    clip: ClipSize = field(default_factory=ClipSize)
 
     def carry_out(self) -> None:
         from tats_ray.recipes.export_hf import export_hf
 
-        sizes = {"num_frames": self.num_frames, "image_size": self.image_size}
-        print(export_hf(self.checkpoint, self.out, **sizes))
+        print(export_hf(self.checkpoint, self.out, clip=self.clip))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
 from tats_ray.commands.base import PlainCommand
+from tats_ray.config.encoder import EncoderOptions
 
 
 @dataclass(frozen=True)
@@ -29,18 +30,7 @@ class Extract(PlainCommand):
     """CLIPSxCROPS of every video: along the time, and along the longer side."""
     sampling: Literal["dense", "segments"] = "dense"
     """segments takes a frame from each equal part of the video."""
-    num_frames: int = 0
-    """Frames of a clip, where the checkpoint does not say; default 16."""
-    image_size: int = 0
-    """Pixels of a clip along each side, likewise; default 224."""
-    stride: int = 0
-    """Video frames from one clip frame to the next; default: as it was trained, or 2."""
-    workers: int = 0
-    """Processes that decode; they change nothing but the speed."""
-    device: str = "auto"
-    """cpu, cuda, or auto: the GPU where there is one."""
-    max_gb: float = 16.0
-    """Largest size of the features."""
+    encoder: EncoderOptions = field(default_factory=EncoderOptions)
 
     def carry_out(self) -> None:
         from tats_ray.data.views import ViewPlan
@@ -51,14 +41,9 @@ class Extract(PlainCommand):
             self.list,
             self.out,
             plan=ViewPlan.parse(self.views, self.sampling),
+            options=self.encoder,
             root=self.root,
             pool=self.pool,
-            num_workers=self.workers,
-            device=self.device,
-            max_gb=self.max_gb,
-            num_frames=self.num_frames,
-            image_size=self.image_size,
-            stride=self.stride,
         )
         print(out)
 
@@ -103,20 +88,9 @@ class Probe(PlainCommand):
     """Of the heads, their batches, and the held-out part of the training list."""
     untrained: bool = False
     """Probe freshly drawn weights in the checkpoint's shape: the baseline to beat."""
-    num_frames: int = 0
-    """Frames of a clip, where the checkpoint does not say; default 16."""
-    image_size: int = 0
-    """Pixels of a clip along each side, likewise; default 224."""
-    stride: int = 0
-    """Video frames from one clip frame to the next; default: as it was trained, or 2."""
-    workers: int = 0
-    """Processes that decode; they change nothing but the speed."""
-    device: str = "auto"
-    """cpu, cuda, or auto: the GPU where there is one."""
     out: Path | None = None
     """Folder for results and cached features; default: the run's."""
-    max_gb: float = 16.0
-    """Largest size of the features of one list; they are held in memory."""
+    encoder: EncoderOptions = field(default_factory=EncoderOptions)
 
     def carry_out(self) -> None:
         from tats_ray.data.views import ViewPlan
@@ -148,13 +122,8 @@ class Probe(PlainCommand):
                 temperature=self.temperature,
                 seed=self.seed,
                 is_untrained=self.untrained,
-                num_frames=self.num_frames,
-                image_size=self.image_size,
-                stride=self.stride,
-                num_workers=self.workers,
-                device=self.device,
+                encoder=self.encoder,
                 out=self.out,
-                max_gb=self.max_gb,
             )
         )
 
@@ -175,20 +144,9 @@ class Test(PlainCommand):
     """CLIPSxCROPS; default: the run's own, else 2x3. Kinetics-400 takes 5x3."""
     sampling: Literal["dense", "segments"] | None = None
     """segments is for Something-Something; default: the run's own, else dense."""
-    num_frames: int = 0
-    """Frames of a clip, where the checkpoint does not say; default 16."""
-    image_size: int = 0
-    """Pixels of a clip along each side, likewise; default 224."""
-    stride: int = 0
-    """Video frames from one clip frame to the next; default: as it was trained, or 2."""
-    workers: int = 0
-    """Processes that decode; they change nothing but the speed."""
-    device: str = "auto"
-    """cpu, cuda, or auto: the GPU where there is one."""
     out: Path | None = None
     """Folder for results; default: the run's."""
-    max_gb: float = 16.0
-    """Largest size of the features, which are held in memory."""
+    encoder: EncoderOptions = field(default_factory=EncoderOptions)
 
     def carry_out(self) -> None:
         from tats_ray.recipes.multi_view import TestRequest, multi_view_test
@@ -201,12 +159,7 @@ class Test(PlainCommand):
                 root=self.root,
                 views=self.views,
                 sampling=self.sampling,
-                num_frames=self.num_frames,
-                image_size=self.image_size,
-                stride=self.stride,
-                num_workers=self.workers,
-                device=self.device,
+                encoder=self.encoder,
                 out=self.out,
-                max_gb=self.max_gb,
             )
         )
