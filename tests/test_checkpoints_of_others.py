@@ -32,6 +32,7 @@ from torch import Tensor
 
 import tats_ray
 from tats_ray.__main__ import main
+from tats_ray.config.encoder import ClipSize
 from tats_ray.config.load import dump_config, parse_config
 from tats_ray.core.errors import CheckpointError, UsageError
 from tats_ray.core.seeds import stream
@@ -129,7 +130,7 @@ def test_adamae_brings_its_sampler_and_takes_it_home(tmp_path: Path) -> None:
     positions = found.policy.state_dict()["sampler.pos_embed"]
     assert torch.equal(positions, state["encoder.pos_embed_probs"])
     converted(tmp_path / "ours", tmp_path / "back.safetensors")
-    converted(tmp_path / "back.safetensors", tmp_path / "again.pth", **SIZES)
+    converted(tmp_path / "back.safetensors", tmp_path / "again.pth", clip=ClipSize(**SIZES))
     assert same(torch.load(tmp_path / "again.pth", weights_only=True)["model"], state)
 
 
@@ -300,7 +301,7 @@ def test_clip_sizes_come_from_the_file_from_the_caller_or_from_the_paper(tmp_pat
     state = filled(videomae())
     bare = save(tmp_path / "bare.pth", state)
     assert open_checkpoint(bare).grid.clip_shape == (3, 16, 224, 224)
-    assert open_checkpoint(bare, **SIZES).grid.clip_shape == (3, 4, 32, 32)
+    assert open_checkpoint(bare, clip=ClipSize(**SIZES)).grid.clip_shape == (3, 4, 32, 32)
     noted = save(tmp_path / "noted.pth", state, args=ARGS)
     assert open_checkpoint(noted).grid.clip_shape == (3, 4, 32, 32)
     odd = save(tmp_path / "odd.pth", state, args=Namespace(num_frames="many", input_size=-1))
@@ -434,7 +435,7 @@ def test_nothing_is_converted_to_what_it_is_or_over_what_is_there(tmp_path: Path
     with pytest.raises(UsageError, match="has settings of its own; leave out --config"):
         converted(run, tmp_path / "out.pth", config=mine)
     with pytest.raises(UsageError, match="--config says frames and pixels of a clip"):
-        converted(run, tmp_path / "out.pth", config=mine, num_frames=4)
+        converted(run, tmp_path / "out.pth", config=mine, clip=ClipSize(num_frames=4))
     for change in (convert, export_hf):
         with pytest.raises(UsageError, match="already exists"):
             list(change(run, tmp_path))  # type: ignore[operator]

@@ -24,8 +24,8 @@ FLOORS = {
     "envs": 4,
     "runtime": 4,
     "recipes": 5,
-    "commands": 5,
-    "__main__": 6,
+    "commands": 6,
+    "__main__": 7,
 }
 """A module imports from lower floors and its own folder; rooms of one floor do not know each other.
 `tats_ray/__init__.py` imports the environments' ids and nothing else of ours."""
@@ -38,7 +38,7 @@ DOORS = {
     "torchvision": ("data/augment.py",),
     "yaml": ("config/",),
     "pydantic": ("config/",),
-    "tyro": ("commands.py",),
+    "tyro": ("commands/",),
     "gymnasium": ("envs/", "runtime/"),
     "stable_baselines3": (),
     "torchrl": (),
@@ -241,6 +241,21 @@ def test_training_needs_neither_cluster_nor_video_nor_configuration_libraries() 
     )
     # Before them, a library of timm's may say on stdout what it misses.
     assert done.stdout.splitlines()[-2:] == ["1 True True", "2 True True"], done.stderr
+
+
+def test_help_comes_without_torch_and_ray() -> None:
+    code = """
+import sys
+from tats_ray.__main__ import main
+try:
+    main(["probe", "--help"])
+finally:
+    print("torch" in sys.modules, "ray" in sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120
+    )
+    assert done.stdout.endswith("False False\n"), done.stderr
 
 
 def test_light_actors_start_without_torch() -> None:

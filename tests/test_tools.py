@@ -20,6 +20,8 @@ from tats_ray.config.load import dump_config, parse_config
         (["new", "algorithm", "no-name"], r"'no-name' is no module name"),
         (["new", "algorithm", "mine", "--folder", "nowhere"], r"folder nowhere does not exist"),
         (["env", "card", "--id", "TATS/Nothing-v0"], r"'TATS/Nothing-v0' cannot be made"),
+        (["env", "card", "--name", "x"], r"unexpected --name x; see tats --help"),
+        (["bench", "scale", "--size", "2"], r"unexpected --size 2; see tats bench --help"),
         (["env", "baseline", "--clips", "1"], r"--clips must be at least 2, got 1"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from tats_ray.config.encoder import AS_IT_SAYS, ClipSize
 from tats_ray.config.schema import RunConfig
 from tats_ray.core.errors import CheckpointError, UsageError
 from tats_ray.learning.checkpoint_folders import BEST, LATEST, STATE_FILE, find
@@ -25,16 +26,14 @@ def open_checkpoint(
     path: str | Path,
     *,
     need: Need = "autoencoder",
-    num_frames: int = 0,
-    image_size: int = 0,
+    clip: ClipSize = AS_IT_SAYS,
     config: RunConfig | None = None,
 ) -> Restored:
     """Networks of ours with the weights of a checkpoint of anyone's.
 
     Args:
         need: what must be there, to 95 % of its tensors.
-        num_frames: of a clip, where the file does not say; default 16.
-        image_size: likewise; default 224.
+        clip: its size, where the file does not say.
         config: the model that the weights must fit; default: the one that they are of.
 
     Raises:
@@ -42,15 +41,15 @@ def open_checkpoint(
         UsageError: for clip sizes that a checkpoint does not have.
     """
     path = settled(path)
-    if config is not None and (num_frames or image_size):
+    if config is not None and (clip.num_frames or clip.image_size):
         raise UsageError("--config says frames and pixels of a clip; leave out the other two flags")
     if path.is_file() or is_transformers_folder(path):
-        return require(adopt(path, num_frames, image_size, config), need)
+        return require(adopt(path, clip, config), need)
     found = restore(path)
     if config is not None:
         raise UsageError(f"{path} has settings of its own; leave out --config")
-    chosen(path, "num_frames", num_frames, found.grid.num_frames)
-    chosen(path, "image_size", image_size, found.grid.image_size)
+    chosen(path, "num_frames", clip.num_frames, found.grid.num_frames)
+    chosen(path, "image_size", clip.image_size, found.grid.image_size)
     return require(replace(found, missing=found.missing or _lacked(found.folder)), need)
 
 

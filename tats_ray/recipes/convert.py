@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from tats_ray.config.encoder import AS_IT_SAYS, ClipSize
 from tats_ray.config.load import dump_config, load_config
 from tats_ray.core.errors import UsageError
 from tats_ray.learning import checkpoint as checkpoints
@@ -30,8 +31,7 @@ def convert(
     *,
     config: Path | None = None,
     allow_partial: bool = False,
-    num_frames: int = 0,
-    image_size: int = 0,
+    clip: ClipSize = AS_IT_SAYS,
 ) -> Iterator[str]:
     """Write a checkpoint in another form; yields what there is to say about it.
 
@@ -41,6 +41,7 @@ def convert(
     Args:
         config: the run that starts from these weights; default: the model that they are of.
         allow_partial: take a checkpoint that lacks more than 5 % of the autoencoder.
+        clip: its size, where the file does not say.
 
     Raises:
         CheckpointError: for a checkpoint that cannot be read, or lacks a part.
@@ -48,13 +49,8 @@ def convert(
     """
     source, out = settled(source), Path(out)
     refuse_existing(out)
-    found = open_checkpoint(
-        source,
-        need="nothing",
-        num_frames=num_frames,
-        image_size=image_size,
-        config=load_config(config) if config else None,
-    )
+    settings = load_config(config) if config else None
+    found = open_checkpoint(source, need="nothing", clip=clip, config=settings)
     is_official = out.suffix in OFFICIAL_SUFFIXES
     if not allow_partial:
         need: Need = "encoder" if is_official and found.head else "autoencoder"

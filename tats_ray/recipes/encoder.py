@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from tats_ray.config.encoder import EncoderOptions
 from tats_ray.core.devices import find_device
 from tats_ray.learning.features import FrozenEncoder
 from tats_ray.models.head import ClassifierHead
@@ -38,35 +39,28 @@ class OpenedEncoder(FrozenEncoder):
 
 
 def open_encoder(
-    path: str | Path,
-    *,
-    device: str = "cpu",
-    untrained_seed: int | None = None,
-    num_frames: int = 0,
-    image_size: int = 0,
-    stride: int = 0,
+    path: str | Path, options: EncoderOptions, *, untrained_seed: int | None = None
 ) -> OpenedEncoder:
     """The encoder of a checkpoint of anyone's, or of the newest in a run folder.
 
     Args:
-        device: where it runs.
+        options: its clips and its device; the others are for whoever computes features with it.
         untrained_seed: a number gives freshly drawn weights in the same shape, the baseline that a
             trained encoder has to beat; they differ from those that the run started with.
-        num_frames: of a clip, where the file does not say; default 16.
-        image_size: of a clip, likewise; default 224.
-        stride: video frames from one clip frame to the next; default: as it was trained, or 2.
 
     Raises:
         CheckpointError: for what is wrong with the checkpoint.
+        UsageError: for a device that is not here, or clips that the checkpoint does not have.
     """
-    found = open_checkpoint(path, need="encoder", num_frames=num_frames, image_size=image_size)
+    device = _device(options.device)
+    found = open_checkpoint(path, need="encoder", clip=options)
     mae, origin, at_random = found.mae, found.origin, left_at_random(found)
     if untrained_seed is not None:
         origin, at_random = f"untrained, in the shape of {origin}", ()
         mae = build_mae(found.config.model, found.grid, seed=found.config.seed + 1 + untrained_seed)
     encoder = mae.encoder.eval().requires_grad_(False).to(device)
     data = found.config.data
-    data = replace(data, stride=stride or data.stride)
+    data = replace(data, stride=options.stride or data.stride)
     return OpenedEncoder(encoder, found.grid, data, origin, at_random, found.head)
 
 
@@ -94,12 +88,8 @@ def folder_of_run(path: str | Path) -> Path:
     return path if path.is_dir() else path.parent
 
 
-def pick_device(name: str) -> str:
-    """`auto` is the GPU where there is one.
-
-    Raises:
-        UsageError: for a device that is not here.
-    """
+def _device(name: str) -> torch.device:
+    """`auto` is the GPU where there is one."""
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return str(find_device(name))
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return find_device(name)

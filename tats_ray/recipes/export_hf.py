@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tats_ray.config.encoder import AS_IT_SAYS, ClipSize
 from tats_ray.core.errors import CheckpointError
 from tats_ray.learning.huggingface import (
     Export,
@@ -18,9 +19,7 @@ from tats_ray.recipes.foreign import some
 from tats_ray.recipes.restore import Restored
 
 
-def export_hf(
-    source: str | Path, out: str | Path, *, num_frames: int = 0, image_size: int = 0
-) -> Path:
+def export_hf(source: str | Path, out: str | Path, *, clip: ClipSize = AS_IT_SAYS) -> Path:
     """Write a folder that transformers loads: a classifier where there is a head.
 
     Prints how much of the model the source brought, and what it did not.
@@ -31,7 +30,7 @@ def export_hf(
     """
     out = Path(out)
     refuse_existing(out)
-    found = open_checkpoint(source, need="nothing", num_frames=num_frames, image_size=image_size)
+    found = open_checkpoint(source, need="nothing", clip=clip)
     require(found, "encoder" if found.head else "autoencoder")
     require_flat_positions(found.config.model, found.origin)
     missing = tuple(name for name in found.missing if is_exported(name, found.head is not None))

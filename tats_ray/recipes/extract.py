@@ -8,13 +8,14 @@ from pathlib import Path
 import torch
 
 from tats_ray import __version__
+from tats_ray.config.encoder import EncoderOptions
 from tats_ray.core.errors import UsageError
 from tats_ray.data.manifest import VideoEntry, read_list
 from tats_ray.data.views import ViewPlan
 from tats_ray.learning.feature_cache import make_folder, write
 from tats_ray.learning.features import FeatureRequest, Pool, compute
 from tats_ray.recipes.adopt import settled
-from tats_ray.recipes.encoder import open_encoder, pick_device
+from tats_ray.recipes.encoder import open_encoder
 
 
 def say(text: str, what: str = "features") -> None:
@@ -31,14 +32,9 @@ def extract(
     out: str | Path,
     *,
     plan: ViewPlan,
+    options: EncoderOptions,
     root: str | Path | None = None,
     pool: Pool = "mean",
-    num_workers: int = 0,
-    device: str = "auto",
-    max_gb: float = 16.0,
-    num_frames: int = 0,
-    image_size: int = 0,
-    stride: int = 0,
 ) -> Path:
     """Write `features` (n V D, or n V N D for tokens), `labels` (-1: unknown) and `index`.
 
@@ -54,20 +50,14 @@ def extract(
     if out.suffix != ".safetensors":
         raise UsageError(f"{out} must end in .safetensors")
     checkpoint = settled(checkpoint)
-    source = open_encoder(
-        checkpoint,
-        device=pick_device(device),
-        num_frames=num_frames,
-        image_size=image_size,
-        stride=stride,
-    )
+    source = open_encoder(checkpoint, options)
     say(source.words, "encoder")
     rows = read_list(list_path, root=str(root) if root else None)
     entries = without_repeats(rows, str(list_path))
     request = FeatureRequest(source=source, entries=entries, plan=plan, pool=pool)
-    refuse_too_large(request, max_gb)
+    refuse_too_large(request, options.max_gb)
     make_folder(out.parent)
-    found = compute(request, num_workers=num_workers, say=say)
+    found = compute(request, num_workers=options.workers, say=say)
     for reason in found.unreadable:
         warn(f"left out: {reason}")
     kept = [entries[at] for at in found.index.tolist()]

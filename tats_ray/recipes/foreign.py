@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from tats_ray.config.encoder import AS_IT_SAYS, ClipSize
 from tats_ray.config.load import parse_config
 from tats_ray.config.schema import RunConfig
 from tats_ray.core.errors import CheckpointError, UsageError
@@ -37,10 +38,10 @@ _SMALL_TABLE = 2**25
 """Values of position tables that a file may ask for, however little it holds."""
 
 
-def adopt(path: Path, num_frames: int, image_size: int, config: RunConfig | None) -> Restored:
+def adopt(path: Path, clip: ClipSize, config: RunConfig | None) -> Restored:
     """A file or a folder of another project; see `open_checkpoint`."""
     found = read_foreign(path)
-    config, grid = _settings(found, num_frames, image_size, config)
+    config, grid = _settings(found, clip, config)
     mae = build_mae(config.model, grid, seed=config.seed)
     policy, left_over, said = _policy(found, config, grid)
     brought = fit(mae, found.weights.mae, ignored=_num_ignored(found) + left_over)
@@ -62,7 +63,7 @@ def would_load(found: Foreign) -> tuple[Fit, str]:
     Raises:
         CheckpointError: for what `adopt` would refuse.
     """
-    config, grid = _settings(found, 0, 0, None)
+    config, grid = _settings(found, AS_IT_SAYS, None)
     with torch.device("meta"):
         mae = build_mae(config.model, grid, seed=config.seed)
     _, left_over, said = _policy(found, config, grid)
@@ -71,7 +72,7 @@ def would_load(found: Foreign) -> tuple[Fit, str]:
 
 
 def _settings(
-    found: Foreign, num_frames: int, image_size: int, config: RunConfig | None
+    found: Foreign, clip: ClipSize, config: RunConfig | None
 ) -> tuple[RunConfig, TokenGrid]:
     """What to build for a file, checked against what is in it before anything is."""
     path, shape = found.path, found.shape
@@ -82,7 +83,7 @@ def _settings(
         )
     in_order(found.weights.mae, str(path))
     is_own = config is None
-    config = config or _config(found, shape, num_frames, image_size)
+    config = config or _config(found, shape, clip)
     same_tokens(
         found.weights.mae,
         width=SIZES[config.model.size].width,
@@ -130,7 +131,7 @@ def _num_ignored(found: Foreign) -> int:
     return len(found.weights.ignored) + (0 if has_head else len(found.weights.head))
 
 
-def _config(found: Foreign, shape: Shape, num_frames: int, image_size: int) -> RunConfig:
+def _config(found: Foreign, shape: Shape, clip: ClipSize) -> RunConfig:
     """The configuration of a model as the file shows it, as far as it does."""
     noted = found.noted
     heads = [_whole(noted, f"{part}num_attention_heads") or None for part in ("", "decoder_")]
@@ -140,8 +141,8 @@ def _config(found: Foreign, shape: Shape, num_frames: int, image_size: int) -> R
         {
             "name": path.stem,
             "data": {
-                "num_frames": chosen(path, "num_frames", num_frames, frames) or 16,
-                "image_size": chosen(path, "image_size", image_size, pixels) or 224,
+                "num_frames": chosen(path, "num_frames", clip.num_frames, frames) or 16,
+                "image_size": chosen(path, "image_size", clip.image_size, pixels) or 224,
                 "stride": _whole(noted, "sampling_rate") or 2,
             },
             "model": {

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from tats_ray.config.encoder import ClipSize
 from tats_ray.config.schema import RunConfig
 from tats_ray.core.arrays import Float
 from tats_ray.core.errors import UsageError
@@ -115,5 +116,5 @@ def load(path: str | Path, *, num_frames: int = 0, image_size: int = 0) -> Model
     Raises:
         CheckpointError: for what cannot be loaded, with the reason.
     """
-    found = open_checkpoint(path, need="encoder", num_frames=num_frames, image_size=image_size)
-    return Model(found)
+    clip = ClipSize(num_frames=num_frames, image_size=image_size)
+    return Model(open_checkpoint(path, need="encoder", clip=clip))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from tats_ray.config.encoder import EncoderOptions
 from tats_ray.config.finetune import FinetuneConfig
 from tats_ray.core.arrays import Float
 from tats_ray.core.errors import UsageError
@@ -19,7 +20,7 @@ from tats_ray.learning.features import FeatureRequest, compute
 from tats_ray.learning.finetune_state import is_fine_tuned, read_fine_tuned
 from tats_ray.models.head import ClassifierHead
 from tats_ray.recipes.adopt import settled
-from tats_ray.recipes.encoder import OpenedEncoder, folder_of_run, open_encoder, pick_device
+from tats_ray.recipes.encoder import OpenedEncoder, folder_of_run, open_encoder
 from tats_ray.recipes.extract import refuse_too_large, say, warn, without_repeats
 from tats_ray.recipes.results import Answers, Result, versions, write_results
 
@@ -40,13 +41,8 @@ class TestRequest:
     views: str = ""
     """CLIPSxCROPS; empty is the run's own, or 2x3."""
     sampling: Sampling | None = None
-    num_workers: int = 0
-    device: str = "auto"
-    num_frames: int = 0
-    image_size: int = 0
-    stride: int = 0
+    encoder: EncoderOptions = field(default_factory=EncoderOptions)
     out: Path | None = None
-    max_gb: float = 16.0
 
 
 def multi_view_test(request: TestRequest) -> Result:
@@ -67,10 +63,10 @@ def multi_view_test(request: TestRequest) -> Result:
     root = str(request.root or (own.data.root if own else ""))
     entries = _labelled(path, root, head.head.out_features, str(request.checkpoint))
     asked = FeatureRequest(source=source, entries=entries, plan=plan)
-    refuse_too_large(asked, request.max_gb)
+    refuse_too_large(asked, request.encoder.max_gb)
     out = (request.out or folder_of_run(request.checkpoint)) / "tests"
     make_folder(out)
-    found = compute(asked, num_workers=request.num_workers, say=say)
+    found = compute(asked, num_workers=request.encoder.workers, say=say)
     for reason in found.unreadable:
         warn(f"left out: {reason}")
     answers = Answers(
@@ -101,13 +97,7 @@ def _scores(head: ClassifierHead, features: Float[Tensor, "n V D"]) -> Float[Ten
 
 
 def _open(request: TestRequest) -> tuple[OpenedEncoder, ClassifierHead]:
-    source = open_encoder(
-        request.checkpoint,
-        device=pick_device(request.device),
-        num_frames=request.num_frames,
-        image_size=request.image_size,
-        stride=request.stride,
-    )
+    source = open_encoder(request.checkpoint, request.encoder)
     if source.head is None:
         raise UsageError(
             f"{request.checkpoint} has no classifier ({source.origin}); `tats finetune` trains one"

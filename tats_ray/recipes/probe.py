@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from tats_ray.config.encoder import EncoderOptions
 from tats_ray.core.arrays import Float, Int
 from tats_ray.core.errors import UsageError
 from tats_ray.data.manifest import VideoEntry
@@ -22,7 +23,7 @@ from tats_ray.learning.probe_recipes import ProbeRecipe
 from tats_ray.models.probe_heads import fold_batch_norm
 from tats_ray.ops.scores import nearest_neighbour_scores
 from tats_ray.recipes.adopt import settled
-from tats_ray.recipes.encoder import folder_of_run, open_encoder, pick_device
+from tats_ray.recipes.encoder import folder_of_run, open_encoder
 from tats_ray.recipes.extract import refuse_too_large, say, warn
 from tats_ray.recipes.labelled import read_labelled
 from tats_ray.recipes.results import Answers, Result, versions, write_results
@@ -48,15 +49,9 @@ class ProbeRequest:
     seed: int = 0
     is_untrained: bool = False
     """Freshly drawn weights instead of the checkpoint's: the baseline."""
-    num_workers: int = 0
-    device: str = "auto"
-    num_frames: int = 0
-    """Of a clip, where the checkpoint does not say."""
-    image_size: int = 0
-    stride: int = 0
+    encoder: EncoderOptions = field(default_factory=EncoderOptions)
     out: Path | None = None
     """For results and cached features; default: the folder of the run."""
-    max_gb: float = 16.0
 
     def __post_init__(self) -> None:
         if self.k < 1 or self.temperature <= 0:
@@ -89,14 +84,8 @@ def probe(request: ProbeRequest) -> Result:
     """
     request = replace(request, checkpoint=settled(request.checkpoint))
     lists = read_labelled(request.train_list, request.val_list, root=request.root)
-    source = open_encoder(
-        request.checkpoint,
-        device=pick_device(request.device),
-        untrained_seed=request.seed if request.is_untrained else None,
-        num_frames=request.num_frames,
-        image_size=request.image_size,
-        stride=request.stride,
-    )
+    untrained_seed = request.seed if request.is_untrained else None
+    source = open_encoder(request.checkpoint, request.encoder, untrained_seed=untrained_seed)
     say(source.words, "encoder")
     root = request.out or folder_of_run(request.checkpoint)
     make_folder(root / "probes")
@@ -138,8 +127,8 @@ def _examples(
     """Features and labels of what can be read, its places in the list, and how it was made."""
     pool: Literal["mean", "tokens"] = "tokens" if request.kind == "attentive" else "mean"
     asked = FeatureRequest(source=source, entries=entries, plan=plan, pool=pool)
-    refuse_too_large(asked, request.max_gb)
-    found = cached(asked, root / "features", num_workers=request.num_workers, say=say)
+    refuse_too_large(asked, request.encoder.max_gb)
+    found = cached(asked, root / "features", num_workers=request.encoder.workers, say=say)
     for reason in found.unreadable:
         warn(f"left out: {reason}")
     labels = torch.tensor([entries[at].label for at in found.index.tolist()])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from tats_ray.config.encoder import EncoderOptions
 from tats_ray.config.schema import DataConfig, RunConfig
 from tats_ray.data.manifest import VideoEntry
 from tats_ray.data.views import ViewPlan
@@ -84,7 +85,7 @@ def knn_accuracy(run: str, data: DataConfig, k: int, device: str) -> float:
         run: folder of the run; its newest checkpoint is measured.
         k: neighbours; where there are fewer videos, all of them.
     """
-    source, lists = open_encoder(run, device=device), read_lists(data)
+    source, lists = open_encoder(run, EncoderOptions(device=device)), read_lists(data)
     train, val = (_examples(source, part, data.num_workers) for part in (lists.train, lists.val))
     scores = nearest_neighbour_scores(
         val.features[:, 0],

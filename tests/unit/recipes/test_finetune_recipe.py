@@ -15,7 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import tats_ray
-from tats_ray.commands import Finetune, parse
+from tats_ray.commands import Finetune, Probe, parse
+from tats_ray.config.encoder import EncoderOptions
 from tats_ray.config.load import dump_config, finetune_config, parse_config, parse_finetune
 from tats_ray.core.seeds import stream
 from tats_ray.data.manifest import read_list
@@ -315,6 +316,10 @@ def test_fields_need_no_folder_of_data_before_them(
         Finetune(Path("c"), Path("d")),
         ["--seed", "1"],
     )
+    parsed, left = parse(["probe", "knn", "c", "--vews", "2x3", "--device", "cpu", "--stride=4"])
+    assert isinstance(parsed, Probe)
+    assert parsed.encoder == EncoderOptions(device="cpu", stride=4)
+    assert left == ["--vews", "2x3"]
     says = refusal(
         capsys, "finetune", place / "run", "--data.train_list", "a", "--optim.epoch", "1"
     )

@@ -14,6 +14,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from tats_ray.config.encoder import EncoderOptions
 from tats_ray.config.load import dump_config, parse_config
 from tats_ray.data.manifest import read_list
 from tats_ray.data.synthetic import CLASSES, synthesize
@@ -28,6 +29,7 @@ from tests.commands import refusal, tats
 from tests.official import filled, save, videomae
 
 ROOT = Path(__file__).parents[3]
+ON_CPU = EncoderOptions(device="cpu")
 FAST = ["--epochs", "3", "--lrs", "0.1", "1.0", "--weight-decays", "0.0"]
 
 
@@ -93,7 +95,7 @@ def test_probe_leaves_figures_that_follow_from_its_predictions(
     assert re.search(rf"top-1 +{100 * right / 8:.1f} ", shown), shown
     assert (found["folder"] / "confusion.png").read_bytes()[:4] == b"\x89PNG"
     protocol = found["protocol"]
-    encoder = open_encoder(place / "run")
+    encoder = open_encoder(place / "run", ON_CPU)
     for part, views in (("train", "1x1"), ("val", "2x3")):
         assert protocol[part]["features"]["views"] == views
         assert protocol[part]["features"]["encoder_sha256"] == encoder.fingerprint()
@@ -158,8 +160,8 @@ def test_second_probe_takes_the_features_of_the_first(
 
 
 def test_untrained_encoder_is_of_the_same_shape_and_another(place: Path) -> None:
-    trained, again = open_encoder(place / "run"), open_encoder(place / "run")
-    untrained = [open_encoder(place / "run", untrained_seed=seed) for seed in (0, 1)]
+    trained, again = (open_encoder(place / "run", ON_CPU) for _ in range(2))
+    untrained = [open_encoder(place / "run", ON_CPU, untrained_seed=seed) for seed in (0, 1)]
     assert trained.fingerprint() == again.fingerprint()
     assert len({encoder.fingerprint() for encoder in (trained, *untrained)}) == 3
     shapes = [

@@ -1,0 +1,78 @@
+"""Commands about the jobs of a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from tats_ray.commands.base import Command, PlainCommand
+
+
+@dataclass(frozen=True)
+class Submit(Command):
+    """Start a command of tats on a cluster: tats submit [options] -- pretrain CONFIG [fields]."""
+
+    address: str = ""
+    """Job server, http://HOST:PORT; default: RAY_API_SERVER_ADDRESS, or port 8265 here."""
+    include: tuple[Path, ...] = ()
+    """More files and folders to upload; configurations that the command names go by themselves."""
+    name: str = ""
+    """Name of the job; default: made of the command and the time."""
+    wait: bool = True
+    """Show the job's output until it ends; Ctrl-C leaves it running."""
+
+    def run(self, flags: Sequence[str]) -> None:
+        from tats_ray.recipes.submit import submit
+
+        submit(
+            flags,
+            address=self.address,
+            include=self.include,
+            name=self.name,
+            is_followed=self.wait,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _AtServer(PlainCommand):
+    address: str = ""
+    """Job server; as of submit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _OfJob(_AtServer):
+    job: tyro.conf.Positional[str]
+    """As status names it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status(_AtServer):
+    """List the jobs of a cluster."""
+
+    def carry_out(self) -> None:
+        from tats_ray.recipes.submit import show_status
+
+        show_status(address=self.address)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Logs(_OfJob):
+    """Show a job's output until it ends; Ctrl-C leaves it running."""
+
+    def carry_out(self) -> None:
+        from tats_ray.recipes.submit import follow
+
+        follow(self.job, address=self.address)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stop(_OfJob):
+    """Stop a job once it saved a checkpoint."""
+
+    def carry_out(self) -> None:
+        from tats_ray.recipes.submit import stop
+
+        stop(self.job, address=self.address)

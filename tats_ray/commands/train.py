@@ -1,0 +1,89 @@
+"""Commands that train one model, and the list of what can be set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from tats_ray.commands.base import Command, PlainCommand
+
+
+@dataclass(frozen=True)
+class Pretrain(Command):
+    """Train a masked autoencoder and its token sampler.
+
+    Any field of the configuration can be changed with --branch.field VALUE; `tats fields` lists
+    them all. The official script's flags (--mask_ratio, --epochs, ...) work too.
+    """
+
+    config: tyro.conf.Positional[Path]
+    """YAML file, e.g. tune_configs/ucf101_tats.yaml."""
+    resume: bool = False
+    """Continue the run of this name from its newest checkpoint."""
+
+    def run(self, flags: Sequence[str]) -> None:
+        from tats_ray.config.load import load_config
+        from tats_ray.recipes.pretrain import pretrain
+
+        pretrain(load_config(self.config, flags), resume=self.resume)
+
+
+@dataclass(frozen=True)
+class Demo(Command):
+    """Make about 200 videos, train on them, and show what was learned. Takes fields as pretrain."""
+
+    resume: bool = False
+    """Continue an interrupted demo."""
+
+    def run(self, flags: Sequence[str]) -> None:
+        from tats_ray.recipes.demo import demo
+
+        demo(flags, resume=self.resume)
+
+
+@dataclass(frozen=True)
+class Finetune(Command):
+    """Train a classifier from a pre-trained encoder.
+
+    Any field can be changed with --branch.field VALUE; `tats fields --finetune` lists them all.
+    """
+
+    checkpoint: tyro.conf.Positional[Path]
+    """Anything that `tats ckpt inspect` knows."""
+    data: tyro.conf.Positional[Path | None] = None
+    """Folder with train.csv and val.csv; or name both lists in the configuration."""
+    config: Path | None = None
+    """YAML file, e.g. tune_configs/finetune_ucf101.yaml; default: the defaults."""
+    from_scratch: bool = False
+    """Freshly drawn weights in the checkpoint's shape: the supervised baseline."""
+    new_head: bool = False
+    """Leave out the classifier of a checkpoint that was fine-tuned already."""
+    resume: bool = False
+    """Continue the run of this name from its newest checkpoint."""
+
+    def run(self, flags: Sequence[str]) -> None:
+        from tats_ray.config.load import finetune_config
+        from tats_ray.recipes.finetune import finetune
+
+        more = ["--from_scratch", "true"] if self.from_scratch else []
+        more += ["--new_head", "true"] if self.new_head else []
+        config = finetune_config(self.config, [*flags, *more])
+        finetune(self.checkpoint, self.data, config, resume=self.resume)
+
+
+@dataclass(frozen=True)
+class Fields(PlainCommand):
+    """List every field of the configuration, with its default and its meaning."""
+
+    finetune: bool = False
+    """Those of `tats finetune` instead of `tats pretrain`."""
+
+    def carry_out(self) -> None:
+        from tats_ray.config.finetune import FinetuneConfig
+        from tats_ray.config.load import field_docs
+
+        for name, meaning, default in field_docs(FinetuneConfig() if self.finetune else None):
+            print(f"{name} = {default!r}\n    {meaning}")

@@ -1,0 +1,61 @@
+"""Commands about many runs: sweeps, their reports, and whether runs differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from tats_ray.commands.base import Command, PlainCommand
+
+
+@dataclass(frozen=True)
+class Tune(Command):
+    """Run many trials of a configuration and compare them; `tats tune report EXP` shows them again.
+
+    Takes fields as pretrain, for all trials, and those of the sweep as --sweep.FIELD.
+    """
+
+    sweep: tyro.conf.Positional[Path]
+    """Sweep file, e.g. tune_configs/demo_table2.yaml."""
+    dry_run: bool = False
+    """Check everything, print the plan, and stop."""
+    resume: bool = False
+    """Keep the finished trials of this name, and go on with the rest."""
+
+    def run(self, flags: Sequence[str]) -> None:
+        from tats_ray.recipes.tune import tune
+
+        tune(self.sweep, flags, is_dry=self.dry_run, resume=self.resume)
+
+
+@dataclass(frozen=True)
+class TuneReport(PlainCommand):
+    """Table, pictures and best.yaml of a sweep, finished or not; typed as `tats tune report`."""
+
+    experiment: tyro.conf.Positional[Path]
+    """Folder of the sweep, such as runs/demo_table2."""
+    out: Path | None = None
+    """Folder for a copy of the report and its pictures."""
+
+    def carry_out(self) -> None:
+        from tats_ray.recipes.tune_report import tune_report
+
+        tune_report(self.experiment, self.out)
+
+
+@dataclass(frozen=True)
+class Compare(PlainCommand):
+    """Say whether runs of other settings differ by more than their seeds do."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Run folders; those that differ in their seed alone form a group."""
+    metric: str = "eval/error"
+    """What to compare, as docs/metrics.md names it."""
+
+    def carry_out(self) -> None:
+        from tats_ray.recipes.compare import compare
+
+        compare(self.runs, self.metric)
