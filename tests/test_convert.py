@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,16 @@ from tests.official import (
     fine_tuned,
     videomae,
 )
-from tests.random_checkpoints import SIZES, clips, converted, official, own_run, same
+from tests.random_checkpoints import (
+    SIZES,
+    clips,
+    converted,
+    disk_full_at,
+    files_limited_to,
+    official,
+    own_run,
+    same,
+)
 
 
 def test_official_autoencoder_becomes_a_run_of_ours_and_comes_back_the_same(
@@ -173,3 +183,24 @@ def test_nothing_is_converted_to_what_it_is_or_over_what_is_there(tmp_path: Path
     for change in (convert, export_hf):
         with pytest.raises(UsageError, match="already exists"):
             list(change(run, tmp_path))  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("last", ["state.json", "origin.json", "config.yaml"])
+def test_run_that_finds_the_disk_full_half_way_leaves_nothing_and_can_be_tried_again(
+    tmp_path: Path, last: str
+) -> None:
+    (source, state), out = official(tmp_path, videomae), tmp_path / "ours"
+    says = re.escape(f"{out} cannot be written (No space left on device); name another place")
+    with disk_full_at(last), pytest.raises(UsageError, match=f"^{says}$"):
+        converted(source, out)
+    assert [path.name for path in tmp_path.iterdir()] == ["official.pth"]
+    converted(source, out)
+    assert same(restore(out).mae.state_dict(), state)
+
+
+def test_run_whose_weights_find_no_room_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    (source, _), out = official(tmp_path, videomae), tmp_path / "ours"
+    says = rf"^{re.escape(str(out))} cannot be written \(.*File too large"
+    with files_limited_to(50_000), pytest.raises(UsageError, match=says):
+        converted(source, out)
+    assert [path.name for path in tmp_path.iterdir()] == ["official.pth"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,16 @@ from tats_ray.recipes.adopt import open_checkpoint
 from tats_ray.recipes.export_hf import export_hf
 from tats_ray.recipes.restore import restore
 from tests.official import encoder_only, filled, fine_tuned, save, videomae
-from tests.random_checkpoints import ARGS, clips, converted, official, own_run, same
+from tests.random_checkpoints import (
+    ARGS,
+    clips,
+    converted,
+    disk_full_at,
+    files_limited_to,
+    official,
+    own_run,
+    same,
+)
 
 
 def test_export_of_a_run_is_loaded_back_with_its_sampler(tmp_path: Path) -> None:
@@ -113,3 +123,36 @@ def test_positions_that_others_do_not_have_are_refused(tmp_path: Path) -> None:
         converted(run, tmp_path / "out.pth")
     assert not (tmp_path / "hf").exists()
     assert not (tmp_path / "out.pth").exists()
+
+
+@pytest.mark.parametrize("last", ["config.json", "sampler_config.json", "README.md"])
+def test_export_that_finds_the_disk_full_half_way_leaves_nothing_and_can_be_tried_again(
+    tmp_path: Path, last: str
+) -> None:
+    run, out = own_run(tmp_path / "run"), tmp_path / "hf"
+    says = re.escape(f"{out} cannot be written (No space left on device); name another place")
+    with disk_full_at(last), pytest.raises(UsageError, match=f"^{says}$"):
+        export_hf(run, out)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert len(list(export_hf(run, out).iterdir())) == 6
+
+
+def test_export_whose_weights_find_no_room_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    run, out = own_run(tmp_path / "run"), tmp_path / "hf"
+    says = rf"^{re.escape(str(out))} cannot be written \(.*File too large"
+    with files_limited_to(50_000), pytest.raises(UsageError, match=says):
+        export_hf(run, out)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_export_that_is_broken_off_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken_off(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    run = own_run(tmp_path / "run")
+    monkeypatch.setattr("tats_ray.learning.huggingface._card", broken_off)
+    with pytest.raises(KeyboardInterrupt):
+        export_hf(run, tmp_path / "hf")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
