@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tats_ray.config.finetune import FinetuneConfig
-from tats_ray.config.load import dump_config, parse_finetune, read_yaml
+from tats_ray.config.load import dump_config, parse_finetune, parse_flags, read_yaml
 from tats_ray.learning import checkpoint as checkpoints
 from tats_ray.learning.finetune_build import token_grid_of
 from tats_ray.learning.finetune_state import START_FILE
-from tats_ray.recipes.finetune_plan import FinetunePlan, make_finetune_plan
+from tats_ray.recipes.finetune_plan import LISTS, FinetunePlan, make_finetune_plan
+from tats_ray.recipes.labelled import one_of
 from tats_ray.recipes.pretrain import check_folder
 from tats_ray.recipes.run_folder import run_folder
 from tats_ray.recipes.run_lock import only_run_in
@@ -38,6 +40,7 @@ def finetune(
     config: FinetuneConfig,
     *,
     resume: bool = False,
+    flags: Sequence[str] = (),
 ) -> FinetuneResult:
     """Fine-tune until the last epoch, or until asked to stop.
 
@@ -45,11 +48,15 @@ def finetune(
         checkpoint: anything that `tats ckpt inspect` knows.
         data: folder with train.csv and val.csv; None where `data.train_list` names them.
         resume: continue the run of this name; without it, an existing run is left alone.
+        flags: those in `config` that were typed. A list among them is refused beside `data`; one
+            of a file only gives way to it, and a note says so.
 
     Raises:
         UsageError: for anything wrong that can be known before an actor starts.
         RunFailedError: for what went wrong later, with its first cause.
     """
+    typed = dict(parse_flags(flags, official={}))
+    one_of(data, {f"--{name}": typed.get(name) for name in LISTS})
     plan = make_finetune_plan(checkpoint, data, config)
     config = plan.config
     folder = run_folder(config)

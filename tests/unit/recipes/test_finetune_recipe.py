@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -15,12 +16,14 @@ from safetensors.torch import load_file
 import tats_ray
 from tats_ray.commands import Finetune, parse
 from tats_ray.config.load import dump_config, finetune_config, parse_finetune
+from tats_ray.core.errors import UsageError
 from tats_ray.core.seeds import stream
 from tats_ray.data.manifest import read_list
 from tats_ray.data.synthetic import CLASSES
 from tats_ray.learning.finetune import ClassifierLearner
 from tats_ray.learning.finetune_state import first_weights, read_fine_tuned, save_state
 from tats_ray.learning.loop import Position
+from tats_ray.recipes.finetune import finetune
 from tats_ray.recipes.finetune_plan import FinetunePlan, make_finetune_plan
 from tats_ray.runtime.launch import Outcome
 from tests.commands import refusal, tats
@@ -184,6 +187,37 @@ def test_fields_need_no_folder_of_data_before_them(
     )
     assert "did you mean optim.epochs?" in says
     assert "unexpected --vews 2x3" in refusal(capsys, "test", place / "tuned", "--vews", "2x3")
+
+
+def test_folder_stands_before_the_lists_of_a_file_and_a_note_names_these(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, data, file = place / "run", place / "data", place / "mine.yaml"
+    file.write_text(
+        "data: {train_list: my/train.csv, val_list: my/val.csv}\noptim: {batch_size: 4}\n"
+    )
+    ended(monkeypatch, is_finished=True)
+    tats("finetune", run, data, "--config", file, "--checkpoint.folder", place)
+    note = (
+        f"lists are those of {data}; passed over: data.train_list my/train.csv, "
+        "data.val_list my/val.csv"
+    )
+    assert f"note  {note}\n" in capsys.readouterr().out
+    plan = make_finetune_plan(run, data, finetune_config(file))
+    assert plan.config.data.train_list == str(data / "train.csv")
+    assert plan.notes == (note,)
+    assert make_finetune_plan(run, data, plan.config).notes == ()  # the same lists
+
+
+@pytest.mark.parametrize("name", ["train", "val"])
+def test_folder_and_lists_that_were_both_typed_are_refused(place: Path, name: str) -> None:
+    flags = ["--optim.batch_size=4", f"--data.{name}_list={place / 'my.csv'}"]
+    says = re.escape(
+        f"{place / 'data'} and --data.{name}_list {place / 'my.csv'} both say which videos are "
+        f"meant; leave out {place / 'data'}, or --data.{name}_list"
+    )
+    with pytest.raises(UsageError, match=f"^{says}$"):
+        finetune(place / "run", place / "data", finetune_config(None, flags), flags=flags)
 
 
 def test_new_head_is_still_new_when_the_run_goes_on(
