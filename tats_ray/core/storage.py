@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -79,3 +81,23 @@ def replace_text(path: Path, text: str) -> None:
         draft.unlink(missing_ok=True)
         raise
     sync_file(path.parent)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A hidden folder beside `path` to write into; it gets the name once all is written.
+
+    On any error it is removed, so that nothing stands in the way of a second try.
+
+    Raises:
+        OSError: when the storage refuses.
+    """
+    draft = path.with_name(f".{path.name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed
+    try:
+        draft.mkdir(parents=True)
+        yield draft
+        draft.rename(path)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise

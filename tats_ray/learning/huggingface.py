@@ -10,8 +10,9 @@ from typing import Any
 from tats_ray.config.schema import ModelConfig, SamplerConfig
 from tats_ray.core.errors import UsageError
 from tats_ray.core.grid import TokenGrid
+from tats_ray.core.storage import whole_folder
 from tats_ray.learning.naming import Weights, to_transformers
-from tats_ray.learning.weight_files import write_weights, writing
+from tats_ray.learning.weight_files import save_tensors, writing
 from tats_ray.models.zoo import SIZES
 from tats_ray.ops.patches import IMAGENET_MEAN, IMAGENET_STD
 
@@ -65,20 +66,20 @@ def is_exported(name: str, has_head: bool) -> bool:
 
 
 def write_folder(out: Path, export: Export) -> None:
-    """Write all files into `out`.
+    """Write all files into `out`, which is there with all of them or not at all.
 
     Raises:
         UsageError: for positions that transformers does not have, or an unwritable place.
     """
     require_flat_positions(export.model, export.origin)
-    with writing(out):
-        write_weights(out / "model.safetensors", to_transformers(export.mae, export.head or {}))
-        _write_json(out / "config.json", model_config(export))
-        _write_json(out / "preprocessor_config.json", preprocessor_config(export.grid))
+    with writing(out), whole_folder(out) as draft:
+        save_tensors(draft / "model.safetensors", to_transformers(export.mae, export.head or {}))
+        _write_json(draft / "config.json", model_config(export))
+        _write_json(draft / "preprocessor_config.json", preprocessor_config(export.grid))
         if export.policy is not None and export.sampler is not None:
-            write_weights(out / SAMPLER_WEIGHTS, export.policy)
-            _write_json(out / SAMPLER_CONFIG, asdict(export.sampler))
-        (out / "README.md").write_text(_card(export))
+            save_tensors(draft / SAMPLER_WEIGHTS, export.policy)
+            _write_json(draft / SAMPLER_CONFIG, asdict(export.sampler))
+        (draft / "README.md").write_text(_card(export))
 
 
 def model_config(export: Export) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from tats_ray.config.encoder import AS_IT_SAYS, ClipSize
 from tats_ray.config.load import dump_config, load_config
 from tats_ray.core.errors import UsageError
+from tats_ray.core.storage import whole_folder
 from tats_ray.learning import checkpoint as checkpoints
 from tats_ray.learning.foreign import is_transformers_folder
 from tats_ray.learning.huggingface import require_flat_positions
@@ -98,7 +99,7 @@ def _write_ours(found: Restored, source: Path, out: Path) -> Iterator[str]:
     text = dump_config(config)
     state = checkpoints.Checkpoint(Position(), learner.state_dict(), policy, text)
     origin = {"origin": found.origin, "missing": list(found.missing)}
-    with writing(out):
-        folder = checkpoints.save(out, state, keep_last=config.checkpoint.keep_last)
+    with writing(out), whole_folder(out) as draft:
+        folder = checkpoints.save(draft, state, keep_last=config.checkpoint.keep_last)
         (folder / ORIGIN_FILE).write_text(json.dumps(origin, indent=1) + "\n")
-        (out / "config.yaml").write_text(text)
+        (draft / "config.yaml").write_text(text)

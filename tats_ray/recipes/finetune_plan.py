@@ -18,6 +18,9 @@ from tats_ray.recipes.labelled import find_lists, read_labelled
 from tats_ray.recipes.restore import Restored
 from tats_ray.runtime import launch
 
+LISTS = ("data.train_list", "data.val_list")
+"""Fields that name lists; a folder of data stands for both."""
+
 
 @dataclass(frozen=True)
 class FinetunePlan:
@@ -105,7 +108,7 @@ def make_finetune_plan(
     placement = launch.place(config)
     source = open_checkpoint(checkpoint, need="nothing" if config.from_scratch else "encoder")
     config, notes = _resolve(config, source, str(checkpoint))
-    config = _with_lists(config, data)
+    config, passed_over = _with_lists(config, data)
     if source.head is not None and not (config.from_scratch or config.new_head):
         _check_head(source, config)
     lists = read_labelled_lists(config)
@@ -124,7 +127,7 @@ def make_finetune_plan(
         num_val=len(measured(config, lists.val)),
         steps_per_epoch=steps,
         placement=placement,
-        notes=notes,
+        notes=(*notes, *passed_over),
     )
 
 
@@ -165,31 +168,33 @@ def _resolve(
     )
 
 
-def _with_lists(config: FinetuneConfig, data: str | Path | None) -> FinetuneConfig:
+def _with_lists(
+    config: FinetuneConfig, data: str | Path | None
+) -> tuple[FinetuneConfig, tuple[str, ...]]:
+    """With the lists of a folder, or else the configuration's own; and what there is to note."""
     own = config.data
-    train, val = own.train_list or None, own.val_list or None
-    # A folder that is named stands before the lists of a preset.
-    lists = find_lists(
-        data,
-        None if data else train,
-        None if data else val,
-        flags=("--data.train_list", "--data.val_list"),
-    )
+    given = (own.train_list, own.val_list)
+    train, val = given if data is None else ("", "")
+    lists = find_lists(data, train or None, val or None, flags=(f"--{LISTS[0]}", f"--{LISTS[1]}"))
     found = read_labelled(*lists, root=own.root)
     if own.num_classes and own.num_classes < found.num_classes:
         raise UsageError(
             f"{lists[0]} has classes 0 to {found.num_classes - 1}, data.num_classes is "
             f"{own.num_classes}; leave it out"
         )
-    return replace(
-        config,
-        data=replace(
-            own,
-            train_list=str(lists[0]),
-            val_list=str(lists[1]),
-            num_classes=own.num_classes or found.num_classes,
-        ),
+    data_config = replace(
+        own,
+        train_list=str(lists[0]),
+        val_list=str(lists[1]),
+        num_classes=own.num_classes or found.num_classes,
     )
+    others = [
+        f"{name} {path}"
+        for name, path, taken in zip(LISTS, given, lists, strict=True)
+        if path and Path(path) != taken
+    ]
+    notes = (f"lists are those of {data}; passed over: {', '.join(others)}",) if others else ()
+    return replace(config, data=data_config), notes
 
 
 def _check_head(source: Restored, config: FinetuneConfig) -> None:

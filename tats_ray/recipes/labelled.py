@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,14 +28,15 @@ def find_lists(
     *,
     flags: tuple[str, str] = ("--train", "--val"),
 ) -> tuple[Path, Path]:
-    """Training and validation list: those of a folder, unless they are named.
+    """Training and validation list: those of a folder, or the named ones.
 
     Args:
         flags: what the command at hand names them with.
 
     Raises:
-        UsageError: when one is neither named nor in the folder.
+        UsageError: when there are both, or one is neither named nor in the folder.
     """
+    one_of(data, {flags[0]: train, flags[1]: val})
     found = []
     for name, given in (("train", train), ("val", val)):
         path = Path(given) if given else Path(data or ".") / f"{name}.csv"
@@ -46,6 +48,24 @@ def find_lists(
             )
         found.append(path)
     return found[0], found[1]
+
+
+def one_of(data: str | Path | None, lists: Mapping[str, str | Path | None]) -> None:
+    """Of a folder and of lists that were both typed, one would be passed over in silence.
+
+    Args:
+        lists: flag -> list that it names.
+
+    Raises:
+        UsageError: naming both.
+    """
+    named = {flag: path for flag, path in lists.items() if path}
+    if data is not None and named:
+        words = " ".join(f"{flag} {path}" for flag, path in named.items())
+        raise UsageError(
+            f"{data} and {words} both say which videos are meant; leave out {data}, or "
+            f"{' and '.join(named)}"
+        )
 
 
 def read_labelled(train_list: Path, val_list: Path, *, root: str | Path | None = None) -> Labelled:

@@ -23,6 +23,7 @@ from tats_ray.learning.finetune_state import (
 )
 from tats_ray.learning.loop import Halt, Position
 from tats_ray.learning.validation import count_right
+from tats_ray.runtime import home
 from tats_ray.runtime.launch import Event, Job, Outcome, Placement, run_job, start_log
 from tats_ray.runtime.peers import Peers
 from tats_ray.runtime.rank import ClipCount, Rank, attend
@@ -50,6 +51,7 @@ def run_finetune(
         settings = {
             "config": asdict(config),
             "run": str(folder.resolve()),
+            "home": home.here(),
             "id": run_id,
             "threads": placement.threads,
         }

@@ -23,6 +23,7 @@ from tats_ray.config.schema import Clustered, RunConfig
 from tats_ray.core.errors import UsageError
 from tats_ray.models.policy import SamplerPolicy
 from tats_ray.models.zoo import build_policy, token_grid
+from tats_ray.runtime import home
 from tats_ray.runtime.buffer import RolloutBuffer
 from tats_ray.runtime.calls import call_restarting
 from tats_ray.runtime.capacity import ensure_room, on_this_node, threads_of, usable_cores
@@ -165,6 +166,7 @@ def run(
         settings = {
             "config": asdict(config),
             "run": str(folder.resolve()),
+            "home": home.here(),
             "id": run_id,
             "threads": placement.threads,
         }

@@ -140,7 +140,8 @@ def check_nodes(nodes: Sequence[Mapping[str, Any]], folder: Path) -> None:
         UsageError: for a node that is silent, has other versions, or does not see the folder.
     """
     token = uuid.uuid4().hex
-    file = folder / f".preflight-{token[:8]}"
+    # Tasks start in the folder that their node was started in.
+    file = folder.absolute() / f".preflight-{token[:8]}"
     replace_text(file, token)
     try:
         check_reports(NodeReport(socket.gethostname(), _versions(), token), _ask(nodes, file))

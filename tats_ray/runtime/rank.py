@@ -20,6 +20,7 @@ from tats_ray.core.storage import persist
 from tats_ray.data.manifest import VideoEntry
 from tats_ray.learning import checkpoint as checkpoints
 from tats_ray.learning.loop import Halt, Position
+from tats_ray.runtime import home
 from tats_ray.runtime.calls import call_restarting
 from tats_ray.runtime.capacity import threads_of
 from tats_ray.runtime.peers import Peers
@@ -35,12 +36,14 @@ def attend(
     """Run a rank's `body`; errors that a restart would only repeat end the run.
 
     Args:
-        job: `id` of the run, `threads` (0: the node's own), and `peers` (a reference to them).
+        job: `id` of the run, `home` (the driver's folder), `threads` (0: the node's own), and
+            `peers` (a reference to them).
         body: returns `status`, `message` and `step`.
 
     Returns:
         `status`: finished, stopped or failed; `message`; `step`.
     """
+    home.go_to(job["home"])
     timeout_s = cluster.timeout_s
     peers: Peers = ray.get(job["peers"], timeout=timeout_s)
     log = peers.log

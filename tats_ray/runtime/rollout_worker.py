@@ -19,6 +19,7 @@ from tats_ray.learning.build import read_lists
 from tats_ray.learning.frozen import FrozenScorer
 from tats_ray.learning.loop import Environment
 from tats_ray.learning.rollouts import RolloutMaker
+from tats_ray.runtime import home
 from tats_ray.runtime.calls import call_restarting
 from tats_ray.runtime.credits import Ticket
 from tats_ray.runtime.transfer import to_tensors
@@ -62,9 +63,19 @@ class RolloutWorkerActor:
         index: its name towards the buffer.
         device: named outright: Ray does not hide GPUs from actors that reserve none.
         threads: torch threads.
+        started_in: the driver's folder.
     """
 
-    def __init__(self, config: Mapping[str, Any], *, index: int, device: str, threads: int) -> None:
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        *,
+        index: int,
+        device: str,
+        threads: int,
+        started_in: str,
+    ) -> None:
+        home.go_to(started_in)
         torch.set_num_threads(threads)
         parsed = parse_config(config)
         self._index, self._timeout_s = index, parsed.cluster.timeout_s
@@ -154,7 +165,13 @@ class RolloutWorkers:
             scheduling_strategy="DEFAULT" if cluster.rollout_gpus else "SPREAD",
         )
         self._actors = [
-            kind.remote(asdict(config), index=index, device=device, threads=threads)
+            kind.remote(
+                asdict(config),
+                index=index,
+                device=device,
+                threads=threads,
+                started_in=home.here(),
+            )
             for index in range(config.num_rollout_workers)
         ]
         self._runs = {

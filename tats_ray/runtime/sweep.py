@@ -24,6 +24,7 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tats_ray.core.errors import UsageError
+from tats_ray.runtime import home
 from tats_ray.runtime.reap import controllers, reap
 from tats_ray.runtime.trial_capacity import DRIVER_CPU, Node
 
@@ -119,7 +120,7 @@ def run_trials(
         _drive,
         trial=trial,
         jobs=None if schedule.proposals else dict(zip(names, jobs, strict=True)),
-        home=str(Path.cwd()),
+        started_in=home.here(),
     )
     watch = _Watch(listener, by_values=schedule.proposals is not None)
     tuner = tune.Tuner(
@@ -169,14 +170,10 @@ def _drive(
     *,
     trial: Callable[[Job, Report], None],
     jobs: Mapping[str, Job] | None,
-    home: str,
+    started_in: str,
 ) -> None:
-    """What Tune calls in a trial's process; without jobs, to run a proposed point.
-
-    Tune starts trials in folders of its own, but paths of a configuration begin at home.
-    """
-    if os.path.isdir(home):  # noqa: PTH112
-        os.chdir(home)
+    """What Tune calls in a trial's process; without jobs, to run a proposed point."""
+    home.go_to(started_in)  # Tune starts trials in folders of its own
     trial({"values": dict(config["values"])} if jobs is None else jobs[config["name"]], tune.report)
 
 
@@ -189,8 +186,8 @@ def elsewhere(
     it.
     """
     own = {"num_cpus": num_cpus, "num_gpus": num_gpus, "scheduling_strategy": "DEFAULT"}
-    remote = ray.remote(max_calls=1, **own)(function)
-    return ray.get(remote.remote(*args), timeout=timeout_s)
+    remote = ray.remote(max_calls=1, **own)(home.call_from)
+    return ray.get(remote.remote(home.here(), function, *args), timeout=timeout_s)
 
 
 def check_shared(folder: Path) -> None:

@@ -162,3 +162,14 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_its_clips_named(
     with pytest.raises(launch.RunFailedError, match=r"loss is (nan|inf) .*clips of rank 0 .*train"):
         finetune(pretrained, videos.train_list.parent, config)
     assert checkpoints.load_parts(tmp_path / "run").position.epoch == 0
+
+
+@pytest.mark.long
+def test_lists_are_found_from_the_drivers_folder(
+    pretrained: Path, videos: SyntheticSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = videos.train_list.parent
+    monkeypatch.chdir(data.parent)
+    lists = {"train_list": f"{data.name}/train.csv", "val_list": f"{data.name}/val.csv"}
+    result = finetune(pretrained, None, small_config(tmp_path / "run", data=lists))
+    assert result.outcome.is_finished

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 from tats_ray.config.load import parse_config
 from tats_ray.config.schema import RunConfig
 from tats_ray.core.errors import UsageError
-from tats_ray.runtime.preflight import NodeReport, check_reports, check_resources
+from tats_ray.runtime import preflight
+from tats_ray.runtime.preflight import NodeReport, check_nodes, check_reports, check_resources
 
 OWN = NodeReport("head", {"Python": "3.11.2", "Ray": "2.60.0", "torch": "2.15.0"}, "token")
 
@@ -184,3 +186,20 @@ def test_node_that_differs_is_refused_with_the_way_out(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         check_reports(OWN, {"10.0.0.1 aaa": OWN, "10.0.0.2 abc": report})
+
+
+def test_nodes_are_asked_for_the_run_folder_by_its_whole_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They were started in other folders than the driver, which may be given a relative one."""
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    asked: list[Path] = []
+
+    def ask(nodes: object, file: Path) -> dict[str, NodeReport | None]:
+        asked.append(file)
+        return {}
+
+    monkeypatch.setattr(preflight, "_ask", ask)
+    check_nodes([], Path("runs"))
+    assert [file.parent for file in asked] == [tmp_path / "runs"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tats_ray.core.errors import StorageError
-from tats_ray.core.storage import persist, replace_text
+from tats_ray.core.storage import persist, replace_text, whole_folder
 
 
 class Storage:
@@ -81,3 +81,32 @@ def test_text_that_cannot_be_replaced_stays_and_leaves_no_draft(tmp_path: Path) 
     replace_text(file, "new")
     assert file.read_text() == "new"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_folder_is_there_whole_or_not_at_all_and_what_a_killed_process_left_is_no_obstacle(
+    tmp_path: Path,
+) -> None:
+    new = tmp_path / "deep" / "new"
+
+    def broken_off() -> None:
+        with whole_folder(new) as draft:
+            (draft / "file").write_text("half")
+            assert not new.exists()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        broken_off()
+    assert list(new.parent.iterdir()) == []
+    left_over = new.parent / ".new.draft" / "left over"
+    left_over.mkdir(parents=True)
+    with whole_folder(new) as draft:
+        assert draft == left_over.parent
+        (draft / "file").write_text("whole")
+    assert list(new.parent.rglob("*")) == [new, new / "file"]
+
+
+def test_folder_does_not_take_the_place_of_another(tmp_path: Path) -> None:
+    other = tmp_path / "new" / "others"
+    with pytest.raises(OSError, match="not empty"), whole_folder(tmp_path / "new"):
+        other.mkdir(parents=True)  # meanwhile
+    assert list(tmp_path.rglob("*")) == [tmp_path / "new", other]

@@ -271,6 +271,19 @@ def test_wrong_lists_are_refused_in_one_line(
     assert not (run / "probes").exists()
 
 
+@pytest.mark.parametrize("names", [("train",), ("val",), ("train", "val")])
+def test_folder_and_lists_together_are_refused_by_name(
+    place: Path, capsys: pytest.CaptureFixture[str], names: tuple[str, ...]
+) -> None:
+    data = place / "data"
+    lists = [f"--{name} {data / name}.csv" for name in names]
+    words = [word for pair in lists for word in pair.split()]
+    assert refusal(capsys, "probe", "knn", place / "run", data, *words) == (
+        f"tats: {data} and {' '.join(lists)} both say which videos are meant; leave out {data}, "
+        f"or {' and '.join(f'--{name}' for name in names)}\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("flags", "says"),
     [

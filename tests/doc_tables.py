@@ -1,0 +1,158 @@
+"""Tables of the documentation that come from the code; `test_docs.py` compares, or writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, asdict
+from dataclasses import fields as dataclass_fields
+from pathlib import Path
+from typing import Any
+
+from tats_ray.config.finetune import FinetuneConfig
+from tats_ray.config.load import (
+    ALGORITHMS,
+    OFFICIAL_FLAGS,
+    algorithm_class,
+    field_docs,
+    field_docstrings,
+    load_config,
+)
+from tats_ray.config.schema import AlgorithmConfig
+from tats_ray.config.sweep import SweepConfig
+from tats_ray.recipes.cost_model import Figures, clips_that_fit, needs
+from tats_ray.view.glossary import GLOSSARY
+
+ROOT = Path(__file__).parents[1]
+DEMO = ROOT / "tune_configs" / "debug_cpu.yaml"
+PAPER = ROOT / "tune_configs" / "ucf101_tats.yaml"
+
+
+def shown(value: Any) -> str:
+    """A value as it would be typed; empty text as two quotes."""
+    if isinstance(value, (tuple, list)):
+        return " ".join(str(part) for part in value)
+    return str(value) if value != "" else '""'
+
+
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def flags_table() -> str:
+    rows = [(f"`--{flag}`", f"`{field}`") for flag, field in OFFICIAL_FLAGS.items()]
+    return table(("Official flag", "Field"), rows)
+
+
+def fields_table() -> str:
+    rows = [
+        (f"`{name}`", f"`{shown(default)}`", meaning) for name, meaning, default in field_docs()
+    ]
+    return table(("Field", "Default", "Meaning"), rows)
+
+
+def finetune_fields_table() -> str:
+    docs = field_docs(FinetuneConfig())
+    rows = [(f"`{name}`", f"`{shown(default)}`", meaning) for name, meaning, default in docs]
+    shared = ("checkpoint.", "log.", "cluster.")
+    own = [row for row in rows if not row[0].strip("`").startswith(shared)]
+    return table(("Field", "Default", "Meaning"), own)
+
+
+def metrics_table() -> str:
+    rows = [(f"`{name}`", meaning) for name, meaning in GLOSSARY.items()]
+    return table(("Metric", "Meaning"), rows)
+
+
+def algorithm_fields(name: str) -> dict[str, Any]:
+    """Field -> default, without those that every algorithm has."""
+    shared = {f.name for f in dataclass_fields(AlgorithmConfig)}
+    own = dataclass_fields(algorithm_class(name))
+    return {f.name: f.default for f in own if f.name not in shared}
+
+
+def algorithms_table() -> str:
+    rows = [
+        (f"`{name}`", ", ".join(f"`{k}` = `{shown(v)}`" for k, v in algorithm_fields(name).items()))
+        for name in ALGORITHMS
+    ]
+    return table(("Name", "Fields of its own, with defaults"), rows)
+
+
+def sweep_table() -> str:
+    docs = field_docstrings(SweepConfig)
+    rows = []
+    for f in dataclass_fields(SweepConfig):
+        default = "" if f.default in (MISSING, "") else f"`{shown(f.default)}`"
+        rows.append((f"`{f.name}`", default, docs[f.name]))
+    return table(("Field", "Default", "Meaning"), rows)
+
+
+def demo_table() -> str:
+    """Where the demo's method differs from the paper's; places and machines are left out."""
+    paper, demo = (dict(leaves(asdict(load_config(path)))) for path in (PAPER, DEMO))
+    branches = ("data.num_frames", "data.image_size", "model", "sampler", "algorithm", "loop")
+    rows = [
+        (f"`{name}`", f"`{shown(paper[name])}`", f"`{shown(demo[name])}`")
+        for name in paper
+        if name.startswith((*branches, "optim")) and paper[name] != demo[name]
+    ]
+    return table(("Field", "UCF101 preset", "Demo"), rows)
+
+
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def scaling_table() -> str:
+    """What runs of ViT-B ask for, by the cost model and its default figures."""
+    rows, figures = [], Figures()
+    for gpus in (8, 64, 512):
+        asked = needs(figures, gpus)
+        clips = clips_that_fit(figures, gpus, load="hand-over")
+        loads = [f"{load:,.1f}x" for load in asked.loads.values()]
+        rows.append(
+            (
+                str(gpus),
+                f"{asked.clips_per_s:,.0f}",
+                f"{asked.decode_cores:,.0f}",
+                f"{asked.rollout_bytes_s / 1e9:,.1f} GB/s",
+                f"{asked.updates_per_s:.0f}",
+                f"{asked.weight_bytes_s / 1e9:.1f} GB/s",
+                f"{asked.gradient_bytes_s / 1e9:.1f} GB/s",
+                *loads,
+                asked.bottleneck,
+                f"{clips}/{figures.clips_per_step}" if clips else "none",
+            )
+        )
+    head = ("GPUs", "clips/s", "decoding cores", "rollouts", "updates/s", "weights into a node")
+    loads = [f"load: {name}" for name in needs(figures, 8).loads]
+    return table(
+        (*head, "gradients into a node", *loads, "first limit", "fraction that fits"), rows
+    )
+
+
+def shards_table() -> str:
+    """What is left to limit runs with all that is not built but lighter gradients."""
+    rows, figures = [], Figures(decode_clips_per_core_s=115)  # from a JPEG cache
+    for gpus in (8, 64, 512):
+        asked = needs(figures, gpus, fraction=1 / figures.clips_per_step, is_sharded=True)
+        rows.append((str(gpus), *(f"{load:.2f}x" for load in asked.loads.values())))
+    return table(("GPUs", *(f"load: {name}" for name in needs(figures, 8).loads)), rows)
+
+
+TABLES = {
+    "scaling": scaling_table,
+    "shards": shards_table,
+    "algorithms": algorithms_table,
+    "flags": flags_table,
+    "fields": fields_table,
+    "finetune_fields": finetune_fields_table,
+    "metrics": metrics_table,
+    "demo": demo_table,
+    "sweep": sweep_table,
+}
