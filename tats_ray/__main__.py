@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -16,14 +17,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     if words == ["--version"]:
         print(f"tats {__version__}")
         return
-    command, flags = parse(words)
     try:
+        command, flags = parse(words)
         command.run(flags)
+        sys.stdout.flush()
     except TatsError as error:
         print(f"tats: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, UsageError) else 1)
     except KeyboardInterrupt:
         sys.exit(130)
+    except (
+        BrokenPipeError
+    ):  # `tats ... | head`: nobody reads on, and flushing at exit would fail too
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,6 +39,42 @@ def test_wrong_request_ends_in_one_line_and_code_two(
     assert re.search(says, error), error
     assert error.startswith("tats: ")
     assert error.count("\n") == 1
+
+
+def test_help_says_in_its_own_words_what_is_missing_and_what_holds_then(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """No `{None}|PATH`, and nothing after "default" that is no value."""
+    commands = (
+        "probe finetune test extract show-masks export ckpt_convert compare tune-report submit"
+    )
+    for command in commands.split():
+        with pytest.raises(SystemExit):
+            main([*command.split("_"), "--help"])
+        shown = capsys.readouterr().out
+        assert not re.search(r"None|default: \)", shown), shown
+    with pytest.raises(SystemExit):
+        main(["probe", "--help"])
+    assert "{linear,attentive,knn} CHECKPOINT [DATA]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["fields"],
+        ["compare", "--help"],
+        ["data", "synth", "{tmp}", "--num-train", "1", "--num-val", "1", "--size", "32"],
+    ],
+)
+def test_reader_that_hangs_up_ends_a_command_without_a_traceback(
+    words: list[str], tmp_path: Path
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    line = [sys.executable, "-m", "tats_ray", *(word.format(tmp=tmp_path / "x") for word in words)]
+    done = subprocess.run(line, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=100)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_new_algorithm_prints_its_files_and_how_to_train_it(

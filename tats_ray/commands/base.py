@@ -4,9 +4,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+import tyro
 
 from tats_ray.core.errors import UsageError
+
+PathArg = Annotated[Path, tyro.conf.Positional, tyro.conf.PositionalMetavarFromFieldName]
+TextArg = Annotated[str, tyro.conf.Positional, tyro.conf.PositionalMetavarFromFieldName]
+# Their help says what holds without them, and None would not.
+MaybePath = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
+MaybeText = Annotated[str, tyro.conf.arg(help_behavior_hint="")]
+MaybeNumbers = Annotated[tuple[float, ...], tyro.conf.arg(help_behavior_hint="")]
+MaybeDataArg = Annotated[
+    Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[DATA]", help_behavior_hint="")
+]
 
 
 class Command(ABC):

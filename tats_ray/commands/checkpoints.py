@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from tats_ray.commands.base import Group, PlainCommand
+from tats_ray.commands.base import Group, MaybePath, PathArg, PlainCommand
 from tats_ray.config.encoder import ClipSize
 
 
@@ -16,14 +16,16 @@ from tats_ray.config.encoder import ClipSize
 class ShowMasks(PlainCommand):
     """Draw what a checkpoint looks at in a video."""
 
-    checkpoint: tyro.conf.Positional[Path]
+    checkpoint: PathArg
     """Run folder, or one checkpoint of it."""
-    video: tyro.conf.Positional[Path]
+    video: PathArg
     out: Path = Path("masks.png")
     """PNG to write."""
-    compare: Path | None = None
+    compare: MaybePath = None
     """Checkpoint whose mask is the last row; default: a uniformly random mask."""
-    mask_ratio: float | None = None
+    mask_ratio: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")] = (
+        None
+    )
     """Other than the checkpoint's own."""
 
     def carry_out(self) -> None:
@@ -43,7 +45,7 @@ class ShowMasks(PlainCommand):
 class Inspect(PlainCommand):
     """Say what a checkpoint is and what it holds; runs nothing that is in it."""
 
-    checkpoint: tyro.conf.Positional[Path]
+    checkpoint: PathArg
     """Run folder, checkpoint, transformers folder, or weight file (.pth, .safetensors)."""
 
     def carry_out(self) -> None:
@@ -57,11 +59,11 @@ class Inspect(PlainCommand):
 class Convert(PlainCommand):
     """Write a checkpoint in another form: a run folder, or a file with the official names."""
 
-    checkpoint: tyro.conf.Positional[Path]
+    checkpoint: PathArg
     """Anything that `inspect` knows."""
-    out: tyro.conf.Positional[Path]
+    out: PathArg
     """Run folder to write; or a .pth or .safetensors file, which gets the official names."""
-    config: Path | None = None
+    config: MaybePath = None
     """Settings of a run that starts from these weights; default: those of the file's own model."""
     allow_partial: bool = False
     """Take a checkpoint that lacks more than 5 % of the autoencoder, as an encoder alone does."""
@@ -96,9 +98,9 @@ class Export(PlainCommand):
 
     form: tyro.conf.Positional[Literal["hf"]]
     """For whom."""
-    checkpoint: tyro.conf.Positional[Path]
+    checkpoint: PathArg
     """Anything that `tats ckpt inspect` knows."""
-    out: tyro.conf.Positional[Path]
+    out: PathArg
     """Folder to write; new."""
     clip: ClipSize = field(default_factory=ClipSize)
 

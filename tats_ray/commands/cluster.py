@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from tats_ray.commands.base import Group, PlainCommand
+from tats_ray.commands.base import Group, MaybePath, MaybeText, PathArg, PlainCommand
 
 
 @dataclass(frozen=True)
@@ -17,9 +17,9 @@ class Doctor(PlainCommand):
 
     node: bool = False
     """Also check what a node of a cluster needs: token, host name."""
-    lock: Path | None = None
+    lock: MaybePath = None
     """requirements.lock whose Ray and torch must be installed."""
-    storage: str = ""
+    storage: MaybeText = ""
     """Folder that must be writable."""
 
     def carry_out(self) -> None:
@@ -32,7 +32,7 @@ class Doctor(PlainCommand):
 class Lint(PlainCommand):
     """Look at a cluster file before it costs anything: cluster.yaml, or a KubeRay manifest."""
 
-    file: tyro.conf.Positional[Path]
+    file: PathArg
 
     def carry_out(self) -> None:
         from tats_ray.recipes.cluster_lint import cluster_lint
@@ -44,9 +44,9 @@ class Lint(PlainCommand):
 class ClusterDoctor(PlainCommand):
     """Look at every node of a running cluster, and at the network between them."""
 
-    address: str = ""
+    address: MaybeText = ""
     """Job server to ask from outside; on a node of the cluster leave it out."""
-    storage: str = ""
+    storage: MaybeText = ""
     """Folder that all nodes should share."""
     seconds: float = 10.0
     """Of the all-reduce between the nodes."""
@@ -64,7 +64,7 @@ class ClusterDoctor(PlainCommand):
 class Wheel(PlainCommand):
     """Write this package as a wheel, for the nodes to install."""
 
-    folder: tyro.conf.Positional[Path] = Path("dist")
+    folder: PathArg = Path("dist")
 
     def carry_out(self) -> None:
         from tats_ray.recipes.wheel import build_wheel

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import tyro
 
-from tats_ray.commands.base import PlainCommand
+from tats_ray.commands.base import PathArg, PlainCommand
 
 
 # One flat command: to tyro a union of one class is no subcommand, and "synth" would be the folder.
@@ -18,7 +17,7 @@ class Data(PlainCommand):
 
     action: tyro.conf.Positional[Literal["synth"]]
     """What to do."""
-    out: tyro.conf.Positional[Path]
+    out: PathArg
     """Folder to write; new, or holding this very data set."""
     num_train: int = 200
     num_val: int = 48

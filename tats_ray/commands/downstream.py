@@ -8,7 +8,14 @@ from typing import Annotated, Literal
 
 import tyro
 
-from tats_ray.commands.base import PlainCommand
+from tats_ray.commands.base import (
+    MaybeDataArg,
+    MaybeNumbers,
+    MaybePath,
+    MaybeText,
+    PathArg,
+    PlainCommand,
+)
 from tats_ray.config.encoder import EncoderOptions
 
 
@@ -16,13 +23,13 @@ from tats_ray.config.encoder import EncoderOptions
 class Extract(PlainCommand):
     """Write what a frozen encoder says about the videos of a list to a safetensors file."""
 
-    checkpoint: tyro.conf.Positional[Path]
+    checkpoint: PathArg
     """Anything that `tats ckpt inspect` knows."""
-    list: tyro.conf.Positional[Path]
+    list: PathArg
     """List of videos, with labels or without."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("features.safetensors")
     """File to write."""
-    root: Path | None = None
+    root: MaybePath = None
     """Folder that relative paths in the list start from; default: the list's own folder."""
     pool: Literal["mean", "tokens"] = "mean"
     """One vector per view, or one per token."""
@@ -54,15 +61,15 @@ class Probe(PlainCommand):
 
     kind: tyro.conf.Positional[Literal["linear", "attentive", "knn"]]
     """linear reads mean-pooled tokens, attentive all of them with one query; knn learns nothing."""
-    checkpoint: tyro.conf.Positional[Path]
+    checkpoint: PathArg
     """Anything that `tats ckpt inspect` knows."""
-    data: tyro.conf.Positional[Path | None] = None
+    data: MaybeDataArg = None
     """Folder with train.csv and val.csv; or name both with --train and --val."""
-    train: Path | None = None
+    train: MaybePath = None
     """List of labelled videos to learn from."""
-    val: Path | None = None
+    val: MaybePath = None
     """List of labelled videos to measure on."""
-    root: Path | None = None
+    root: MaybePath = None
     """Folder that relative paths in the lists start from; default: each list's own folder."""
     preset: Literal["sgd", "ft-like"] = "sgd"
     """Of linear: batch norm and SGD, or layer norm and AdamW as in fine-tuning."""
@@ -76,9 +83,9 @@ class Probe(PlainCommand):
     """Passes over the features; 0 is the preset's."""
     batch_size: int = 0
     """Videos per training step; 0 is the preset's 256."""
-    lrs: tuple[float, ...] = ()
+    lrs: MaybeNumbers = ()
     """Learning rates to try, for a batch of 256; default: the preset's."""
-    weight_decays: tuple[float, ...] = ()
+    weight_decays: MaybeNumbers = ()
     """Weight decays to try with each of them; default: the preset's."""
     k: int = 20
     """Neighbours of knn."""
@@ -88,7 +95,7 @@ class Probe(PlainCommand):
     """Of the heads, their batches, and the held-out part of the training list."""
     untrained: bool = False
     """Probe freshly drawn weights in the checkpoint's shape: the baseline to beat."""
-    out: Path | None = None
+    out: MaybePath = None
     """Folder for results and cached features; default: the run's."""
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
 
@@ -132,19 +139,22 @@ class Probe(PlainCommand):
 class Test(PlainCommand):
     """Measure a fine-tuned classifier: several views of every video, their scores averaged."""
 
-    checkpoint: tyro.conf.Positional[Path]
+    checkpoint: PathArg
     """Fine-tuned: a run folder, or anything else with a head that `tats ckpt inspect` knows."""
-    data: tyro.conf.Positional[Path | None] = None
+    data: MaybeDataArg = None
     """Folder with test.csv or val.csv; or name the list with --list."""
-    list: Path | None = None
+    list: MaybePath = None
     """List of labelled videos."""
-    root: Path | None = None
+    root: MaybePath = None
     """Folder that relative paths in it start from; default: the run's own, else the list's."""
-    views: str = ""
+    views: MaybeText = ""
     """CLIPSxCROPS; default: the run's own, else 2x3. Kinetics-400 takes 5x3."""
-    sampling: Literal["dense", "segments"] | None = None
+    sampling: Annotated[
+        Literal["dense", "segments"] | None,
+        tyro.conf.arg(metavar="{dense,segments}", help_behavior_hint=""),
+    ] = None
     """segments is for Something-Something; default: the run's own, else dense."""
-    out: Path | None = None
+    out: MaybePath = None
     """Folder for results; default: the run's."""
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from tats_ray.commands.base import Group, PlainCommand
+from tats_ray.commands.base import Group, PlainCommand, TextArg
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class New(PlainCommand):
 
     what: tyro.conf.Positional[Literal["algorithm"]]
     """What to start."""
-    name: tyro.conf.Positional[str]
+    name: TextArg
     """Of the module, like my_algorithm."""
     folder: Path = Path()
     """Where the two files go; default: here."""

@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
-from tats_ray.commands.base import Command, PlainCommand
+from tats_ray.commands.base import Command, MaybeText, PlainCommand, TextArg
 
 
 @dataclass(frozen=True)
 class Submit(Command):
     """Start a command of tats on a cluster: tats submit [options] -- pretrain CONFIG [fields]."""
 
-    address: str = ""
+    address: MaybeText = ""
     """Job server, http://HOST:PORT; default: RAY_API_SERVER_ADDRESS, or port 8265 here."""
-    include: tuple[Path, ...] = ()
+    include: Annotated[tuple[Path, ...], tyro.conf.arg(help_behavior_hint="")] = ()
     """More files and folders to upload; configurations that the command names go by themselves."""
-    name: str = ""
+    name: MaybeText = ""
     """Name of the job; default: made of the command and the time."""
     wait: bool = True
     """Show the job's output until it ends; Ctrl-C leaves it running."""
@@ -38,13 +39,13 @@ class Submit(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class _AtServer(PlainCommand):
-    address: str = ""
+    address: MaybeText = ""
     """Job server; as of submit."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _OfJob(_AtServer):
-    job: tyro.conf.Positional[str]
+    job: TextArg
     """As status names it."""
 
 

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import tyro
-
-from tats_ray.commands.base import Command, PlainCommand
+from tats_ray.commands.base import Command, MaybeDataArg, MaybePath, PathArg, PlainCommand
 
 
 @dataclass(frozen=True)
@@ -19,7 +16,7 @@ class Pretrain(Command):
     them all. The official script's flags (--mask_ratio, --epochs, ...) work too.
     """
 
-    config: tyro.conf.Positional[Path]
+    config: PathArg
     """YAML file, e.g. tune_configs/ucf101_tats.yaml."""
     resume: bool = False
     """Continue the run of this name from its newest checkpoint."""
@@ -51,11 +48,11 @@ class Finetune(Command):
     Any field can be changed with --branch.field VALUE; `tats fields --finetune` lists them all.
     """
 
-    checkpoint: tyro.conf.Positional[Path]
+    checkpoint: PathArg
     """Anything that `tats ckpt inspect` knows."""
-    data: tyro.conf.Positional[Path | None] = None
+    data: MaybeDataArg = None
     """Folder with train.csv and val.csv; or name both lists in the configuration."""
-    config: Path | None = None
+    config: MaybePath = None
     """YAML file, e.g. tune_configs/finetune_ucf101.yaml; default: the defaults."""
     from_scratch: bool = False
     """Freshly drawn weights in the checkpoint's shape: the supervised baseline."""

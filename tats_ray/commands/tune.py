@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
-from tats_ray.commands.base import Command, PlainCommand
+from tats_ray.commands.base import Command, MaybePath, PathArg, PlainCommand
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Tune(Command):
     Takes fields as pretrain, for all trials, and those of the sweep as --sweep.FIELD.
     """
 
-    sweep: tyro.conf.Positional[Path]
+    sweep: PathArg
     """Sweep file, e.g. tune_configs/demo_table2.yaml."""
     dry_run: bool = False
     """Check everything, print the plan, and stop."""
@@ -35,9 +36,9 @@ class Tune(Command):
 class TuneReport(PlainCommand):
     """Table, pictures and best.yaml of a sweep, finished or not; typed as `tats tune report`."""
 
-    experiment: tyro.conf.Positional[Path]
+    experiment: PathArg
     """Folder of the sweep, such as runs/demo_table2."""
-    out: Path | None = None
+    out: MaybePath = None
     """Folder for a copy of the report and its pictures."""
 
     def carry_out(self) -> None:
@@ -50,7 +51,11 @@ class TuneReport(PlainCommand):
 class Compare(PlainCommand):
     """Say whether runs of other settings differ by more than their seeds do."""
 
-    runs: tyro.conf.Positional[tuple[Path, ...]]
+    runs: Annotated[
+        tuple[Path, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="RUN [RUN ...]", help_behavior_hint="(required)"),
+    ]
     """Run folders; those that differ in their seed alone form a group."""
     metric: str = "eval/error"
     """What to compare, as docs/metrics.md names it."""

@@ -10,9 +10,9 @@ class ClipSize:
     """What a clip is, for checkpoints that do not say."""
 
     num_frames: int = 0
-    """Frames of a clip, where the checkpoint does not say; default 16."""
+    """Frames of a clip, where the checkpoint does not say; 0 takes 16."""
     image_size: int = 0
-    """Pixels of a clip along each side, likewise; default 224."""
+    """Pixels of a clip along each side, likewise; 0 takes 224."""
 
 
 AS_IT_SAYS = ClipSize()
@@ -24,7 +24,7 @@ class EncoderOptions(ClipSize):
     """How a frozen encoder runs, and what a clip is for it."""
 
     stride: int = 0
-    """Video frames from one clip frame to the next; default: as it was trained, or 2."""
+    """Video frames from one clip frame to the next; 0: as it was trained, or 2."""
     workers: int = 0
     """Processes that decode; they change nothing but the speed."""
     device: str = "auto"
