@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tats_ray.__main__ import main
+from tats_ray.commands import Fields
 from tats_ray.config.load import dump_config, parse_config
 
 
@@ -98,3 +99,14 @@ def test_compare_takes_runs_and_a_metric(
         (run / "metrics.jsonl").write_text(record)
     main(["compare", str(tmp_path / "0"), str(tmp_path / "1"), "--metric", "mae/loss"])
     assert "1 [0.5, 1.5]" in capsys.readouterr().out
+
+
+def test_broken_pipe_of_something_else_is_not_taken_for_a_reader_that_hangs_up(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def carry_out(self: object) -> None:
+        raise BrokenPipeError("of a connection")
+
+    monkeypatch.setattr(Fields, "carry_out", carry_out)
+    with pytest.raises(BrokenPipeError, match="of a connection"):
+        main(["fields"])

@@ -23,7 +23,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -39,6 +38,7 @@ from tats_ray.learning.checkpoint_folders import (
 )
 from tats_ray.learning.loop import Position
 from tats_ray.learning.sharding import load_whole
+from tats_ray.learning.weight_files import own_memory
 
 __all__ = [
     "Checkpoint",
@@ -247,7 +247,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Tensors to a safetensors file."""
-    save_file(_own_memory(tensors), path)
+    save_file(own_memory(tensors), path)
 
 
 def _write(partial: Path, checkpoint: Parts) -> None:
@@ -290,14 +290,14 @@ def _checksum_of_state(state: Mapping[str, Any]) -> str:
 
 def _write_part(folder: Path, name: str, part: Mapping[str, Any]) -> dict[str, Any]:
     """Tensors to safetensors; returns the numbers, for state.json."""
-    save_file(_own_memory(part["network"]), folder / f"{name}.safetensors")
+    save_file(own_memory(part["network"]), folder / f"{name}.safetensors")
     optimizer = part["optimizer"]
     moments = {
         f"{index}.{key}": value
         for index, slots in optimizer["state"].items()
         for key, value in slots.items()
     }
-    save_file(_own_memory(moments), folder / f"{name}_optimizer.safetensors")
+    save_file(own_memory(moments), folder / f"{name}_optimizer.safetensors")
     return {"numbers": part["numbers"], "param_groups": optimizer["param_groups"]}
 
 
@@ -310,12 +310,4 @@ def _read_part(folder: Path, name: str, state: Mapping[str, Any]) -> dict[str, A
         "network": load_file(folder / f"{name}.safetensors"),
         "optimizer": {"state": slots, "param_groups": state["param_groups"]},
         "numbers": state["numbers"],
-    }
-
-
-def _own_memory(tensors: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Copies on the CPU: safetensors refuses tensors that share memory."""
-    return {
-        name: torch.as_tensor(value).detach().to("cpu", copy=True).contiguous()
-        for name, value in tensors.items()
     }

@@ -101,7 +101,7 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
         partial = path.with_name(f".{path.name}.partial")
         try:
             if path.suffix in PICKLED:
-                _pickle(partial, {"model": _own_memory(tensors)})
+                _pickle(partial, {"model": own_memory(tensors)})
             else:
                 save_tensors(partial, tensors)
             partial.rename(path)
@@ -110,13 +110,21 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
             raise
 
 
+def own_memory(tensors: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Copies on the CPU: safetensors refuses tensors that share memory."""
+    return {
+        name: torch.as_tensor(value).detach().to("cpu", copy=True).contiguous()
+        for name, value in tensors.items()
+    }
+
+
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """A safetensors file as transformers reads it, where a half-written one is seen to.
 
     Raises:
         OSError, SafetensorError: when the storage refuses; `writing` puts them into words.
     """
-    save_file(_own_memory(tensors), path, metadata={"format": "pt"})
+    save_file(own_memory(tensors), path, metadata={"format": "pt"})
 
 
 @contextmanager
@@ -150,11 +158,6 @@ def one_line(value: object, *, most: int) -> str:
     """The first letters of anything that a file holds, fit to print."""
     text = str(value)[: 10 * most]
     return " ".join("".join(x if x.isprintable() else " " for x in text).split())[:most]
-
-
-def _own_memory(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies on the CPU: views of one tensor would be refused, or bring all of it."""
-    return {name: v.detach().to("cpu", copy=True).contiguous() for name, v in tensors.items()}
 
 
 def _pickle(path: Path, content: Any) -> None:

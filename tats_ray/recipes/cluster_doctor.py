@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from tats_ray.core.errors import TatsError
 from tats_ray.recipes.submit import submit
@@ -26,7 +27,7 @@ def cluster_doctor(*, storage: str = "", seconds: float = 10.0, ray_address: str
     """
     join_cluster(ray_address)
     try:
-        reports = look_at_nodes(storage)
+        reports = look_at_nodes(str(Path(storage).absolute()) if storage else "")
         verdicts = [verdict(told, reports[0]) for told in reports]
         rows = [_row(told, word) for told, word in zip(reports, verdicts, strict=True)]
         print_table(HEAD, rows)

@@ -39,14 +39,16 @@ def find_lists(
     one_of(data, {flags[0]: train, flags[1]: val})
     found = []
     for name, given in (("train", train), ("val", val)):
-        path = Path(given) if given else Path(data or ".") / f"{name}.csv"
-        if not given and (data is None or not path.is_file()):
-            where = f"{data} has no {name}.csv" if data is not None else f"there is no {name} list"
+        if given:
+            found.append(Path(given))
+        elif data is not None and (Path(data) / f"{name}.csv").is_file():
+            found.append(Path(data) / f"{name}.csv")
+        else:
+            where = f"there is no {name} list" if data is None else f"{data} has no {name}.csv"
             raise UsageError(
-                f"{where}; give a folder with train.csv and val.csv, or {flags[0]} LIST "
-                f"{flags[1]} LIST"
+                f"{where}; give a folder with train.csv and val.csv, or, without a folder, "
+                f"{flags[0]} LIST {flags[1]} LIST"
             )
-        found.append(path)
     return found[0], found[1]
 
 

@@ -129,7 +129,9 @@ def _list(request: TestRequest) -> Path:
     for name in ("test.csv", "val.csv"):
         if (request.data / name).is_file():
             return request.data / name
-    raise UsageError(f"{request.data} has neither test.csv nor val.csv; give --list LIST")
+    raise UsageError(
+        f"{request.data} has neither test.csv nor val.csv; leave it out and give --list LIST"
+    )
 
 
 def _labelled(path: Path, root: str, num_classes: int, checkpoint: str) -> list[VideoEntry]:

@@ -7,10 +7,10 @@ only with the same lists.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import suppress
+import socket
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -20,14 +20,28 @@ def here() -> str:
     return str(Path.cwd())
 
 
-def go_to(home: str) -> None:
+def go_to(home: str, data: Mapping[str, Any] | None = None) -> str | None:
     """Make the driver's folder this process's own: Ray starts it where its node was started.
 
-    Where a node does not have it, as with the upload of a job, or may not enter it, paths begin at
-    the node's own.
+    Where a node does not have it, or may not enter it, paths begin at the node's own.
+
+    Args:
+        data: of the configuration, with the paths that this process reads.
+
+    Returns:
+        What to tell people, where the folder cannot be entered and one of the paths begins there.
     """
-    with suppress(OSError):
+    try:
         os.chdir(home)
+    except OSError as error:
+        paths = [(data or {}).get(name) for name in ("root", "train_list", "val_list")]
+        for path in filter(None, paths):
+            if not Path(path).is_absolute():
+                return (
+                    f"{socket.gethostname()} cannot enter {home} ({error.strerror}); {path} begins "
+                    f"in its {Path.cwd()}"
+                )
+    return None
 
 
 def call_from(home: str, function: Callable[..., T], *args: object) -> T:

@@ -141,7 +141,7 @@ def check_nodes(nodes: Sequence[Mapping[str, Any]], folder: Path) -> None:
     """
     token = uuid.uuid4().hex
     # Tasks start in the folder that their node was started in.
-    file = folder.absolute() / f".preflight-{token[:8]}"
+    file = folder.resolve() / f".preflight-{token[:8]}"
     replace_text(file, token)
     try:
         check_reports(NodeReport(socket.gethostname(), _versions(), token), _ask(nodes, file))

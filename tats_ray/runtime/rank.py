@@ -36,17 +36,19 @@ def attend(
     """Run a rank's `body`; errors that a restart would only repeat end the run.
 
     Args:
-        job: `id` of the run, `home` (the driver's folder), `threads` (0: the node's own), and
-            `peers` (a reference to them).
+        job: `id` of the run, `home` (the driver's folder), `config`, `threads` (0: the node's
+            own), and `peers` (a reference to them).
         body: returns `status`, `message` and `step`.
 
     Returns:
         `status`: finished, stopped or failed; `message`; `step`.
     """
-    home.go_to(job["home"])
+    astray = home.go_to(job["home"], job["config"]["data"])
     timeout_s = cluster.timeout_s
     peers: Peers = ray.get(job["peers"], timeout=timeout_s)
     log = peers.log
+    if astray:
+        log.remark.remote(astray, time.time())
     context = ray.train.get_context()
     rank = context.get_world_rank()
     fatal = call_restarting(log.fatal, timeout_s=timeout_s)

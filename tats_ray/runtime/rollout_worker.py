@@ -75,7 +75,7 @@ class RolloutWorkerActor:
         threads: int,
         started_in: str,
     ) -> None:
-        home.go_to(started_in)
+        self._astray = home.go_to(started_in, config["data"])
         torch.set_num_threads(threads)
         parsed = parse_config(config)
         self._index, self._timeout_s = index, parsed.cluster.timeout_s
@@ -97,6 +97,8 @@ class RolloutWorkerActor:
         if ray.get_runtime_context().was_current_actor_reconstructed:
             note = f"rollout worker {self._index} was lost and started anew"
             log.remark.remote(note, time.time())
+        if self._astray:
+            log.remark.remote(self._astray, time.time())
         while True:
             try:
                 self._serve(buffer, store)

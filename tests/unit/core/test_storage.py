@@ -83,9 +83,7 @@ def test_text_that_cannot_be_replaced_stays_and_leaves_no_draft(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_folder_is_there_whole_or_not_at_all_and_what_a_killed_process_left_is_no_obstacle(
-    tmp_path: Path,
-) -> None:
+def test_folder_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
     new = tmp_path / "deep" / "new"
 
     def broken_off() -> None:
@@ -97,12 +95,25 @@ def test_folder_is_there_whole_or_not_at_all_and_what_a_killed_process_left_is_n
     with pytest.raises(KeyboardInterrupt):
         broken_off()
     assert list(new.parent.iterdir()) == []
-    left_over = new.parent / ".new.draft" / "left over"
-    left_over.mkdir(parents=True)
     with whole_folder(new) as draft:
-        assert draft == left_over.parent
         (draft / "file").write_text("whole")
     assert list(new.parent.rglob("*")) == [new, new / "file"]
+
+
+def test_of_two_who_write_one_folder_at_a_time_the_first_to_end_has_it_whole(
+    tmp_path: Path,
+) -> None:
+    new = tmp_path / "new"
+
+    def interleaved() -> None:
+        with whole_folder(new) as late:
+            (late / "late").write_text("half")
+            with whole_folder(new) as early:
+                (early / "early").write_text("whole")
+
+    with pytest.raises(OSError, match="not empty"):
+        interleaved()
+    assert list(tmp_path.rglob("*")) == [new, new / "early"]
 
 
 def test_folder_does_not_take_the_place_of_another(tmp_path: Path) -> None:

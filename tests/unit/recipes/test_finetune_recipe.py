@@ -79,7 +79,7 @@ def test_what_fine_tuning_refuses(place: Path, capsys: pytest.CaptureFixture[str
         assert says in refusal(capsys, "finetune", run, data, *flags), flags
     says = refusal(capsys, "finetune", run)
     assert "there is no train list; give a folder with train.csv and val.csv, or" in says
-    assert "or --data.train_list LIST --data.val_list LIST" in says
+    assert "or, without a folder, --data.train_list LIST --data.val_list LIST" in says
     few = place / "few"
     few.mkdir()
     for name in ("train", "val"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,12 @@ def test_process_goes_to_the_drivers_folder_where_its_node_has_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    home.go_to(str(tmp_path / "upload"))  # of a job, which lies elsewhere on every node
+    away = str(tmp_path / "upload")
+    assert home.go_to(away) is None
+    assert home.go_to(away, {"root": "", "train_list": "/data/train.csv"}) is None
+    said = home.go_to(away, {"root": "", "train_list": "/data/train.csv", "val_list": "val.csv"})
+    says = rf"\S+ cannot enter {away} \(No such .*\); val.csv begins in its {tmp_path}"
+    assert re.fullmatch(says, str(said))
     assert home.here() == str(tmp_path)
     (tmp_path / "upload").mkdir()
     (tmp_path / "upload" / "list.csv").write_text("here")
