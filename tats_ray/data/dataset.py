@@ -154,10 +154,11 @@ class ClipDataset(Dataset[Clip]):
                 is_replaced=step > 0,
                 motion=self._token_motion(epoch, index),
             )
-        first = failures[0]
+        first, *others = failures
+        if not others:
+            raise first
         raise VideoError(
-            first.path,
-            f"{first.reason}; nor can the {len(failures) - 1} videos after it in the list be read",
+            first.path, f"{first.reason}; nor can any of {len(others)} more after it in the list"
         )
 
     def motion(self, index: int, epoch: int | None = None) -> Bool[np.ndarray, "F H W"] | None:
