@@ -11,7 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PosixPath
 from typing import Any
 
 import ray
@@ -134,13 +134,20 @@ def _launched(config: RunConfig, folder: Path, on_tick: Callable[[], None]) -> d
     return {"events": events, "finished": outcome.is_finished, "step": outcome.step}
 
 
+class Local(PosixPath):
+    """A folder of this name is another one for every process, so it must keep the name."""
+
+    def resolve(self, strict: bool = False) -> Local:
+        return self
+
+
 def _refusal_of_a_folder_that_only_the_driver_sees(folder: Path) -> str:
-    """Each process has a folder /proc/self/cwd of its own; the workers start elsewhere."""
+    """The workers start elsewhere."""
     os.chdir(folder)
     nodes = [node for node in ray.nodes() if node["Alive"]]
     try:
         preflight.check_nodes(nodes, folder)
-        preflight.check_nodes(nodes, Path("/proc/self/cwd"))
+        preflight.check_nodes(nodes, Local("/proc/self/cwd"))
     except UsageError as error:
         return str(error)
     return ""
