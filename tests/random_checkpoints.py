@@ -1,16 +1,10 @@
-"""Checkpoints with random weights, in the official form and in ours; clips; and full disks."""
+"""Checkpoints with random weights, in the official form and in ours; and clips."""
 
 from __future__ import annotations
 
-import errno
-import resource
 from argparse import Namespace
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import pytest
 import torch
 from torch import Tensor
 
@@ -69,29 +63,3 @@ def converted(source: Path, out: Path, **options: object) -> list[str]:
 
 def same(left: State, right: State) -> bool:
     return left.keys() == right.keys() and all(torch.equal(left[n], right[n]) for n in left)
-
-
-@contextmanager
-def disk_full_at(name: str) -> Iterator[None]:
-    """Text files of this name find no room on the disk, as the last ones of a folder may."""
-    write = Path.write_text
-
-    def refuse(path: Path, text: str, **options: Any) -> int:
-        if path.name == name:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return write(path, text, **options)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Path, "write_text", refuse)
-        yield
-
-
-@contextmanager
-def files_limited_to(size: int) -> Iterator[None]:
-    """As on a disk where the first large file finds no room."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -22,6 +22,7 @@ from tats_ray.recipes.export_hf import export_hf
 from tats_ray.recipes.inspect_checkpoint import inspect
 from tats_ray.recipes.restore import restore
 from tats_ray.recipes.show_masks import show_masks
+from tests.full_disk import disk_full_at, files_limited_to
 from tests.official import (
     IMAGE_SIZE,
     NUM_FRAMES,
@@ -37,8 +38,6 @@ from tests.random_checkpoints import (
     SIZES,
     clips,
     converted,
-    disk_full_at,
-    files_limited_to,
     official,
     own_run,
     same,

@@ -15,13 +15,12 @@ from tats_ray.models.policy import SamplerPolicy
 from tats_ray.recipes.adopt import open_checkpoint
 from tats_ray.recipes.export_hf import export_hf
 from tats_ray.recipes.restore import restore
+from tests.full_disk import disk_full_at, files_limited_to
 from tests.official import encoder_only, filled, fine_tuned, save, videomae
 from tests.random_checkpoints import (
     ARGS,
     clips,
     converted,
-    disk_full_at,
-    files_limited_to,
     official,
     own_run,
     same,

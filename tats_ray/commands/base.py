@@ -15,6 +15,7 @@ PathArg = Annotated[Path, tyro.conf.Positional, tyro.conf.PositionalMetavarFromF
 TextArg = Annotated[str, tyro.conf.Positional, tyro.conf.PositionalMetavarFromFieldName]
 # Their help says what holds without them, and None would not.
 MaybePath = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
+MaybeFloat = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")]
 MaybeText = Annotated[str, tyro.conf.arg(help_behavior_hint="")]
 MaybeNumbers = Annotated[tuple[float, ...], tyro.conf.arg(help_behavior_hint="")]
 MaybeDataArg = Annotated[

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from tats_ray.commands.base import Group, MaybePath, PathArg, PlainCommand
+from tats_ray.commands.base import Group, MaybeFloat, MaybePath, PathArg, PlainCommand
 from tats_ray.config.encoder import ClipSize
 
 
@@ -23,9 +23,7 @@ class ShowMasks(PlainCommand):
     """PNG to write."""
     compare: MaybePath = None
     """Checkpoint whose mask is the last row; default: a uniformly random mask."""
-    mask_ratio: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")] = (
-        None
-    )
+    mask_ratio: MaybeFloat = None
     """Other than the checkpoint's own."""
 
     def carry_out(self) -> None:

@@ -65,11 +65,11 @@ class Finetune(Command):
         from tats_ray.config.load import finetune_config, parse_flags
         from tats_ray.recipes.finetune import finetune
         from tats_ray.recipes.finetune_plan import LISTS
-        from tats_ray.recipes.labelled import one_of
+        from tats_ray.recipes.labelled import refuse_both
 
         # Lists of a file give way to the folder, and a note says so; typed ones were meant.
         typed = dict(parse_flags(flags, official={}))
-        one_of(self.data, {f"--{name}": typed.get(name) for name in LISTS})
+        refuse_both(self.data, {f"--{name}": typed.get(name) for name in LISTS})
         more = ["--from_scratch", "true"] if self.from_scratch else []
         more += ["--new_head", "true"] if self.new_head else []
         config = finetune_config(self.config, [*flags, *more])

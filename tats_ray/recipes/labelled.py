@@ -36,7 +36,7 @@ def find_lists(
     Raises:
         UsageError: when there are both, or one is neither named nor in the folder.
     """
-    one_of(data, {flags[0]: train, flags[1]: val})
+    refuse_both(data, {flags[0]: train, flags[1]: val})
     found = []
     for name, given in (("train", train), ("val", val)):
         if given:
@@ -52,8 +52,8 @@ def find_lists(
     return found[0], found[1]
 
 
-def one_of(data: str | Path | None, lists: Mapping[str, str | Path | None]) -> None:
-    """Of a folder and of lists that were both typed, one would be passed over in silence.
+def refuse_both(data: str | Path | None, lists: Mapping[str, str | Path | None]) -> None:
+    """A folder, and lists beside it: one of them would be passed over in silence.
 
     Args:
         lists: flag -> list that it names.

@@ -22,7 +22,7 @@ from tats_ray.models.head import ClassifierHead
 from tats_ray.recipes.adopt import settled
 from tats_ray.recipes.encoder import OpenedEncoder, folder_of_run, open_encoder
 from tats_ray.recipes.extract import refuse_too_large, say, warn, without_repeats
-from tats_ray.recipes.labelled import one_of
+from tats_ray.recipes.labelled import refuse_both
 from tats_ray.recipes.results import Answers, Result, versions, write_results
 
 
@@ -55,7 +55,7 @@ def multi_view_test(request: TestRequest) -> Result:
     Raises:
         UsageError, VideoError, NonFiniteError: each says what to do.
     """
-    one_of(request.data, {"--list": request.list})
+    refuse_both(request.data, {"--list": request.list})
     request = replace(request, checkpoint=settled(request.checkpoint))
     source, head = _open(request)
     say(source.words, "encoder")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,6 +18,7 @@ from tats_ray.core.errors import CheckpointError
 from tats_ray.learning import checkpoint
 from tats_ray.learning.checkpoint import Checkpoint, load, load_weights, save
 from tats_ray.learning.loop import Position
+from tests.full_disk import files_limited_to
 
 
 def assert_same(left: Any, right: Any) -> None:
@@ -197,17 +197,11 @@ def names(run: Path) -> list[str]:
 def test_full_disk_stops_a_write_in_the_middle_and_nothing_of_it_is_left(
     tmp_path: Path, trained: Checkpoint
 ) -> None:
-    """A limit on the size of files breaks writes as a full disk does, and needs no privileges."""
     save(tmp_path, at_step(trained, 1), keep_last=1)
     sizes = [p.stat().st_size for p in (tmp_path / "checkpoints" / "step_00000001").iterdir()]
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     for limit in (max(sizes) // 2, 100):  # the largest file, and all of them
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-        try:
-            with pytest.raises(OSError, match="File too large"):
-                save(tmp_path, at_step(trained, 2), keep_last=1)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        with files_limited_to(limit), pytest.raises(OSError, match="File too large"):
+            save(tmp_path, at_step(trained, 2), keep_last=1)
         assert names(tmp_path) == ["latest", "step_00000001"]
         assert load(tmp_path).position.step == 1
 

@@ -7,7 +7,6 @@ import os
 import pickle
 import random
 import re
-import resource
 from argparse import Namespace
 from collections import OrderedDict
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from tats_ray.core.errors import CheckpointError, UsageError
 from tats_ray.learning.weight_files import read_weights, refuse_existing, write_weights
+from tests.full_disk import files_limited_to
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2)}
 
@@ -278,13 +278,9 @@ def test_place_that_cannot_be_written_is_one_line(tmp_path: Path, name: str) -> 
 
 @pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
 def test_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, name: str) -> None:
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
-    try:
-        with pytest.raises(UsageError, match=rf"{name} cannot be written \(.*File too large"):
-            write_weights(tmp_path / name, {"a": torch.zeros(100_000)})
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    says = rf"{name} cannot be written \(.*File too large"
+    with files_limited_to(50_000), pytest.raises(UsageError, match=says):
+        write_weights(tmp_path / name, {"a": torch.zeros(100_000)})
     assert list(tmp_path.iterdir()) == []
 
 
