@@ -54,7 +54,7 @@ check: $(VENV)/installed
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@rm -rf build/typed && mkdir -p build/typed
-	@cp -as $(CURDIR)/tats_ray build/typed/ && cp -as $(CURDIR)/envs build/typed/tats_ray/
+	@cp -as $(CURDIR)/tats_ray build/typed/ && cp -as $(CURDIR)/envs $(CURDIR)/benchmarks build/typed/tats_ray/
 	@cd build/typed && MYPYPATH=. $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml \
 	--cache-dir $(CURDIR)/.mypy_cache
 
@@ -78,7 +78,7 @@ $(VENV)-hf457/installed: $(VENV)/installed
 	@touch $@
 
 test-hf457: $(VENV)-hf457/installed
-	@$(TEST_ENV) PYTHONPATH=. $(VENV)-hf457/bin/python -m pytest tests/test_huggingface.py $(FLAGS)
+	@$(TEST_ENV) PYTHONPATH=. $(VENV)-hf457/bin/python -m pytest tests/unit/checkpoints/test_huggingface.py $(FLAGS)
 
 bench: $(VENV)/installed
 	@$(BIN)/python benchmarks/sampler.py

@@ -19,11 +19,11 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
-from machine import machine
+from tats_ray.benchmarks.machine import machine
 from torch import Tensor
 
+from tats_ray.checkpoints.frozen_scorer import TINY_GRID
 from tats_ray.core.devices import now
-from tats_ray.learning.frozen import TINY_GRID
 
 
 class FreeScorer:
@@ -38,7 +38,7 @@ class FreeScorer:
         error = torch.ones(len(clips), TINY_GRID.num_tokens)
         return error.scatter_(1, visible_idx, 0.0)
 
-    probe = score
+    measure = score
 
 
 FREE: dict[str, Any] = {

@@ -18,11 +18,11 @@ from pathlib import Path
 from tats_ray.config.load import finetune_config, load_config
 from tats_ray.data.synthetic import synthesize
 from tats_ray.data.views import ViewPlan
-from tats_ray.learning.probe_recipes import recipe
-from tats_ray.recipes.finetune import finetune
-from tats_ray.recipes.multi_view import TestRequest, multi_view_test
-from tats_ray.recipes.pretrain import pretrain
-from tats_ray.recipes.probe import ProbeRequest, probe
+from tats_ray.evaluation.multi_view import TestRequest, multi_view_test
+from tats_ray.evaluation.probe import ProbeRequest, probe
+from tats_ray.evaluation.probe_protocols import recipe
+from tats_ray.runs.finetune_run import finetune
+from tats_ray.runs.pretrain_run import pretrain
 
 DATA = Path("data/motion")
 TUNE_CONFIGS = Path(__file__).parents[1] / "tune_configs"

@@ -14,7 +14,7 @@ import argparse
 import statistics
 from pathlib import Path
 
-from tats_ray.recipes.demo import demo
+from tats_ray.runs.demo import demo
 from tats_ray.view.tracking import read_metrics
 
 

@@ -20,11 +20,10 @@ from pathlib import Path
 
 import torch
 from einops import rearrange
-from machine import machine
+from tats_ray.benchmarks.machine import machine
 from torch import Tensor, nn
 
-from tats_ray.core.devices import now
-from tats_ray.learning.mae_learner import autocast
+from tats_ray.core.devices import autocast, now
 from tats_ray.models.trajectory import TrajectoryAttention, TrajectoryBlock
 
 

@@ -18,16 +18,16 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from machine import machine
+from tats_ray.benchmarks.machine import machine
 
 from tats_ray.algorithms.ppo import PPOConfig
 from tats_ray.config.schema import DataConfig, ModelConfig, OptimConfig, SamplerConfig
-from tats_ray.core.devices import now
+from tats_ray.core.devices import autocast, now
 from tats_ray.core.seeds import stream
 from tats_ray.core.types import Rollout
-from tats_ray.learning.mae_learner import MAELearner, autocast
 from tats_ray.models.policy import FixedPolicy, SamplerPolicy
 from tats_ray.models.zoo import build_mae, build_policy, num_visible, token_grid
+from tats_ray.training.mae_learner import MAELearner
 
 
 def main() -> None:

@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from tats_ray.checkpoints.format import write_tensors
+from tats_ray.checkpoints.frozen_scorer import TINY_GRID, TINY_WEIGHTS, tiny_mae
 from tats_ray.core.seeds import stream
 from tats_ray.data.clips import SyntheticClips
-from tats_ray.learning.checkpoint import write_tensors
-from tats_ray.learning.frozen import TINY_GRID, TINY_WEIGHTS, tiny_mae
 from tats_ray.models.mae import MaskedAutoencoder
 from tats_ray.ops.measures import ranking_auc
 from tats_ray.ops.optim import adamw

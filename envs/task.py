@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from tats_ray.envs.actions import ActionReader, Indices, NewIndices, Scores
 
+from tats_ray.checkpoints.frozen_scorer import TINY_GRID, FrozenScorer
 from tats_ray.core.errors import UsageError
 from tats_ray.core.grid import TokenGrid
-from tats_ray.core.protocols import ProbingScorer, Scorer
+from tats_ray.core.protocols import MeasuringScorer, Scorer
 from tats_ray.data.clips import ClipSource, SyntheticClips, VideoClips
-from tats_ray.learning.frozen import TINY_GRID, FrozenScorer
 from tats_ray.ops.rewards import Reward, find_reward
 
 _TINY_VISIBLE = 16
@@ -95,7 +95,7 @@ def build_task(options: TaskOptions, num_rounds: int | None = None) -> Task:
         _check_rounds(num_visible, num_rounds)
     name = options.reward or ("error_reduction" if is_own else "token_error")
     reward = find_reward(name)
-    if "random_error" in reward.needs and not isinstance(scorer, ProbingScorer):
+    if "random_error" in reward.needs and not isinstance(scorer, MeasuringScorer):
         raise UsageError(f"reward {name!r} needs a scorer with a method probe, as FrozenScorer has")
     return Task(
         scorer=scorer,

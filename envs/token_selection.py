@@ -15,7 +15,7 @@ from tats_ray.envs.task import TaskOptions, build_task
 from torch import Tensor
 
 from tats_ray.core.errors import UsageError
-from tats_ray.core.protocols import ProbingScorer
+from tats_ray.core.protocols import MeasuringScorer
 from tats_ray.ops.rewards import clip_return
 from tats_ray.view.overlay import draw_overlay
 
@@ -79,7 +79,7 @@ class TokenSelectionVectorEnv(VectorEnv[Any, Any, Any]):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._features = Remembered(lambda clips, _: clip_features(clips, task.grid))
-        if isinstance(self.scorer, ProbingScorer):
+        if isinstance(self.scorer, MeasuringScorer):
             self._random_error = Remembered(
                 random_error(self.scorer, task.grid, task.num_visible),
                 is_lasting=getattr(self.scorer, "is_frozen", False),

@@ -42,7 +42,7 @@ class Regression(PolicyGradient):
 if __name__ == "__main__":
     from tats_ray.config.load import parse_config
     from tats_ray.data.synthetic import synthesize
-    from tats_ray.recipes.pretrain import pretrain
+    from tats_ray.runs.pretrain_run import pretrain
 
     folder = Path(tempfile.mkdtemp())
     videos = synthesize(folder / "videos", num_train=16, num_val=4, num_frames=10, size=32)

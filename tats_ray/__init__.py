@@ -19,5 +19,5 @@ if find_spec("gymnasium") is not None:
 def __getattr__(name: str) -> Any:
     """`tats_ray.load`, whose imports wait until it is asked for."""
     if name == "load":
-        return import_module("tats_ray.recipes.load").load
+        return import_module("tats_ray.evaluation.loaded_model").load
     raise AttributeError(f"module 'tats_ray' has no attribute {name!r}")

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from tats_ray import __version__
-from tats_ray.commands import parse
+from tats_ray.cli import parse
 from tats_ray.core.errors import TatsError, UsageError
 
 

@@ -14,16 +14,16 @@ from hypothesis import settings
 from torch import Tensor
 
 from tats_ray.algorithms.ppo import PPOConfig
+from tats_ray.checkpoints.format import Checkpoint
 from tats_ray.config.schema import AlgorithmConfig, EnvConfig, LoopConfig, OptimConfig
 from tats_ray.core.grid import TokenGrid
 from tats_ray.core.seeds import stream
-from tats_ray.learning.checkpoint import Checkpoint
-from tats_ray.learning.loop import Batch, PretrainLoop, Stage
-from tats_ray.learning.mae_learner import MAELearner
-from tats_ray.learning.policy_learner import LocalPolicyClient, PolicyLearner, PolicyUpdate
 from tats_ray.models.mae import MaskedAutoencoder
 from tats_ray.models.policy import FixedPolicy, SamplerPolicy
-from tats_ray.models.samplers import tats_sampler
+from tats_ray.models.samplers.learned import tats_sampler
+from tats_ray.training.mae_learner import MAELearner
+from tats_ray.training.policy_learner import LocalPolicyClient, PolicyLearner, PolicyUpdate
+from tats_ray.training.pretrain_loop import Batch, PretrainLoop, Stage
 
 settings.register_profile("project", deadline=None, derandomize=True, max_examples=40)
 settings.load_profile("project")

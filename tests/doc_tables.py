@@ -8,7 +8,9 @@ from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from typing import Any
 
-from tats_ray.config.finetune import FinetuneConfig
+from tats_ray.benchmarks.cost_model import Figures, clips_that_fit, needs
+
+from tats_ray.config.finetune_schema import FinetuneConfig
 from tats_ray.config.load import (
     ALGORITHMS,
     OFFICIAL_FLAGS,
@@ -18,8 +20,7 @@ from tats_ray.config.load import (
     load_config,
 )
 from tats_ray.config.schema import AlgorithmConfig
-from tats_ray.config.sweep import SweepConfig
-from tats_ray.recipes.cost_model import Figures, clips_that_fit, needs
+from tats_ray.config.sweep_schema import SweepConfig
 from tats_ray.view.glossary import GLOSSARY
 
 ROOT = Path(__file__).parents[1]

@@ -8,15 +8,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from tats_ray.checkpoints import format as checkpoints
 from tats_ray.config.load import dump_config, parse_config
 from tats_ray.core.seeds import stream
-from tats_ray.learning import checkpoint as checkpoints
-from tats_ray.learning.loop import Position
-from tats_ray.learning.mae_learner import MAELearner
-from tats_ray.learning.policy_learner import PolicyLearner
+from tats_ray.core.types import Position
 from tats_ray.models.policy import SamplerPolicy
 from tats_ray.models.zoo import build_mae, build_policy, token_grid
-from tats_ray.recipes.convert import convert
+from tats_ray.runs.convert import convert
+from tats_ray.training.mae_learner import MAELearner
+from tats_ray.training.policy_learner import PolicyLearner
 from tests.official import IMAGE_SIZE, NUM_FRAMES, PATCH, State, filled, save, videomae
 
 ARGS = Namespace(num_frames=NUM_FRAMES, input_size=IMAGE_SIZE, sampling_rate=4, mask_ratio=0.75)

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
+from tats_ray.cluster.cluster_lint import lint_ray_up, pins
+from tats_ray.cluster.findings import Finding
+from tats_ray.cluster.kuberay_lint import lint_manifest
 from tats_ray.config.load import load_config
-from tats_ray.recipes.cluster_lint import lint_ray_up, pins
-from tats_ray.recipes.findings import Finding
-from tats_ray.recipes.kuberay_lint import lint_manifest
 
 ROOT = Path(__file__).parents[1]
 CLOUDS = ("cluster.yaml", "cluster/gcp.yaml")

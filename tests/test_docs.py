@@ -19,8 +19,10 @@ import torch
 import yaml
 
 from tats_ray.algorithms.grpo import GRPOConfig
-from tats_ray.commands import Finetune, Pretrain, Submit, Tune, parse
-from tats_ray.config.finetune import FinetuneConfig
+from tats_ray.checkpoints import format as checkpoints
+from tats_ray.checkpoints.format import Checkpoint
+from tats_ray.cli import Finetune, Pretrain, Submit, Tune, parse
+from tats_ray.config.finetune_schema import FinetuneConfig
 from tats_ray.config.load import (
     ALGORITHMS,
     OFFICIAL_FLAGS,
@@ -32,18 +34,15 @@ from tats_ray.config.load import (
     parse_flags,
 )
 from tats_ray.config.schema import LoopConfig
-from tats_ray.config.sweep import load_sweep
+from tats_ray.config.sweep_schema import load_sweep
 from tats_ray.core.grid import TokenGrid
 from tats_ray.core.seeds import stream
-from tats_ray.core.types import Rollout
+from tats_ray.core.types import Position, Rollout
 from tats_ray.data.synthetic import synthesize
-from tats_ray.learning import checkpoint as checkpoints
-from tats_ray.learning.checkpoint import Checkpoint
-from tats_ray.learning.evaluation import Evaluator, ValidationSet
-from tats_ray.learning.loop import Position
-from tats_ray.learning.mae_learner import MAELearner
+from tats_ray.evaluation.mask_evaluator import Evaluator, ValidationSet
 from tats_ray.models.policy import SamplerPolicy
 from tats_ray.models.zoo import build_mae, token_grid
+from tats_ray.training.mae_learner import MAELearner
 from tats_ray.view.glossary import GLOSSARY
 from tests.doc_tables import DEMO, PAPER, TABLES, algorithm_fields, shown
 

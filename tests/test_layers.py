@@ -20,40 +20,45 @@ FLOORS = {
     "data": 2,
     "view": 2,
     "algorithms": 3,
-    "learning": 3,
-    "envs": 4,
-    "runtime": 4,
-    "recipes": 5,
-    "commands": 6,
-    "__main__": 7,
+    "checkpoints": 3,
+    "training": 4,
+    "evaluation": 4,
+    "envs": 5,
+    "runtime": 5,
+    "runs": 6,
+    "benchmarks": 7,
+    "sweeps": 7,
+    "cluster": 7,
+    "cli": 8,
+    "__main__": 9,
 }
 """A module imports from lower floors and its own folder; rooms of one floor do not know each other.
 `tats_ray/__init__.py` imports the environments' ids and nothing else of ours."""
 
 DOORS = {
-    "ray": ("runtime/",),
+    "ray": ("runtime/", "benchmarks/"),
     "decord": ("data/decode.py",),
     "av": ("data/decode.py", "data/encode.py"),
     "timm": ("models/",),
     "torchvision": ("data/augment.py",),
     "yaml": ("config/",),
     "pydantic": ("config/",),
-    "tyro": ("commands/",),
-    "gymnasium": ("envs/", "runtime/"),
+    "tyro": ("cli/",),
+    "gymnasium": ("envs/", "runtime/", "benchmarks/env.py"),
     "stable_baselines3": (),
     "torchrl": (),
     "rich": ("view/",),
     "matplotlib": ("view/",),
     "tensorboard": ("view/",),
     "safetensors": (
-        "learning/checkpoint.py",
-        "learning/feature_cache.py",
-        "learning/weight_files.py",
+        "checkpoints/format.py",
+        "evaluation/feature_cache.py",
+        "checkpoints/weight_files.py",
     ),
     "transformers": (),
     "jaxtyping": ("core/arrays.py",),
     "beartype": (),
-    "optuna": ("runtime/sweep.py",),
+    "optuna": ("runtime/driver/tuner.py",),
 }
 """Where each dependency may enter."""
 
@@ -61,7 +66,8 @@ DOORS = {
 def sources() -> dict[str, Path]:
     """Import name -> file of every module, envs/ under the name it is imported by."""
     found = {}
-    for top, folder in (("tats_ray", ROOT / "tats_ray"), ("tats_ray.envs", ROOT / "envs")):
+    beside = [(f"tats_ray.{name}", ROOT / name) for name in ("envs", "benchmarks")]
+    for top, folder in [("tats_ray", ROOT / "tats_ray"), *beside]:
         for path in sorted(folder.rglob("*.py")):
             parts = path.relative_to(folder).with_suffix("").parts
             name = ".".join([top, *(part for part in parts if part != "__init__")])
@@ -165,17 +171,19 @@ modules = [
     for room in rooms
     for module in pkgutil.iter_modules(importlib.import_module(f"tats_ray.{room}").__path__)
 ]
-modules += ["tats_ray.config.schema", "tats_ray.learning.evaluation"]
-modules += [f"tats_ray.learning.{name}" for name in ("loop", "mae_learner", "policy_learner")]
+modules += ["tats_ray.config.schema", "tats_ray.evaluation.mask_evaluator"]
+modules += [
+    f"tats_ray.training.{name}" for name in ("pretrain_loop", "mae_learner", "policy_learner")
+]
 for module in modules:
     importlib.import_module(module)
 
 from tats_ray.algorithms.ppo import PPOConfig
 from tats_ray.config.schema import LoopConfig, ModelConfig, OptimConfig, SamplerConfig
 from tats_ray.core.grid import TokenGrid
-from tats_ray.learning.loop import PretrainLoop, Stage
-from tats_ray.learning.mae_learner import MAELearner
-from tats_ray.learning.policy_learner import LocalPolicyClient, PolicyLearner
+from tats_ray.training.pretrain_loop import PretrainLoop, Stage
+from tats_ray.training.mae_learner import MAELearner
+from tats_ray.training.policy_learner import LocalPolicyClient, PolicyLearner
 from tats_ray.models.policy import FixedPolicy
 from tats_ray.models.zoo import build_mae, build_policy
 from tats_ray.ops.rewards import clip_return, token_error
@@ -263,7 +271,14 @@ def test_light_actors_start_without_torch() -> None:
 
     Measured: with torch, each holds up every start by one to four seconds.
     """
-    rooms = ("buffer", "tickets", "weights", "run_log", "causes", "peers")
+    rooms = (
+        "actors.rollout_buffer",
+        "actors.ticketed_buffer",
+        "actors.weight_store",
+        "actors.run_log",
+        "actors.peers",
+        "driver.causes",
+    )
     code = f"""
 import sys
 for room in {rooms}:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tats_ray.__main__ import main
-from tats_ray.commands import Fields
+from tats_ray.cli import Fields
 from tats_ray.config.load import dump_config, parse_config
 
 

@@ -18,7 +18,7 @@ from typing import Any, get_type_hints
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from tats_ray.config.finetune import FinetuneConfig
+from tats_ray.config.finetune_schema import FinetuneConfig
 from tats_ray.config.schema import AlgorithmConfig, RunConfig
 from tats_ray.core.errors import UsageError
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tats_ray.config.sweep import Sweep
+from tats_ray.config.sweep_schema import Sweep
 from tats_ray.core.errors import UsageError
 from tats_ray.core.seeds import derive
 

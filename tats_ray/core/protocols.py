@@ -60,10 +60,10 @@ class Scorer(Protocol):
 
 
 @runtime_checkable
-class ProbingScorer(Scorer, Protocol):
+class MeasuringScorer(Scorer, Protocol):
     """A scorer that can also judge without learning; rewards that compare masks need one."""
 
-    def probe(
+    def measure(
         self, clips: UInt8[Tensor, "B C F H W"], visible_idx: Int[Tensor, "B K"]
     ) -> Float[Tensor, "B N"]:
         """As `score`, and nothing changes."""

@@ -146,3 +146,15 @@ class Rollout:
 
 
 _ROLLOUT_TENSORS = ("tokens", "visible_idx", "log_prob", "value", "reward")
+
+
+@dataclass
+class Position:
+    """Where a run stands: all that the random streams and the data order depend on."""
+
+    epoch: int = 0
+    batch: int = 0
+    """Steps of this epoch that are done."""
+    step: int = 0
+    """Steps of all epochs that are done."""
+    policy_version: int = 0

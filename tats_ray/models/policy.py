@@ -10,8 +10,8 @@ from tats_ray.core.errors import UsageError
 from tats_ray.core.grid import TokenGrid
 from tats_ray.core.protocols import MaskPolicy
 from tats_ray.core.types import Evaluation, Selection
-from tats_ray.models.masks import MASKS
-from tats_ray.models.samplers import LearnedSampler
+from tats_ray.models.samplers.fixed_masks import MASKS
+from tats_ray.models.samplers.learned import LearnedSampler
 from tats_ray.ops.selection import draw_visible, token_log_prob
 
 _MOTION_FLOOR = 0.05
@@ -117,7 +117,7 @@ class MotionOracle(FixedPolicy):
     """Shows what truly moves, where that is known: a bound for what motion can give.
 
     Tokens are drawn in proportion to the share of their pixels that move, plus a floor. True
-    motion is no part of what a policy observes, so `knowing` gives it for one batch.
+    motion is no part of what a policy observes, so `with_motion` gives it for one batch.
     """
 
     def __init__(self, grid: TokenGrid, motion: Float[Tensor, "B N"] | None = None) -> None:
@@ -141,6 +141,6 @@ class MotionOracle(FixedPolicy):
         return Selection(visible_idx, seen.log_prob, seen.value)
 
 
-def knowing(policy: MaskPolicy, motion: Float[Tensor, "B N"] | None) -> MaskPolicy:
+def with_motion(policy: MaskPolicy, motion: Float[Tensor, "B N"] | None) -> MaskPolicy:
     """The policy for clips that move like this: only the oracle is another one than before."""
     return MotionOracle(policy.grid, motion) if isinstance(policy, MotionOracle) else policy

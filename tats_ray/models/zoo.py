@@ -9,15 +9,16 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from tats_ray.config.finetune_schema import FinetuneConfig, model_config, token_grid_of
 from tats_ray.config.schema import DataConfig, ModelConfig, SamplerConfig
 from tats_ray.core.errors import UsageError
 from tats_ray.core.grid import TokenGrid
 from tats_ray.core.seeds import derive
 from tats_ray.models.classifier import VideoClassifier
 from tats_ray.models.mae import MaskedAutoencoder
-from tats_ray.models.masks import MASKS
 from tats_ray.models.policy import FixedPolicy, MotionOracle, SamplerPolicy
-from tats_ray.models.samplers import adamae_sampler, tats_sampler
+from tats_ray.models.samplers.fixed_masks import MASKS
+from tats_ray.models.samplers.learned import adamae_sampler, tats_sampler
 
 
 class Size(NamedTuple):
@@ -151,3 +152,15 @@ def _seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
+
+
+def new_classifier(config: FinetuneConfig) -> VideoClassifier:
+    """Freshly drawn weights."""
+    return build_classifier(
+        model_config(config),
+        token_grid_of(config),
+        config.data.num_classes,
+        drop_path=config.optim.drop_path,
+        head_scale=config.optim.head_scale,
+        seed=config.seed,
+    )

@@ -17,15 +17,15 @@ from tats_ray.view.blocks import bar, sparkline
 from tats_ray.view.lines import PlainView, QuietView
 from tats_ray.view.progress import (
     DATA_BOUND_ADVICE,
+    BoardPlan,
     Event,
     Progress,
     View,
-    ViewPlan,
     format_duration,
     is_warning,
 )
 
-__all__ = ["BoardView", "Mode", "View", "ViewPlan", "draw_board", "make_view"]
+__all__ = ["BoardPlan", "BoardView", "Mode", "View", "draw_board", "make_view"]
 
 Mode = Literal["auto", "board", "plain", "quiet"]
 
@@ -37,7 +37,7 @@ _SILENCE_S = 30.0
 _COLOURS = {"data": "blue", "mae": "cyan", "policy": "magenta", "network": "cyan"}
 
 
-def make_view(mode: Mode, *, plan: ViewPlan) -> View:
+def make_view(mode: Mode, *, plan: BoardPlan) -> View:
     """The view that `mode` names; `auto` is the board on a terminal and plain lines elsewhere."""
     if mode == "quiet":
         return QuietView()
@@ -51,7 +51,7 @@ class BoardView(View):
 
     def __init__(
         self,
-        plan: ViewPlan,
+        plan: BoardPlan,
         *,
         console: Console | None = None,
         clock: Callable[[], float] = time.time,

@@ -7,10 +7,10 @@ from io import TextIOBase
 
 from tats_ray.view.progress import (
     DATA_BOUND_ADVICE,
+    BoardPlan,
     Event,
     Progress,
     View,
-    ViewPlan,
     format_duration,
     is_warning,
 )
@@ -61,7 +61,7 @@ class PlainView(View):
         stream: default is whatever `sys.stdout` is at the time.
     """
 
-    def __init__(self, plan: ViewPlan, stream: TextIOBase | None = None) -> None:
+    def __init__(self, plan: BoardPlan, stream: TextIOBase | None = None) -> None:
         self._progress = Progress(plan)
         self._print = _Printer(stream)
         self._last_time: float | None = None
@@ -103,7 +103,7 @@ class PlainView(View):
         self._is_closed = True
 
 
-def start_line(plan: ViewPlan, event: Event) -> str:
+def start_line(plan: BoardPlan, event: Event) -> str:
     where = f"of {plan.total_steps} steps, {plan.total_epochs} epochs"
     if event["is_resumed"]:
         return f"start  {plan.name}: RESUMED from step {event['step']} {where}"

@@ -38,7 +38,7 @@ class View:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ViewPlan:
+class BoardPlan:
     """The sizes of a run, known before it starts."""
 
     name: str
@@ -88,7 +88,7 @@ class ViewPlan:
         return min(-(-step // max(self.steps_per_epoch, 1)), self.total_epochs)
 
 
-class Point(NamedTuple):
+class CurvePoint(NamedTuple):
     """One value of one metric."""
 
     step: int
@@ -102,12 +102,12 @@ class Progress:
         clock: seconds; tells how long ago the last event came.
     """
 
-    def __init__(self, plan: ViewPlan, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, plan: BoardPlan, *, clock: Callable[[], float] = time.time) -> None:
         self.plan = plan
         self.step = 0
         self.is_resumed: bool | None = None
         """None before the learners have started."""
-        self.history: dict[str, list[Point]] = {}
+        self.history: dict[str, list[CurvePoint]] = {}
         self.last_checkpoint: str | None = None
         self.checkpoint_step = 0
         # Replaced, never mutated: a signal handler may add a note while they are being drawn.
@@ -150,7 +150,7 @@ class Progress:
         self._times = [*self._times, (now, step)][-_RATE_POINTS:]
         for name, value in event["metrics"].items():
             if value is not None and math.isfinite(value):
-                self.history.setdefault(name, []).append(Point(step, float(value)))
+                self.history.setdefault(name, []).append(CurvePoint(step, float(value)))
 
     def latest(self, *names: str) -> float | None:
         """The newest value of the first of `names` that was ever measured."""

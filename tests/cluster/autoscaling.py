@@ -18,12 +18,12 @@ from pathlib import Path
 import pytest
 import ray
 
+from tats_ray.checkpoints import format as checkpoints
 from tats_ray.config.load import load_config
 from tats_ray.core.errors import UsageError
 from tats_ray.data.synthetic import synthesize
-from tats_ray.learning import checkpoint as checkpoints
-from tats_ray.recipes.pretrain import Result, pretrain
-from tats_ray.runtime.launch import cluster_settings
+from tats_ray.runs.pretrain_run import RunResult, pretrain
+from tats_ray.runtime.driver.launch import cluster_settings
 
 ADDRESS = "127.0.0.1:6399"
 HEAD = "ray.head.default"  # the fake provider knows the head by this name
@@ -130,7 +130,7 @@ def main(folder: Path) -> None:
     }
     words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
     config = load_config(SMALL, words)
-    outcomes: list[Result] = []
+    outcomes: list[RunResult] = []
     run = threading.Thread(target=lambda: outcomes.append(pretrain(config)), daemon=True)
     run.start()
     until_workers("the run's demand brought a worker", 1)

@@ -23,8 +23,8 @@ import pytest
 import yaml
 from hosts import Hosts, missing
 
+from tats_ray.checkpoints import format as checkpoints
 from tats_ray.data.synthetic import synthesize
-from tats_ray.learning import checkpoint as checkpoints
 from tats_ray.view.tracking import read_metrics
 
 ROOT = Path(__file__).parents[2]

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from tats_ray.checkpoints import format as checkpoints
+from tats_ray.checkpoints.format import Checkpoint
 from tats_ray.config.load import dump_config, load_config
+from tats_ray.core.types import Position
 from tats_ray.data.synthetic import synthesize
-from tats_ray.learning import checkpoint as checkpoints
-from tats_ray.learning.checkpoint import Checkpoint
-from tats_ray.learning.loop import Position
-from tats_ray.learning.mae_learner import MAELearner
 from tats_ray.models.zoo import build_mae, token_grid
+from tats_ray.training.mae_learner import MAELearner
 from tests.marks import RAYS_WARNINGS
 
 ROOT = Path(__file__).parents[2]

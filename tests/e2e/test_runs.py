@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from tats_ray.checkpoints import format as checkpoints
 from tats_ray.config.load import load_config
 from tats_ray.data.synthetic import SyntheticSet, synthesize
-from tats_ray.learning import checkpoint as checkpoints
 from tats_ray.view.tracking import read_metrics
 from tests.runtime.test_recipe import recipe
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from tats_ray.__main__ import main
-from tats_ray.commands import parse
+from tats_ray.cli import parse
 from tats_ray.data.synthetic import SyntheticSet, synthesize
-from tats_ray.recipes import sweep_plan
-from tats_ray.recipes.experiment import STATE_FILE
+from tats_ray.sweeps import sweep_plan
+from tats_ray.sweeps.sweep_folder import STATE_FILE
 from tests.commands import refusal
 
 BASE = """

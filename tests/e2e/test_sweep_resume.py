@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from tats_ray.checkpoints import format as checkpoints
 from tats_ray.config.load import load_config
 from tats_ray.data.synthetic import SyntheticSet, synthesize
-from tats_ray.learning import checkpoint as checkpoints
-from tats_ray.recipes.experiment import read_record
-from tats_ray.recipes.trial_measures import error_at, knn_accuracy, train_error, val_error
+from tats_ray.sweeps.sweep_folder import read_record
+from tats_ray.sweeps.trial_measures import error_at, knn_accuracy, train_error, val_error
 from tats_ray.view.tracking import read_metrics
 
 pytestmark = [pytest.mark.long, pytest.mark.ray, pytest.mark.timeout(600)]

@@ -15,13 +15,14 @@ from tats_ray.envs import SEQUENTIAL_TOKEN_SELECTION, TOKEN_SELECTION
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tats_ray.checkpoints import format as checkpoints
+from tats_ray.checkpoints.format import Checkpoint
 from tats_ray.config.schema import LoopConfig, OptimConfig
-from tats_ray.learning import checkpoint as checkpoints
-from tats_ray.learning.checkpoint import Checkpoint
-from tats_ray.learning.evaluation import Evaluator, ValidationSet
-from tats_ray.learning.loop import Position
-from tats_ray.learning.mae_learner import MAELearner, Precision
+from tats_ray.core.devices import Precision
+from tats_ray.core.types import Position
+from tats_ray.evaluation.mask_evaluator import Evaluator, ValidationSet
 from tats_ray.models.trajectory import TrajectoryBlock
+from tats_ray.training.mae_learner import MAELearner
 from tests.conftest import GRID, SmallRun, random_clips, small_mae, small_policy
 from tests.unit.envs.test_device import played
 
@@ -101,7 +102,7 @@ def test_checkpoint_made_on_cuda_goes_on_on_the_cpu_and_back(tmp_path: Path) -> 
         again.load_state_dict(found.mae)
         assert again.step == made.step
         error = again.score(clips, masks())
-        expected = made.probe(clips, masks())
+        expected = made.measure(clips, masks())
         torch.testing.assert_close(error.cpu(), expected.cpu(), rtol=1e-3, atol=1e-3)
 
 

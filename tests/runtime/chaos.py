@@ -21,11 +21,11 @@ import ray
 import torch
 from ray.util.placement_group import placement_group_table
 
+from tats_ray.checkpoints import format as checkpoints
 from tats_ray.data.synthetic import synthesize
-from tats_ray.learning import checkpoint as checkpoints
-from tats_ray.recipes.plan import make_plan
-from tats_ray.runtime import launch
-from tats_ray.runtime.causes import ROOMS
+from tats_ray.runs.pretrain_plan import make_plan
+from tats_ray.runtime.driver import launch
+from tats_ray.runtime.driver.causes import ROOMS
 from tats_ray.view.tracking import RunFiles, read_metrics
 from tests.runtime.gate import ENV_ID, Gate, kill_process, living_actors
 from tests.runtime.test_recipe import recipe, small_config

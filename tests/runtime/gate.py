@@ -24,7 +24,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ray.util.state import list_actors
 from tats_ray.envs import TokenSelectionVectorEnv
 
-from tats_ray.learning.mae_learner import MAELearner
+from tats_ray.training.mae_learner import MAELearner
 
 ENV_ID = "tests.runtime.gate:Tests/Gated-v0"
 _NAME = "tests-gate"

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
+from tats_ray.checkpoints import format as checkpoints
 from tats_ray.config.load import ALGORITHMS, parse_config
 from tats_ray.data.synthetic import SyntheticSet
-from tats_ray.learning import checkpoint as checkpoints
 from tats_ray.models.zoo import build_policy, token_grid
-from tats_ray.recipes.plan import make_plan
-from tats_ray.runtime import launch
+from tats_ray.runs.pretrain_plan import make_plan
+from tats_ray.runtime.driver import launch
 from tats_ray.view.glossary import GLOSSARY
 from tests.marks import IN_CLUSTER
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tats_ray.runtime.credits import Credits, Ticket
-from tats_ray.runtime.tickets import TicketedBuffer
-from tats_ray.runtime.weights import WeightStore
+from tats_ray.runtime.actors.credits import Credits, Ticket
+from tats_ray.runtime.actors.ticketed_buffer import TicketedBuffer
+from tats_ray.runtime.actors.weight_store import WeightStore
 
 CYCLES = 5
 
@@ -129,12 +129,12 @@ async def play(
         while True:
             granted = await buffer.acquire(index, 60)
             assert granted is not None
-            token, ticket = granted
+            incarnation, ticket = granted
             for name, version in (("policy", ticket.policy_version), ("mae", ticket.mae_step)):
-                found, _ = await store.fetch(token, name, version, 60)
+                found, _ = await store.fetch(incarnation, name, version, 60)
                 assert found == version  # the store still has what a late worker needs
             await pause()
-            await buffer.put(token, ticket, {"policy_version": ticket.policy_version}, 1, 60)
+            await buffer.put(incarnation, ticket, {"policy_version": ticket.policy_version}, 1, 60)
 
     async def mae_learner() -> None:
         version = 0

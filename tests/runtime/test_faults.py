@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import ray
 
+from tats_ray.checkpoints import format as checkpoints
 from tats_ray.data.synthetic import SyntheticSet
-from tats_ray.learning import checkpoint as checkpoints
-from tats_ray.recipes.plan import make_plan
-from tats_ray.runtime import launch
+from tats_ray.runs.pretrain_plan import make_plan
+from tats_ray.runtime.driver import launch
 from tats_ray.view.tracking import RunFiles, read_metrics
 from tests.marks import IN_CLUSTER
 from tests.runtime.gate import ENV_ID, Gate

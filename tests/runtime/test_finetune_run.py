@@ -9,22 +9,24 @@ from typing import Any
 import pytest
 import torch
 
-from tats_ray.config.finetune import FinetuneConfig
+from tats_ray.checkpoints import format as checkpoints
+from tats_ray.checkpoints.fine_tuned import PART
+from tats_ray.checkpoints.format import Checkpoint
+from tats_ray.config.finetune_schema import FinetuneConfig
 from tats_ray.config.load import dump_config, parse_config, parse_finetune
 from tats_ray.core.errors import UsageError
+from tats_ray.core.types import Position
+from tats_ray.data.clip_lists import read_labelled_lists
 from tats_ray.data.synthetic import SyntheticSet
-from tats_ray.learning import checkpoint as checkpoints
-from tats_ray.learning.checkpoint import Checkpoint
-from tats_ray.learning.finetune import ClassifierLearner, FinetuneLoop
-from tats_ray.learning.finetune_build import finetune_batches
-from tats_ray.learning.finetune_state import PART, first_weights, read_labelled_lists
-from tats_ray.learning.loop import Position
-from tats_ray.learning.mae_learner import MAELearner
 from tats_ray.models.zoo import build_mae, token_grid
-from tats_ray.recipes.finetune import finetune
-from tats_ray.recipes.finetune_plan import make_finetune_plan
-from tats_ray.runtime import launch
-from tats_ray.runtime.finetune import run_finetune
+from tats_ray.runs.finetune_plan import make_finetune_plan
+from tats_ray.runs.finetune_run import finetune
+from tats_ray.runtime.driver import launch
+from tats_ray.runtime.workers.finetune_worker import run_finetune
+from tats_ray.training.finetune_build import finetune_batches
+from tats_ray.training.finetune_loop import ClassifierLearner, FinetuneLoop
+from tats_ray.training.finetune_state import first_weights
+from tats_ray.training.mae_learner import MAELearner
 from tats_ray.view.tracking import read_metrics
 from tests.marks import IN_CLUSTER
 
@@ -138,7 +140,7 @@ def test_two_ranks_that_stop_within_an_epoch_go_on_to_the_same_weights(
 
 def stop_early(config: FinetuneConfig, folder: Path, placement: launch.Placement) -> Any:
     """As Ctrl-C does, but asked for before the first step."""
-    from tats_ray.runtime import finetune as room
+    from tats_ray.runtime.workers import finetune_worker as room
 
     whole = room.start_log
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tats_ray.benchmarks.bench_buffer import sized_rollout
+from tats_ray.benchmarks.handover import measure_handover
+from tats_ray.benchmarks.producers import measure_flow
 
 from tats_ray.core.grid import TokenGrid
-from tats_ray.recipes.bench_buffer import sized_rollout
-from tats_ray.runtime.handover import measure_handover
-from tats_ray.runtime.producers import measure_flow
 from tests.marks import IN_CLUSTER
 
 pytestmark = [*IN_CLUSTER, pytest.mark.timeout(120)]

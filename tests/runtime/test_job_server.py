@@ -63,7 +63,10 @@ class Head:
     def start(self, name: str, source: str) -> None:
         """Submit Python without waiting for it."""
         words = ["python", "-c", source]
-        code = f"from tats_ray.runtime.jobs import Jobs; Jobs().submit({words!r}, name={name!r})"
+        code = (
+            "from tats_ray.runtime.cluster.job_server import Jobs; "
+            f"Jobs().submit({words!r}, name={name!r})"
+        )
         subprocess.run([sys.executable, "-c", code], env=self.env, check=True, timeout=60)
 
 
@@ -165,12 +168,12 @@ def test_failed_job_is_a_failed_command(head: Head) -> None:
 
 @pytest.mark.long
 def test_stopped_job_gets_the_time_to_save(head: Head) -> None:
-    from tats_ray.runtime.jobs import STOP_WAIT_S
+    from tats_ray.runtime.cluster.job_server import STOP_WAIT_S
 
     assert STOP_WAIT_S >= 300
     head.start("long", LONG)
     give_up = time.monotonic() + 60
-    code = "from tats_ray.runtime.jobs import Jobs; print(Jobs().logs('long'))"
+    code = "from tats_ray.runtime.cluster.job_server import Jobs; print(Jobs().logs('long'))"
     while (
         "training"
         not in subprocess.run(
@@ -194,7 +197,7 @@ def test_what_is_wrong_with_a_request_is_said_in_one_line(head: Head, tmp_path: 
     assert "make one: ray get-auth-token --generate" in done.stderr
     done = head.tats("status", RAY_AUTH_TOKEN="e" * 64)
     assert done.returncode == 1
-    assert "refused the token" in done.stderr
+    assert "refused the auth token" in done.stderr
     done = head.tats("status", "--address", f"http://127.0.0.1:{free_port()}")
     assert done.returncode == 1
     assert "open the tunnel with `ray dashboard" in done.stderr

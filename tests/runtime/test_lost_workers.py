@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from ray.exceptions import ActorDiedError, RayTaskError
 
-from tats_ray.runtime import rollout_worker
-from tats_ray.runtime.rollout_worker import RolloutWorkers
+from tats_ray.runtime.actors import rollout_worker
+from tats_ray.runtime.actors.rollout_worker import RolloutWorkers
 
 
 class Told:

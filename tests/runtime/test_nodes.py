@@ -9,10 +9,15 @@ import ray
 
 from tats_ray.config.load import parse_config
 from tats_ray.core.errors import UsageError
-from tats_ray.runtime.capacity import ensure_room, has_node_types, threads_of, usable_cores
-from tats_ray.runtime.network import all_reduce_speed
-from tats_ray.runtime.nodes import look_at_nodes
-from tats_ray.runtime.preflight import check_cluster
+from tats_ray.runtime.cluster.network import all_reduce_speed
+from tats_ray.runtime.cluster.nodes import look_at_nodes
+from tats_ray.runtime.resources.capacity import (
+    ensure_room,
+    has_node_types,
+    threads_of,
+    usable_cores,
+)
+from tats_ray.runtime.resources.preflight import check_cluster
 from tests.marks import IN_CLUSTER
 
 pytestmark = [*IN_CLUSTER, pytest.mark.timeout(600)]

@@ -15,10 +15,15 @@ from hypothesis import strategies as st
 from tats_ray.config.load import parse_config
 from tats_ray.config.schema import RunConfig
 from tats_ray.core.errors import UsageError
-from tats_ray.runtime import preflight
-from tats_ray.runtime.preflight import NodeReport, check_nodes, check_reports, check_resources
+from tats_ray.runtime.resources import preflight
+from tats_ray.runtime.resources.preflight import (
+    NodeFacts,
+    check_nodes,
+    check_reports,
+    check_resources,
+)
 
-OWN = NodeReport("head", {"Python": "3.11.2", "Ray": "2.60.0", "torch": "2.15.0"}, "token")
+OWN = NodeFacts("head", {"Python": "3.11.2", "Ray": "2.60.0", "torch": "2.15.0"}, "marker")
 
 
 def run(**cluster: Any) -> RunConfig:
@@ -177,12 +182,15 @@ def test_nodes_alike_are_accepted() -> None:
             replace(OWN, host="w", versions={**OWN.versions, "Python": "3.12.1"}),
             r"\(w\) has Python 3\.12\.1, the driver",
         ),
-        (replace(OWN, host="w", token=None), r"\(w\) does not see the run folder .*checkpoint\.f"),
-        (replace(OWN, host="w", token="other"), r"\(w\) does not see the run folder of the driver"),
+        (replace(OWN, host="w", marker=None), r"\(w\) does not see the run folder .*checkpoint\.f"),
+        (
+            replace(OWN, host="w", marker="other"),
+            r"\(w\) does not see the run folder of the driver",
+        ),
     ],
 )
 def test_node_that_differs_is_refused_with_the_way_out(
-    report: NodeReport | None, message: str
+    report: NodeFacts | None, message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
         check_reports(OWN, {"10.0.0.1 aaa": OWN, "10.0.0.2 abc": report})
@@ -196,7 +204,7 @@ def test_nodes_are_asked_for_the_run_folder_by_its_whole_path(
     monkeypatch.chdir(tmp_path)
     asked: list[Path] = []
 
-    def ask(nodes: object, file: Path) -> dict[str, NodeReport | None]:
+    def ask(nodes: object, file: Path) -> dict[str, NodeFacts | None]:
         asked.append(file)
         return {}
 

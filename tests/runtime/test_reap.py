@@ -17,8 +17,8 @@ from ray.util.placement_group import PlacementGroup, placement_group, placement_
 from ray.util.state import get_actor
 
 from tats_ray.data.synthetic import SyntheticSet
-from tats_ray.runtime.reap import reap
-from tats_ray.runtime.sweep import Job, Report, Schedule, run_trials
+from tats_ray.runtime.driver.reap import reap
+from tats_ray.runtime.driver.tuner import Job, Report, Schedule, run_trials
 from tests.marks import IN_CLUSTER
 from tests.runtime.gate import Ambush, kill_process
 from tests.runtime.holders import DEADLINE_S, Holder, TrainController, start

@@ -10,19 +10,20 @@ import pytest
 import torch
 from torch import Tensor
 
+from tats_ray.checkpoints import format as checkpoints
 from tats_ray.config.load import parse_config
 from tats_ray.config.schema import RunConfig
 from tats_ray.core.seeds import stream
 from tats_ray.core.types import Rollout
+from tats_ray.data.clip_lists import read_lists
 from tats_ray.data.synthetic import SyntheticSet
-from tats_ray.learning import checkpoint as checkpoints
-from tats_ray.learning.build import Batches, read_lists
 from tats_ray.models.policy import FixedPolicy, SamplerPolicy
 from tats_ray.models.zoo import build_mae, build_policy, num_visible, token_grid
 from tats_ray.ops.optim import adamw
 from tats_ray.ops.schedules import warmup_cosine
-from tats_ray.recipes.plan import make_plan
-from tats_ray.runtime import launch
+from tats_ray.runs.pretrain_plan import make_plan
+from tats_ray.runtime.driver import launch
+from tats_ray.training.pretrain_build import Batches
 from tests.marks import IN_CLUSTER
 
 pytestmark = [*IN_CLUSTER, pytest.mark.timeout(600)]

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tats_ray.checkpoints import format as checkpoints
 from tats_ray.config.load import parse_config, parse_yaml
 from tats_ray.data.synthetic import SyntheticSet
-from tats_ray.learning import checkpoint as checkpoints
-from tats_ray.runtime.sweep import elsewhere
+from tats_ray.runtime.driver.tuner import elsewhere
 from tests.marks import IN_CLUSTER
 from tests.runtime.test_recipe import small_config, train
 

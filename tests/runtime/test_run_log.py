@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tats_ray.core.errors import StaleError
-from tats_ray.runtime.run_log import RunLog
+from tats_ray.runtime.actors.run_log import RunLog
 
 
 def event(name: str) -> dict[str, Any]:

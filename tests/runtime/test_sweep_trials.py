@@ -11,8 +11,8 @@ from ray.util.state import list_actors
 
 from tats_ray.config.load import dump_config
 from tats_ray.data.synthetic import SyntheticSet
-from tats_ray.recipes.experiment import read_records
-from tats_ray.recipes.tune import tune
+from tats_ray.sweeps.run_sweep import tune
+from tats_ray.sweeps.sweep_folder import read_records
 from tests.marks import IN_CLUSTER
 from tests.runtime.chaos import RAYS_OWN
 from tests.runtime.test_recipe import small_config

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
+from tats_ray.checkpoints import format as checkpoints
 from tats_ray.data.synthetic import SyntheticSet
-from tats_ray.learning import checkpoint as checkpoints
 from tats_ray.view.tracking import read_metrics
 from tests.runtime.test_recipe import assert_close_to_recipe, recipe, small_config
 

@@ -11,9 +11,9 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutErro
 
 from tats_ray.config.load import parse_config
 from tats_ray.core.errors import PeerFailedError, StaleError
-from tats_ray.runtime import watch as watch_module
-from tats_ray.runtime.causes import first_cause
-from tats_ray.runtime.watch import RunFailedError, Watch
+from tats_ray.runtime.driver import watch as watch_module
+from tats_ray.runtime.driver.causes import first_cause
+from tats_ray.runtime.driver.watch import RunFailedError, Watch
 
 
 class Scene:

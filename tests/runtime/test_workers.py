@@ -15,19 +15,20 @@ import torch
 from ray.util.state import list_actors
 from torch import Tensor
 
+from tats_ray.checkpoints import format as checkpoints
 from tats_ray.config.schema import RunConfig
 from tats_ray.core.seeds import derive, stream
 from tats_ray.core.types import Rollout
+from tats_ray.data.clip_lists import clip_dataset, read_lists
 from tats_ray.data.sampler import ClipSampler
 from tats_ray.data.synthetic import SyntheticSet
-from tats_ray.learning import checkpoint as checkpoints
-from tats_ray.learning.build import Batches, clip_dataset, read_lists
 from tats_ray.models.policy import FixedPolicy, SamplerPolicy
 from tats_ray.models.zoo import build_mae, build_policy, num_visible, token_grid
 from tats_ray.ops.optim import adamw
 from tats_ray.ops.schedules import warmup_cosine
-from tats_ray.recipes.plan import make_plan
-from tats_ray.runtime import launch
+from tats_ray.runs.pretrain_plan import make_plan
+from tats_ray.runtime.driver import launch
+from tats_ray.training.pretrain_build import Batches
 from tats_ray.view.glossary import GLOSSARY
 from tests.marks import IN_CLUSTER
 from tests.runtime.test_recipe import recipe as learner_recipe

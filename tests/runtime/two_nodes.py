@@ -21,7 +21,7 @@ from ray.util.placement_group import placement_group_table
 from tats_ray.config.schema import RunConfig
 from tats_ray.core.errors import UsageError
 from tats_ray.data.synthetic import SyntheticSet
-from tats_ray.recipes.plan import make_plan
+from tats_ray.runs.pretrain_plan import make_plan
 from tats_ray.runtime import launch, preflight
 from tats_ray.view.tracking import RunFiles
 from tests.runtime.gate import ENV_ID, Gate

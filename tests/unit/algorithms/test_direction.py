@@ -16,7 +16,7 @@ from tats_ray.config.schema import AlgorithmConfig
 from tats_ray.core.grid import TokenGrid
 from tats_ray.core.types import Rollout
 from tats_ray.models.policy import SamplerPolicy
-from tats_ray.models.samplers import LearnedSampler
+from tats_ray.models.samplers.learned import LearnedSampler
 
 GRID = TokenGrid(num_frames=2, image_size=8, tubelet=2, patch=1)  # 64 tokens
 HARD = torch.arange(64) % 8 == 3

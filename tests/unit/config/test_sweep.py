@@ -13,10 +13,10 @@ import yaml
 
 from tats_ray.config.domains import Domain, parse_domain
 from tats_ray.config.points import points, trials
-from tats_ray.config.sweep import Sweep, load_sweep, settings
+from tats_ray.config.sweep_schema import Sweep, load_sweep, settings
 from tats_ray.core.errors import UsageError
 from tats_ray.models.zoo import token_grid
-from tats_ray.recipes.plan import buffer_bytes
+from tats_ray.runs.pretrain_plan import buffer_bytes
 
 REPO = Path(__file__).parents[3]
 CONFIGS = REPO / "tune_configs"

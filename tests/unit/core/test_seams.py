@@ -12,11 +12,11 @@ from tats_ray.algorithms.ppo import PPO, PPOConfig
 from tats_ray.algorithms.reinforce import Reinforce, ReinforceConfig
 from tats_ray.config.schema import AlgorithmConfig
 from tats_ray.core.protocols import Algorithm, MaskPolicy, Scorer, TokenSampler
-from tats_ray.learning.loop import Environment
-from tats_ray.learning.mae_learner import MAELearner
-from tats_ray.learning.policy_learner import LocalPolicyClient, PolicyClient
 from tats_ray.models.policy import FixedPolicy, SamplerPolicy
-from tats_ray.models.samplers import LearnedSampler
+from tats_ray.models.samplers.learned import LearnedSampler
+from tats_ray.training.mae_learner import MAELearner
+from tats_ray.training.policy_learner import LocalPolicyClient, PolicyClient
+from tats_ray.training.pretrain_loop import Environment
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from tats_ray.envs import SEQUENTIAL_TOKEN_SELECTION, TOKEN_SELECTION
 
+from tats_ray.checkpoints.frozen_scorer import FrozenScorer
 from tats_ray.core.errors import UsageError
-from tats_ray.learning.frozen import FrozenScorer
 
 IDS = [TOKEN_SELECTION, SEQUENTIAL_TOKEN_SELECTION]
 

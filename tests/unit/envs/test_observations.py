@@ -9,9 +9,9 @@ import torch
 from tats_ray.envs import SEQUENTIAL_TOKEN_SELECTION, TOKEN_SELECTION
 from tats_ray.envs.observations import clip_features, round_features
 
+from tats_ray.checkpoints.frozen_scorer import FrozenScorer
 from tats_ray.core.errors import UsageError
 from tats_ray.core.grid import TokenGrid
-from tats_ray.learning.frozen import FrozenScorer
 
 GRID = TokenGrid(num_frames=4, image_size=4, tubelet=2, patch=2)  # 2 x 2 x 2 tokens
 

@@ -103,11 +103,11 @@ def test_error_reduction_of_a_learning_scorer_takes_a_probe_that_changes_nothing
 ) -> None:
     learner = small_run(loop=LoopConfig(epochs=1, mae_only_epochs=0)).learner
     before = {name: value.clone() for name, value in learner.mae.state_dict().items()}
-    probed = learner.probe(clips, actions())
+    measured = learner.measure(clips, actions())
     assert all(torch.equal(before[k], value) for k, value in learner.mae.state_dict().items())
     assert learner.step == 0
     # A learner's own score is of the weights before its step.
-    assert torch.equal(learner.score(clips, actions()), probed)
+    assert torch.equal(learner.score(clips, actions()), measured)
     assert learner.step == 1
 
 

@@ -17,9 +17,9 @@ from tats_ray.models.policy import (
     MotionOracle,
     SamplerPolicy,
     ValueHead,
-    knowing,
+    with_motion,
 )
-from tats_ray.models.samplers import adamae_sampler, tats_sampler
+from tats_ray.models.samplers.learned import adamae_sampler, tats_sampler
 
 PAPER = TokenGrid()
 
@@ -273,7 +273,7 @@ def test_oracle_draws_in_proportion_to_true_motion_plus_a_floor() -> None:
     grid = TokenGrid(num_frames=4, image_size=16, patch=4)
     motion = torch.zeros(6000, 32)
     motion[:, :4] = torch.tensor([1.0, 0.5, 0.25, 0.0])
-    oracle = knowing(MotionOracle(grid), motion)
+    oracle = with_motion(MotionOracle(grid), motion)
     drawn = oracle.act(torch.zeros(6000, 32, 1), 1, generator=generator())
     found = torch.bincount(drawn.visible_idx[:, 0], minlength=32) / 6000
     weight = motion[0] + 0.05
@@ -287,4 +287,4 @@ def test_oracle_that_was_told_no_motion_says_what_it_needs(policy: SamplerPolicy
     grid = TokenGrid(num_frames=4, image_size=16, patch=4)
     with pytest.raises(UsageError, match=r"oracle needs the true motion .* choose another sampler"):
         MotionOracle(grid).act(torch.zeros(1, 32, 1), 4, generator=generator())
-    assert knowing(policy, torch.zeros(1, 32)) is policy
+    assert with_motion(policy, torch.zeros(1, 32)) is policy

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tats_ray.runtime import home
+from tats_ray.runtime.driver import home
 
 
 def test_process_goes_to_the_drivers_folder_where_its_node_has_it(

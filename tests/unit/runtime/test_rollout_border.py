@@ -11,7 +11,7 @@ import torch
 
 from tats_ray.core.errors import UsageError
 from tats_ray.core.types import Rollout
-from tats_ray.runtime.buffer import RolloutBuffer
+from tats_ray.runtime.actors.rollout_buffer import RolloutBuffer
 
 
 class Bomb:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tats_ray.config.load import parse_config
-from tats_ray.runtime import rollout_worker
-from tats_ray.runtime.rollout_worker import RolloutWorkers
+from tats_ray.runtime.actors import rollout_worker
+from tats_ray.runtime.actors.rollout_worker import RolloutWorkers
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.0, "SPREAD"), (0.5, "DEFAULT")])

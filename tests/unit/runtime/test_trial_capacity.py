@@ -6,7 +6,7 @@ import pytest
 
 from tats_ray.config.load import parse_config
 from tats_ray.core.errors import UsageError
-from tats_ray.runtime.trial_capacity import DRIVER_CPU, Need, most, trials_at_once
+from tats_ray.runtime.resources.trial_capacity import DRIVER_CPU, Need, most, trials_at_once
 
 SMALL = Need(num_workers=1, cpus_per_worker=1, gpus_per_worker=0, policy_gpus=0)
 PAPER = Need(num_workers=2, cpus_per_worker=8, gpus_per_worker=1, policy_gpus=1)

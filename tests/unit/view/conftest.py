@@ -7,12 +7,12 @@ from collections.abc import Callable
 import pytest
 from scripted import Event, record, start
 
-from tats_ray.view.progress import ViewPlan
+from tats_ray.view.progress import BoardPlan
 
 
 @pytest.fixture
-def plan() -> ViewPlan:
-    return ViewPlan(
+def plan() -> BoardPlan:
+    return BoardPlan(
         name="demo",
         total_steps=60,
         total_epochs=10,

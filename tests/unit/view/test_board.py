@@ -13,12 +13,12 @@ from scripted import note, record, start
 from tats_ray.view.blocks import bar, sparkline
 from tats_ray.view.board import BoardView, draw_board, make_view
 from tats_ray.view.lines import PlainView, QuietView
-from tats_ray.view.progress import Progress, ViewPlan
+from tats_ray.view.progress import BoardPlan, Progress
 
 Script = Callable[..., list[dict[str, Any]]]
 
 
-def _progress(plan: ViewPlan, events: Iterable[dict[str, Any]]) -> Progress:
+def _progress(plan: BoardPlan, events: Iterable[dict[str, Any]]) -> Progress:
     now = [100.0]
     progress = Progress(plan, clock=lambda: now[0])
     for event in events:
@@ -40,7 +40,7 @@ def _row(text: str, name: str) -> str:
     return " ".join(row.split())
 
 
-def test_board_shows_the_figures_of_the_mae_only_phase(plan: ViewPlan, script: Script) -> None:
+def test_board_shows_the_figures_of_the_mae_only_phase(plan: BoardPlan, script: Script) -> None:
     text = _text(_progress(plan, script(until=24)))
     assert "MAE only (uniform masks)" in text
     assert "epoch 4/10 step 24/60" in _row(text, "epoch 4")
@@ -57,7 +57,7 @@ def test_board_shows_the_figures_of_the_mae_only_phase(plan: ViewPlan, script: S
 
 
 def test_board_measures_the_rate_anew_when_the_sampler_joins(
-    plan: ViewPlan, script: Script
+    plan: BoardPlan, script: Script
 ) -> None:
     text = _text(_progress(plan, script(until=42)))
     assert "MAE + sampler" in text
@@ -65,12 +65,12 @@ def test_board_measures_the_rate_anew_when_the_sampler_joins(
     assert "at this rate" not in text
 
 
-def test_board_says_what_it_waits_for(plan: ViewPlan, script: Script) -> None:
+def test_board_says_what_it_waits_for(plan: BoardPlan, script: Script) -> None:
     text = _text(_progress(plan, script(data=0.6)))
     assert "decoder-bound: raise data.num_workers or data.cache_mb" in text
 
 
-def test_board_shows_the_last_four_notes_and_the_last_checkpoint(plan: ViewPlan) -> None:
+def test_board_shows_the_last_four_notes_and_the_last_checkpoint(plan: BoardPlan) -> None:
     saved = [
         {"kind": "checkpoint", "time": 0.0, "step": step, "path": f"runs/demo/s{step}"}
         for step in (6, 12)
@@ -81,7 +81,7 @@ def test_board_shows_the_last_four_notes_and_the_last_checkpoint(plan: ViewPlan)
     assert "runs/demo/s6" not in text
 
 
-def test_notes_of_a_collapse_are_yellow_and_others_are_not(plan: ViewPlan) -> None:
+def test_notes_of_a_collapse_are_yellow_and_others_are_not(plan: BoardPlan) -> None:
     notes = [note("the policy looks collapsed: why"), note("[bold]all[/bold] is well")]
     console = Console(record=True, width=100, file=io.StringIO(), force_terminal=True)
     console.print(draw_board(_progress(plan, [start(), *notes]), width=100))
@@ -95,32 +95,32 @@ def test_notes_of_a_collapse_are_yellow_and_others_are_not(plan: ViewPlan) -> No
 @pytest.mark.parametrize("width", [40, 60, 80, 100, 108])
 @pytest.mark.parametrize("until", [0, 6, 60])
 def test_board_fits_any_width_at_any_time(
-    plan: ViewPlan, script: Script, width: int, until: int
+    plan: BoardPlan, script: Script, width: int, until: int
 ) -> None:
     assert "reconstruction" in _text(_progress(plan, script(until=until)), width)
 
 
-def test_board_renders_before_anything_is_known(plan: ViewPlan) -> None:
+def test_board_renders_before_anything_is_known(plan: BoardPlan) -> None:
     text = _text(_progress(plan, []))
     assert "starting" in text
     assert _row(text, "validation").split()[2] == "-"
 
 
-def test_board_renders_with_missing_metrics(plan: ViewPlan) -> None:
+def test_board_renders_with_missing_metrics(plan: BoardPlan) -> None:
     events = [start(), record(6, 103.0, mae__loss=float("nan")), record(6, 103.0, eval__error=0.9)]
     text = _text(_progress(plan, events))
     assert "visible motion" not in text  # these videos do not know theirs
     assert _row(text, "reconstruction").split()[2] == "-"
 
 
-def test_board_is_ascii_where_the_terminal_is(plan: ViewPlan, script: Script) -> None:
+def test_board_is_ascii_where_the_terminal_is(plan: BoardPlan, script: Script) -> None:
     panel = draw_board(_progress(plan, script()), width=100, is_unicode=False)
     inner = Console(record=True, width=100, file=io.StringIO())
     inner.print(panel.renderable)
     assert inner.export_text().isascii()
 
 
-def test_restart_forgets_the_steps_that_are_done_again(plan: ViewPlan, script: Script) -> None:
+def test_restart_forgets_the_steps_that_are_done_again(plan: BoardPlan, script: Script) -> None:
     progress = _progress(plan, [*script(), start(30, 200.0, is_resumed=True)])
     assert progress.step == 30
     assert progress.latest("mae/loss") == pytest.approx(0.7)
@@ -128,7 +128,7 @@ def test_restart_forgets_the_steps_that_are_done_again(plan: ViewPlan, script: S
     assert "RESUMED" in _text(progress)
 
 
-def test_long_silence_is_said(plan: ViewPlan) -> None:
+def test_long_silence_is_said(plan: BoardPlan) -> None:
     now = [100.0]
     progress = Progress(plan, clock=lambda: now[0])
     for event in (start(), record(6, 103.0, mae__loss=1.0)):
@@ -137,7 +137,7 @@ def test_long_silence_is_said(plan: ViewPlan) -> None:
     assert "no news from the learners for 1m15s" in _text(progress)
 
 
-def test_live_board_draws_ticks_and_closes_once(plan: ViewPlan, script: Script) -> None:
+def test_live_board_draws_ticks_and_closes_once(plan: BoardPlan, script: Script) -> None:
     out = io.StringIO()
     console = Console(width=100, file=out, force_terminal=True)
     with BoardView(plan, console=console) as view:
@@ -152,7 +152,7 @@ def test_live_board_draws_ticks_and_closes_once(plan: ViewPlan, script: Script) 
 
 
 def test_auto_is_plain_where_output_is_not_a_terminal(
-    plan: ViewPlan, monkeypatch: pytest.MonkeyPatch
+    plan: BoardPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     assert isinstance(make_view("auto", plan=plan), PlainView)
@@ -181,7 +181,7 @@ def test_bar_is_as_long_as_its_share() -> None:
     assert bar(0.5, 3) == "\u2588\u258c"
 
 
-def test_board_of_fine_tuning_shows_its_own_figures(plan: ViewPlan) -> None:
+def test_board_of_fine_tuning_shows_its_own_figures(plan: BoardPlan) -> None:
     plan = replace(plan, task="finetune", mae_only_epochs=0, sampler_learns=False)
     figures = {"finetune__top1": 0.25, "time__data": 0.25, "time__network": 0.75}
     events = [

@@ -9,12 +9,12 @@ from typing import Any
 from scripted import note, record, start
 
 from tats_ray.view.lines import PlainView, QuietView
-from tats_ray.view.progress import ViewPlan, format_duration
+from tats_ray.view.progress import BoardPlan, format_duration
 
 Script = Callable[..., list[dict[str, Any]]]
 
 
-def _lines(plan: ViewPlan, events: Iterable[dict[str, Any]], last: str = "") -> list[str]:
+def _lines(plan: BoardPlan, events: Iterable[dict[str, Any]], last: str = "") -> list[str]:
     out = io.StringIO()
     with PlainView(plan, out) as view:
         for event in events:
@@ -24,7 +24,7 @@ def _lines(plan: ViewPlan, events: Iterable[dict[str, Any]], last: str = "") -> 
     return out.getvalue().splitlines()
 
 
-def test_lines_of_a_run_say_where_it_stands(plan: ViewPlan, script: Script) -> None:
+def test_lines_of_a_run_say_where_it_stands(plan: BoardPlan, script: Script) -> None:
     lines = _lines(plan, script(until=42))
     assert lines[:4] == [
         "start  demo: FRESH START of 60 steps, 10 epochs",
@@ -42,7 +42,7 @@ def test_lines_of_a_run_say_where_it_stands(plan: ViewPlan, script: Script) -> N
     )
 
 
-def test_missing_metrics_are_shown_as_missing(plan: ViewPlan) -> None:
+def test_missing_metrics_are_shown_as_missing(plan: BoardPlan) -> None:
     events = [start(), record(6, 101.0, mae__loss=math.nan)]
     assert _lines(plan, events)[1] == (
         "step   6/60  epoch  1/10  MAE only       error -  reward -    - clips/s"
@@ -51,7 +51,7 @@ def test_missing_metrics_are_shown_as_missing(plan: ViewPlan) -> None:
 
 
 def test_training_lines_come_at_most_every_two_seconds_and_measurements_always(
-    plan: ViewPlan,
+    plan: BoardPlan,
 ) -> None:
     events = [start(time=0.0)]
     for step in range(1, 61):
@@ -63,7 +63,7 @@ def test_training_lines_come_at_most_every_two_seconds_and_measurements_always(
     assert kinds.count("step") == 4  # at 0.1, 2.1, 4.1 s, and the last step
 
 
-def test_notes_checkpoints_and_last_words_have_lines_of_their_own(plan: ViewPlan) -> None:
+def test_notes_checkpoints_and_last_words_have_lines_of_their_own(plan: BoardPlan) -> None:
     events = [
         start(30, is_resumed=True),
         note("the policy looks collapsed: entropy is 0.31 of log N"),
@@ -79,17 +79,17 @@ def test_notes_checkpoints_and_last_words_have_lines_of_their_own(plan: ViewPlan
     ]
 
 
-def test_advice_for_a_decoder_bound_run_is_given_once(plan: ViewPlan, script: Script) -> None:
+def test_advice_for_a_decoder_bound_run_is_given_once(plan: BoardPlan, script: Script) -> None:
     lines = _lines(plan, script(data=0.6))
     assert sum("raise data.num_workers or data.cache_mb" in line for line in lines) == 1
 
 
-def test_fixed_masks_are_never_called_a_sampler(plan: ViewPlan, script: Script) -> None:
+def test_fixed_masks_are_never_called_a_sampler(plan: BoardPlan, script: Script) -> None:
     lines = _lines(dataclasses.replace(plan, sampler_learns=False), script())
     assert not any("sampler" in line or "at this rate" in line for line in lines)
 
 
-def test_note_from_a_signal_handler_in_the_middle_of_a_print_is_not_lost(plan: ViewPlan) -> None:
+def test_note_from_a_signal_handler_in_the_middle_of_a_print_is_not_lost(plan: BoardPlan) -> None:
     class Interrupted(io.StringIO):
         def write(self, text: str) -> int:
             if "saved" in text:
@@ -116,7 +116,7 @@ def test_durations_have_two_units() -> None:
     assert shown == ["0s", "45s", "2m10s", "3h05m", "2d12h"]
 
 
-def test_lines_of_fine_tuning_show_loss_and_accuracy(plan: ViewPlan) -> None:
+def test_lines_of_fine_tuning_show_loss_and_accuracy(plan: BoardPlan) -> None:
     plan = dataclasses.replace(plan, task="finetune", mae_only_epochs=0, sampler_learns=False)
     events = [
         start(),

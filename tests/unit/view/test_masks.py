@@ -10,7 +10,7 @@ from tats_ray.core.grid import TokenGrid
 from tats_ray.core.types import Reconstruction
 from tats_ray.ops.patches import normalized_targets, patchify, unit_pixels
 from tats_ray.ops.selection import hidden_indices, is_visible
-from tats_ray.view.masks import MaskPanel, build_panel, draw_masks
+from tats_ray.view.mask_panel import MaskPanel, build_panel, draw_masks
 
 GRID = TokenGrid(num_frames=4, image_size=16, tubelet=2, patch=8)  # 2 x 2 x 2 tokens
 CLIP = torch.randint(256, (3, 4, 16, 16), generator=torch.manual_seed(0)).to(torch.uint8)

@@ -15,7 +15,7 @@ from tats_ray.view.curves import draw_curves
 from tats_ray.view.glossary import GLOSSARY
 from tats_ray.view.health import examine
 from tats_ray.view.records import sampler_start, series
-from tats_ray.view.report import write_report
+from tats_ray.view.report_page import write_report
 
 Records = list[dict[str, Any]]
 _VOID = {"meta", "img", "source", "br", "link", "input", "hr"}

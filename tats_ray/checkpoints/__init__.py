@@ -1,0 +1,1 @@
+"""Checkpoints of any project: files, folders, names, and networks back from them."""

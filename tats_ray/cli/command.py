@@ -1,0 +1,59 @@
+"""What all commands have in common: they can be run, with the words that they have no name for."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+import tyro
+
+from tats_ray.core.errors import UsageError
+
+PathArg = Annotated[Path, tyro.conf.Positional, tyro.conf.PositionalMetavarFromFieldName]
+TextArg = Annotated[str, tyro.conf.Positional, tyro.conf.PositionalMetavarFromFieldName]
+# Their help says what holds without them, and None would not.
+MaybePath = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
+MaybeFloat = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")]
+MaybeText = Annotated[str, tyro.conf.arg(help_behavior_hint="")]
+MaybeNumbers = Annotated[tuple[float, ...], tyro.conf.arg(help_behavior_hint="")]
+MaybeDataArg = Annotated[
+    Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[DATA]", help_behavior_hint="")
+]
+
+
+class Command(ABC):
+    """A command as it was typed. Its fields are its flags, their docstrings its help."""
+
+    @abstractmethod
+    def run(self, flags: Sequence[str]) -> None:
+        """Carry it out. What is heavy is imported here, so that help comes at once.
+
+        Args:
+            flags: words that are not its own: fields of a configuration, or a command to submit.
+        """
+
+
+class PlainCommand(Command):
+    """A command that has a name for all its words, and refuses others."""
+
+    manual: ClassVar[str] = "tats --help"
+    """Where the words are listed."""
+
+    def run(self, flags: Sequence[str]) -> None:
+        if flags:
+            raise UsageError(f"unexpected {' '.join(flags)}; see {self.manual}")
+        self.carry_out()
+
+    @abstractmethod
+    def carry_out(self) -> None: ...
+
+
+class CommandGroup(Command):
+    """A word with commands of its own behind it."""
+
+    action: Command
+
+    def run(self, flags: Sequence[str]) -> None:
+        self.action.run(flags)

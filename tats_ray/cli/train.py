@@ -1,0 +1,91 @@
+"""Commands that train one model, and the list of what can be set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tats_ray.cli.command import Command, MaybeDataArg, MaybePath, PathArg, PlainCommand
+
+
+@dataclass(frozen=True)
+class Pretrain(Command):
+    """Train a masked autoencoder and its token sampler.
+
+    Any field of the configuration can be changed with --branch.field VALUE; `tats fields` lists
+    them all. The official script's flags (--mask_ratio, --epochs, ...) work too.
+    """
+
+    config: PathArg
+    """YAML file, e.g. tune_configs/ucf101_tats.yaml."""
+    resume: bool = False
+    """Continue the run of this name from its newest checkpoint."""
+
+    def run(self, flags: Sequence[str]) -> None:
+        from tats_ray.config.load import load_config
+        from tats_ray.runs.pretrain_run import pretrain
+
+        pretrain(load_config(self.config, flags), resume=self.resume)
+
+
+@dataclass(frozen=True)
+class Demo(Command):
+    """Make about 200 videos, train on them, and show what was learned. Takes fields as pretrain."""
+
+    resume: bool = False
+    """Continue an interrupted demo."""
+
+    def run(self, flags: Sequence[str]) -> None:
+        from tats_ray.runs.demo import demo
+
+        demo(flags, resume=self.resume)
+
+
+@dataclass(frozen=True)
+class Finetune(Command):
+    """Train a classifier from a pre-trained encoder.
+
+    Any field can be changed with --branch.field VALUE; `tats fields --finetune` lists them all.
+    """
+
+    checkpoint: PathArg
+    """Anything that `tats ckpt inspect` knows."""
+    data: MaybeDataArg = None
+    """Folder with train.csv and val.csv; or name both lists in the configuration."""
+    config: MaybePath = None
+    """YAML file, e.g. tune_configs/finetune_ucf101.yaml; default: the defaults."""
+    from_scratch: bool = False
+    """Freshly drawn weights in the checkpoint's shape: the supervised baseline."""
+    new_head: bool = False
+    """Leave out the classifier of a checkpoint that was fine-tuned already."""
+    resume: bool = False
+    """Continue the run of this name from its newest checkpoint."""
+
+    def run(self, flags: Sequence[str]) -> None:
+        from tats_ray.config.load import finetune_config, parse_flags
+        from tats_ray.evaluation.labelled_lists import refuse_both
+        from tats_ray.runs.finetune_plan import LISTS
+        from tats_ray.runs.finetune_run import finetune
+
+        # Lists of a file give way to the folder, and a note says so; typed ones were meant.
+        typed = dict(parse_flags(flags, official={}))
+        refuse_both(self.data, {f"--{name}": typed.get(name) for name in LISTS})
+        more = ["--from_scratch", "true"] if self.from_scratch else []
+        more += ["--new_head", "true"] if self.new_head else []
+        config = finetune_config(self.config, [*flags, *more])
+        finetune(self.checkpoint, self.data, config, resume=self.resume)
+
+
+@dataclass(frozen=True)
+class Fields(PlainCommand):
+    """List every field of the configuration, with its default and its meaning."""
+
+    finetune: bool = False
+    """Those of `tats finetune` instead of `tats pretrain`."""
+
+    def carry_out(self) -> None:
+        from tats_ray.config.finetune_schema import FinetuneConfig
+        from tats_ray.config.load import field_docs
+
+        for name, meaning, default in field_docs(FinetuneConfig() if self.finetune else None):
+            print(f"{name} = {default!r}\n    {meaning}")

@@ -1,0 +1,1 @@
+"""Tools for people with clusters: submit, doctor, lint, wheel."""

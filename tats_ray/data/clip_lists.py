@@ -1,0 +1,73 @@
+"""The video lists of a configuration, and their clips."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tats_ray.config.finetune_schema import FinetuneConfig
+from tats_ray.config.schema import DataConfig
+from tats_ray.core.errors import UsageError
+from tats_ray.core.grid import TokenGrid
+from tats_ray.data.dataset import ClipDataset
+from tats_ray.data.manifest import VideoEntry, read_list
+
+
+@dataclass(frozen=True)
+class Lists:
+    """The videos of a run, checked."""
+
+    train: list[VideoEntry]
+    val: list[VideoEntry]
+
+
+def read_lists(data: DataConfig) -> Lists:
+    """Read and check the lists that a configuration names.
+
+    Raises:
+        UsageError: for what is wrong with a list, its first bad line named.
+    """
+
+    def read(path: str) -> list[VideoEntry]:
+        return read_list(path, root=data.root or None, num_classes=data.num_classes or None)
+
+    return Lists(read(data.train_list), read(data.val_list) if data.val_list else [])
+
+
+def clip_dataset(
+    data: DataConfig,
+    entries: list[VideoEntry],
+    *,
+    seed: int = 0,
+    is_centered: bool = False,
+    motion_grid: TokenGrid | None = None,
+) -> ClipDataset:
+    """Training clips of a list; centred ones, to measure and to look at, have no randomness."""
+    return ClipDataset(
+        entries=entries,
+        num_frames=data.num_frames,
+        image_size=data.image_size,
+        stride=data.stride,
+        min_frames=data.min_frames,
+        seed=seed,
+        augment="center" if is_centered else data.augment,
+        backend=data.decoder,
+        cache_mb=0 if is_centered else data.cache_mb,
+        motion_grid=motion_grid,
+    )
+
+
+def read_labelled_lists(config: FinetuneConfig) -> Lists:
+    """The lists that a resolved configuration names.
+
+    Raises:
+        UsageError: for what is wrong with a list, its first bad line named.
+    """
+    data = config.data
+
+    def read(path: str) -> list[VideoEntry]:
+        found = read_list(path, root=data.root or None, num_classes=data.num_classes or None)
+        if found[0].label is None:
+            raise UsageError(f"{path} has no labels; write a class id after each path")
+        return found
+
+    return Lists(read(data.train_list), read(data.val_list) if data.val_list else [])

@@ -1,0 +1,46 @@
+"""Batches of clips for one rank, of any epoch and from any step of it on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain, islice
+
+from torch.utils.data import DataLoader
+
+from tats_ray.config.schema import ClusterConfig
+from tats_ray.data.dataset import Clip, ClipBatch, ClipDataset, collate
+from tats_ray.data.sampler import ClipSampler
+
+
+class ClipLoader:
+    """One rank's batches of any epoch, from any batch of it on."""
+
+    def __init__(
+        self,
+        dataset: ClipDataset,
+        sampler: ClipSampler,
+        *,
+        num_workers: int,
+        cluster: ClusterConfig,
+    ) -> None:
+        self.dataset = dataset
+        self._sampler = sampler
+        self.steps_per_epoch, self.slots = sampler.steps_per_epoch, sampler.slots
+        self._loader: DataLoader[Clip] = DataLoader(
+            dataset,
+            batch_sampler=sampler,
+            collate_fn=collate,
+            num_workers=num_workers,
+            pin_memory=cluster.use_gpu,
+            persistent_workers=num_workers > 0,
+            timeout=cluster.timeout_s if num_workers else 0,
+        )
+
+    def __call__(self, epoch: int, first_step: int) -> Iterator[ClipBatch]:
+        self._sampler.set_epoch(epoch, first_step)
+        return iter(self._loader)
+
+    def keys(self, epoch: int, step: int) -> list[tuple[int, int]]:
+        """(epoch, index) of the clips of one step."""
+        self._sampler.set_epoch(epoch, step)
+        return list(chain.from_iterable(islice(self._sampler, len(self.slots))))

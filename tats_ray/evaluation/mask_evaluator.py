@@ -1,0 +1,167 @@
+"""What is measured on validation clips, under draws that never change, and what it says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tats_ray.config.schema import RunConfig
+from tats_ray.core.arrays import Bool, Float, Int, UInt8
+from tats_ray.core.devices import Precision, autocast
+from tats_ray.core.grid import TokenGrid
+from tats_ray.core.protocols import MaskPolicy
+from tats_ray.core.seeds import stream
+from tats_ray.data.clip_lists import clip_dataset
+from tats_ray.data.dataset import collate
+from tats_ray.data.manifest import VideoEntry
+from tats_ray.data.motion import token_motion
+from tats_ray.models.mae import MaskedAutoencoder
+from tats_ray.models.policy import FixedPolicy, with_motion
+from tats_ray.models.zoo import num_visible, token_grid
+from tats_ray.ops.measures import chance_ratio, overlap, ranking_auc
+from tats_ray.ops.selection import draw_visible, entropy, is_visible
+
+MOVING_SHARE = 0.1
+"""A token moves when at least this share of its pixels belongs to something that moves."""
+
+_NUM_DRAWS = 16
+"""Draws per clip behind the motion ratio: a single one leaves an error of some 0.1."""
+
+# The masks of validation are the same in every run, whatever its seed: errors can be compared.
+_VALIDATION_SEED = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationSet:
+    """Clips that are measured again and again."""
+
+    clips: UInt8[Tensor, "B C F H W"]
+    moving: Bool[Tensor, "B N"] | None
+    """Tokens that truly move, where that is known."""
+    motion: Float[Tensor, "B N"] | None = None
+    """The share of each token's pixels that does."""
+
+
+class Evaluator:
+    """Measures autoencoder and policy on the same clips every time.
+
+    Args:
+        num_visible: tokens shown; also to the policy, so tube masks are measured at this count.
+    """
+
+    def __init__(
+        self,
+        validation: ValidationSet,
+        num_visible: int,
+        *,
+        batch_size: int,
+        precision: Precision = "float32",
+    ) -> None:
+        self.validation = validation
+        self.num_visible = num_visible
+        self.batch_size = batch_size
+        self.precision: Precision = precision
+
+    @torch.no_grad()
+    def measure(self, mae: MaskedAutoencoder, policy: MaskPolicy) -> dict[str, float]:
+        """Scalars by name; `docs/metrics.md` explains each. Leaves both networks as they are."""
+        device = next(mae.parameters()).device
+        uniform = FixedPolicy(mae.grid)
+        fixed = stream(_VALIDATION_SEED, "validation", "fixed")
+        drawn = stream(_VALIDATION_SEED, "validation", "policy")
+        errors, own_errors, log_probs, selections = [], [], [], []
+        for first in range(0, len(self.validation.clips), self.batch_size):
+            rows = slice(first, first + self.batch_size)
+            clips = self.validation.clips[rows].to(device)
+            motion = None if self.validation.motion is None else self.validation.motion[rows]
+            with autocast(device, self.precision):
+                tokens = mae.embed(clips)
+                random = uniform.act(tokens, self.num_visible, generator=fixed)
+                own = with_motion(policy, motion).act(tokens, self.num_visible, generator=drawn)
+                errors.append(mae(clips, random.visible_idx).loss * len(clips))
+                own_errors.append(mae(clips, own.visible_idx).loss * len(clips))
+            log_probs.append(own.log_prob.float().cpu())
+            selections.append(own.visible_idx.cpu())
+        num_clips = len(self.validation.clips)
+        return {
+            "error": float(torch.stack(errors).sum()) / num_clips,
+            "own_error": float(torch.stack(own_errors).sum()) / num_clips,
+            **self._policy_measures(torch.cat(log_probs), torch.cat(selections)),
+        }
+
+    def _policy_measures(
+        self, log_prob: Float[Tensor, "B N"], visible_idx: Int[Tensor, "B K"]
+    ) -> dict[str, float]:
+        num_tokens = log_prob.shape[1]
+        drawn = is_visible(visible_idx, num_tokens)
+        spread = entropy(log_prob)
+        measures = {
+            "entropy": float(spread.mean()) / math.log(num_tokens),
+            "effective_tokens": float(spread.exp().mean()),
+        }
+        if len(drawn) > 1:
+            measures["clip_overlap"] = overlap(drawn, drawn.roll(1, 0))
+        again = stream(_VALIDATION_SEED, "validation", "again")
+        more = [
+            is_visible(draw_visible(log_prob, visible_idx.shape[1], generator=again), num_tokens)
+            for _ in range(_NUM_DRAWS - 1)
+        ]
+        measures["draw_overlap"] = overlap(drawn, more[0])
+        if self.validation.moving is not None and self.validation.moving.any():
+            moving = self.validation.moving
+            all_drawn = torch.cat([drawn, *more])
+            measures["motion_ratio"] = chance_ratio(all_drawn, moving.repeat(_NUM_DRAWS, 1))
+            measures["motion_auc"] = ranking_auc(log_prob, self.validation.moving)
+        return measures
+
+
+def collapse_signs(measures: dict[str, float], *, num_visible: int) -> Sequence[str]:
+    """Why these measures look like a policy that has collapsed; empty when they do not.
+
+    A healthy sampler prefers some tokens and still varies: entropy over half of log N, more
+    tokens in play than are shown, and draws that differ between clips, and for one clip.
+    """
+    signs = []
+    if measures["entropy"] < 0.5:
+        signs.append(f"entropy is {measures['entropy']:.2f} of log N (healthy: over 0.5)")
+    if measures["effective_tokens"] < num_visible:
+        signs.append(
+            f"only {measures['effective_tokens']:.0f} tokens are in play, "
+            f"fewer than the {num_visible} shown"
+        )
+    for name, what in (("clip_overlap", "different clips"), ("draw_overlap", "one clip twice")):
+        if measures.get(name, 0.0) > 0.8:
+            signs.append(f"{measures[name]:.0%} of the tokens drawn for {what} are the same")
+    return signs
+
+
+def validation_set(config: RunConfig, grid: TokenGrid, entries: list[VideoEntry]) -> ValidationSet:
+    """The first `eval.num_clips` readable videos of a list, their middle, centred.
+
+    Where a true motion mask lies beside every one of them, tokens that move are marked.
+    """
+    dataset = clip_dataset(config.data, entries[: config.eval.num_clips], is_centered=True)
+    batch = collate([dataset[0, index] for index in range(len(dataset))])
+    motion = [dataset.motion(index) for index in batch.index.tolist()]
+    known = [mask for mask in motion if mask is not None]
+    if len(known) < len(motion):
+        return ValidationSet(batch.pixels, None)
+    shares = torch.stack([torch.from_numpy(token_motion(mask, grid)) for mask in known])
+    return ValidationSet(batch.pixels, shares >= MOVING_SHARE, shares)
+
+
+def evaluator(config: RunConfig, entries: list[VideoEntry]) -> Evaluator | None:
+    """The measure of a run; None where there is no validation list."""
+    if not entries:
+        return None
+    grid = token_grid(config.data, config.model)
+    return Evaluator(
+        validation_set(config, grid, entries),
+        num_visible(config.sampler, grid),
+        batch_size=config.optim.batch_size,
+        precision=config.loop.precision,
+    )

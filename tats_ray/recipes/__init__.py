@@ -1,1 +1,0 @@
-"""A `RunConfig`, start to finish: what the commands do."""

@@ -1,0 +1,261 @@
+"""What a run will do, worked out and printed before anything starts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from tats_ray.config.schema import RunConfig
+from tats_ray.core.errors import UsageError
+from tats_ray.core.grid import TokenGrid
+from tats_ray.data.clip_lists import Lists, read_lists
+from tats_ray.data.manifest import VideoEntry
+from tats_ray.data.motion import motion_path
+from tats_ray.models.zoo import SIZES, num_visible, token_grid
+from tats_ray.ops.rewards import find_reward
+from tats_ray.runtime.driver.launch import Placement, plan_placement
+from tats_ray.training.pretrain_build import wants_motion
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run's sizes, all derived from its configuration and its lists."""
+
+    config: RunConfig
+    lists: Lists
+    placement: Placement
+    num_tokens: int
+    num_visible: int
+    global_batch: int
+    steps_per_epoch: int
+    lr: float
+    min_lr: float
+    rollout_bytes: int
+    """That lie in an object store at most, copies counted."""
+
+    @property
+    def plateau(self) -> float:
+        """Error of predicting nothing: (n-1)/n for the n pixels of a patch, targets unbiased."""
+        pixels = self.config.model.tubelet * self.config.model.patch**2
+        return (pixels - 1) / pixels
+
+    @property
+    def warmup_masks(self) -> str:
+        """What the MAE-only epochs are masked with, in words."""
+        kind = self.config.loop.warmup_mask
+        return {"random": "uniform masks", "tube": "tube masks"}.get(kind, "untrained sampler")
+
+    @property
+    def total_steps(self) -> int:
+        return self.steps_per_epoch * self.config.loop.epochs
+
+    def lines(self) -> list[tuple[str, str]]:
+        """(what, how much) for a person to read."""
+        config, placement = self.config, self.placement
+        optim, loop = config.optim, config.loop
+        workers = placement.num_workers
+        fewest = f"{config.cluster.min_workers} to " * config.cluster.is_elastic
+        return [
+            ("videos", f"{len(self.lists.train)} to train on, {len(self.lists.val)} to validate"),
+            ("tokens", self._tokens_in_words()),
+            ("model", f"{config.model.size}, {loop.precision}, seed {config.seed}"),
+            ("batch", self._batch_in_words()),
+            (
+                "learning rate",
+                f"MAE {optim.base_lr:g} x {self.global_batch}/256 = {self.lr:g}, cosine to "
+                f"{self.min_lr:g}, warm-up {optim.warmup_epochs:g} epochs; "
+                f"sampler {config.algorithm.lr:g}",
+            ),
+            ("algorithm", self._algorithm_in_words()),
+            (
+                "steps",
+                f"{loop.epochs} epochs x {self.steps_per_epoch} = {self.total_steps}; "
+                f"{self.warmup_masks} for the first {loop.mae_only_epochs} epochs, "
+                f"then one policy update per {loop.mae_steps_per_update} MAE step"
+                f"{'s' * (loop.mae_steps_per_update > 1)}"
+                + (f", at most {loop.max_staleness} under way" if loop.max_staleness else ""),
+            ),
+            (
+                "actors",
+                f"{fewest}{workers} MAE learner{'s' * (workers > 1)} on {placement.device} "
+                f"({placement.threads or 'as many as their node has'} threads each), "
+                f"{self._policy_in_words()}",
+            ),
+        ]
+
+    def _tokens_in_words(self) -> str:
+        """Tubes and frames round to whole ones: the ratio that this comes to is said, too."""
+        share, asked = self.num_visible / self.num_tokens, self.config.sampler.mask_ratio
+        words = (
+            f"{self.num_tokens} per clip, {self.num_visible} visible ({share:.1%}), "
+            f"sampler {self.config.sampler.name}"
+        )
+        is_exact = abs(1 - share - asked) * self.num_tokens < 1
+        return words if is_exact else f"{words}, mask ratio {1 - share:.3g} for {asked:g}"
+
+    def _batch_in_words(self) -> str:
+        size, workers = self.config.optim.batch_size, self.placement.num_workers
+        clips, masks = self.config.clips_per_step, self.config.algorithm.masks_per_clip
+        rows = f"{size} clips" if masks == 1 else f"{size} rows ({clips} clips x {masks} masks)"
+        return f"{rows} x {workers} learner{'s' * (workers > 1)} = {self.global_batch}"
+
+    def _policy_in_words(self) -> str:
+        config, placement = self.config, self.placement
+        if not placement.learns_policy:
+            return "run log (this sampler does not learn)"
+        if config.cluster.policy_place == "learner":
+            return "policy learner inside it, run log"
+        makers = config.num_rollout_workers
+        return (
+            (f"{makers} rollout workers on {placement.rollout_device}, " if makers else "")
+            + f"policy learner on {placement.policy_device}, rollout buffer "
+            f"{config.cluster.buffer_mb} MB, weight store, run log"
+        )
+
+    def _algorithm_in_words(self) -> str:
+        if not self.placement.learns_policy:
+            return f"none: sampler {self.config.sampler.name} does not learn"
+        return f"{self.config.algorithm.name}, paid with {self.config.reward}"
+
+
+def make_plan(config: RunConfig) -> Plan:
+    """Check everything that can be known before an actor starts.
+
+    Raises:
+        UsageError: for the first thing that would make the run fail.
+    """
+    if not config.data.train_list:
+        raise UsageError("data.train_list names no list of videos; use --data.train_list PATH")
+    _check_reward(config)
+    grid = token_grid(config.data, config.model)
+    visible = num_visible(config.sampler, grid)
+    placement = plan_placement(config)
+    if config.num_rollout_workers and not placement.learns_policy:
+        raise UsageError(
+            f"loop.source workers makes rollouts that sampler.name {config.sampler.name} would not "
+            "learn from; use --loop.source learner, or a sampler that learns"
+        )
+    if config.num_rollout_workers and config.cluster.sharding == "fsdp":
+        raise UsageError(
+            "loop.source workers does not go with cluster.sharding fsdp: their copies of the "
+            "autoencoder are made by one learner alone; use --cluster.sharding ddp"
+        )
+    if config.cluster.is_elastic:
+        _check_elastic(config)
+    rollout_bytes = 0
+    if config.cluster.policy_place == "learner":
+        _check_shared_place(config)
+    elif placement.learns_policy:
+        _check_buffer(config, buffer_bytes(config, grid, placement.num_workers))
+        rollout_bytes = store_bytes(config, grid, placement.num_workers)
+    lists = read_lists(config.data)
+    if wants_motion(config):
+        _check_motion(config, lists)
+    global_batch = config.optim.batch_size * config.cluster.num_workers
+    steps = _steps_per_epoch(lists.train, config)
+    return Plan(
+        config=config,
+        lists=lists,
+        placement=placement,
+        num_tokens=grid.num_tokens,
+        num_visible=visible,
+        global_batch=global_batch,
+        steps_per_epoch=steps,
+        lr=config.optim.base_lr * global_batch / 256,
+        min_lr=config.optim.min_lr * global_batch / 256,
+        rollout_bytes=rollout_bytes,
+    )
+
+
+def _check_reward(config: RunConfig) -> None:
+    """Visible tokens have no error of their own: they can only be judged by the whole clip's."""
+    find_reward(config.reward)
+    scored = getattr(config.algorithm, "scored", "hidden")
+    if scored in ("visible", "joint") and config.reward == "token_error":
+        raise UsageError(
+            f"algorithm.scored {scored} cannot be paid with env.reward token_error, which is 0 on "
+            "visible tokens; use --env.reward negative_clip_error"
+        )
+
+
+def buffer_bytes(config: RunConfig, grid: TokenGrid, num_workers: int) -> int:
+    """The most that waiting rollouts hold: all ranks' of one update and of those under way."""
+    return _update_bytes(config, grid, num_workers) * (1 + config.loop.max_staleness)
+
+
+def store_bytes(config: RunConfig, grid: TokenGrid, num_workers: int) -> int:
+    """The most that rollouts hold of an object store: those of the buffer, and one update more.
+
+    The buffer's are views into the store, which cannot be spilled. An update that is taken leaves
+    as a copy, while the buffer still holds it.
+    """
+    return buffer_bytes(config, grid, num_workers) + _update_bytes(config, grid, num_workers)
+
+
+def _update_bytes(config: RunConfig, grid: TokenGrid, num_workers: int) -> int:
+    width = SIZES[config.model.size].width
+    value_bytes = 2 if config.loop.precision == "bfloat16" else 4
+    visible = num_visible(config.sampler, grid)
+    row = grid.num_tokens * (width * value_bytes + 4 + 4) + 8 * visible + 4
+    rows = config.clips_per_rollout * config.algorithm.masks_per_clip * num_workers
+    return row * rows * config.loop.mae_steps_per_update
+
+
+def _check_buffer(config: RunConfig, needed: int) -> None:
+    """An update waits for all its rollouts, so a shelf too small for them would never empty."""
+    num_workers = config.cluster.num_workers
+    if needed > config.cluster.buffer_mb * 2**20:
+        raise UsageError(
+            f"cluster.buffer_mb {config.cluster.buffer_mb} cannot hold the rollouts of "
+            f"{config.loop.mae_steps_per_update} MAE steps x {num_workers} learners x "
+            f"{1 + config.loop.max_staleness} updates, {needed / 2**20:.0f} MB; "
+            f"use --cluster.buffer_mb {math.ceil(needed / 2**20)} or lower loop.rollout_fraction"
+        )
+
+
+def _check_shared_place(config: RunConfig) -> None:
+    cluster = config.cluster
+    if cluster.num_workers > 1 or cluster.policy_gpus or config.num_rollout_workers:
+        raise UsageError(
+            "cluster.policy_place learner is for one MAE learner, which makes the rollouts itself: "
+            f"it does not go with cluster.num_workers {cluster.num_workers}, cluster.policy_gpus "
+            f"{cluster.policy_gpus:g} and loop.source {config.loop.source}; use actor"
+        )
+
+
+def _check_elastic(config: RunConfig) -> None:
+    """Ray Train takes all that nodes have for its own, and sharded learners need equal shares."""
+    cluster = config.cluster
+    if config.num_rollout_workers or cluster.policy_gpus or cluster.sharding == "fsdp":
+        raise UsageError(
+            f"cluster.min_workers {cluster.min_workers} is for DDP learners that alone reserve "
+            f"CPUs and GPUs: it does not go with loop.source {config.loop.source}, "
+            f"cluster.policy_gpus {cluster.policy_gpus:g} and cluster.sharding {cluster.sharding}; "
+            "use 0"
+        )
+
+
+def _check_motion(config: RunConfig, lists: Lists) -> None:
+    """Motion can be shown, or paid for, only where somebody has marked it."""
+    is_oracle = config.sampler.name == "oracle"
+    who = "sampler.name oracle" if is_oracle else f"env.reward {config.reward}"
+    # Only the oracle draws on validation clips, too.
+    for entry in [*lists.train, *(lists.val if is_oracle else [])]:
+        beside = motion_path(entry.path)
+        if not beside.is_file():
+            raise UsageError(
+                f"{who} needs {beside}, the true motion of its video; `tats data synth` writes "
+                "videos with it; for others choose another one"
+            )
+
+
+def _steps_per_epoch(train: list[VideoEntry], config: RunConfig) -> int:
+    workers = config.cluster.num_workers
+    clips = config.clips_per_step * workers
+    steps = len(train) // clips
+    if not steps:
+        raise UsageError(
+            f"{config.data.train_list} has {len(train)} videos, fewer than one batch of {clips} "
+            f"({config.clips_per_step} x {workers} learners); lower optim.batch_size"
+        )
+    return steps

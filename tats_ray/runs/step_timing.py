@@ -1,0 +1,167 @@
+"""How long will it take? A few steps of the real thing, timed in one process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+import torch
+
+from tats_ray.config.schema import LoopConfig, RunConfig
+from tats_ray.data.clip_lists import read_lists
+from tats_ray.data.views import ViewPlan
+from tats_ray.envs import TokenSelectionVectorEnv
+from tats_ray.evaluation.features import FeatureRequest, FrozenEncoder, compute
+from tats_ray.models.policy import FixedPolicy, SamplerPolicy
+from tats_ray.models.zoo import build_mae, build_policy, num_visible, token_grid
+from tats_ray.training.mae_learner import MAELearner
+from tats_ray.training.policy_learner import LocalPolicyClient, PolicyLearner
+from tats_ray.training.pretrain_build import Batches
+from tats_ray.training.pretrain_loop import Batch, Halt, PretrainLoop, Stage
+
+_NUM_STEPS = 3
+"""Timed, of each phase, after a first one that is not."""
+_NUM_VIDEOS = 4
+
+
+@dataclass(frozen=True)
+class StepTiming:
+    """Seconds that one learner takes, measured."""
+
+    mae_step_s: float
+    """A step of the MAE-only epochs, without waiting for clips."""
+    joint_step_s: float
+    """A step of the others, the sampler's share of the policy update included."""
+    clips_s: float
+    """Reading a batch in one process."""
+    feature_s: float
+    """Reading and encoding one video for the neighbours."""
+
+    def trial_s(self, config: RunConfig, steps_per_epoch: int, num_videos: int) -> float:
+        """A whole trial: training and neighbours, without start-up.
+
+        Reading is hidden behind training where there are loader processes, and done once where
+        decoded videos are kept.
+        """
+        loop, workers = config.loop, config.data.num_workers
+        alone = min(loop.mae_only_epochs, loop.epochs)
+        reading = self.clips_s / max(workers, 1)
+        total = 0.0
+        for epochs, step_s in ((alone, self.mae_step_s), (loop.epochs - alone, self.joint_step_s)):
+            each = max(step_s, reading) if workers else step_s
+            total += epochs * steps_per_epoch * each
+        if not workers:
+            total += reading * steps_per_epoch * (1 if config.data.cache_mb else loop.epochs)
+        neighbours = num_videos * self.feature_s / max(workers, 1) if config.data.val_list else 0.0
+        return total + neighbours
+
+
+def time_steps(config: RunConfig, threads: int) -> StepTiming:
+    """Measure on the first videos of the training list. Trains nothing that is kept."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        return _time_steps(config)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _time_steps(config: RunConfig) -> StepTiming:
+    device = torch.device("cuda" if config.cluster.use_gpu else "cpu")
+    grid = token_grid(config.data, config.model)
+    entries = read_lists(config.data).train
+    timed = replace(config, data=replace(config.data, num_workers=0))
+    batches = Batches(timed, entries)
+    mae = build_mae(config.model, grid, seed=config.seed).to(device)
+    learner = MAELearner(
+        mae,
+        config.optim,
+        steps_per_epoch=1_000_000,  # at the start of the warm-up, so that weights hardly move
+        total_steps=1_000_000_000,
+        global_batch=config.optim.batch_size,
+        precision=config.loop.precision,
+    )
+    env = TokenSelectionVectorEnv(
+        config.optim.batch_size,
+        scorer=learner,
+        grid=grid,
+        width=mae.width,
+        num_visible=num_visible(config.sampler, grid),
+        reward=config.reward,
+        arrays="torch",
+    )
+    visible = num_visible(config.sampler, grid)
+    policy, owned = (build_policy(config.sampler, config.model, grid, seed=0) for _ in range(2))
+    if isinstance(policy, SamplerPolicy):
+        policy.to(device)
+    client = None
+    if isinstance(owned, SamplerPolicy):
+        beside = config.cluster.policy_place == "learner" or config.cluster.policy_gpus
+        owned.to(device if beside else "cpu")
+        client = LocalPolicyClient(
+            PolicyLearner(
+                owned,
+                config.algorithm.build(owned),
+                seed=0,
+                precision=config.loop.precision,
+            )
+        )
+    started = time.perf_counter()
+    shown = next(batches(0, 0))
+    clips_s = time.perf_counter() - started
+    paces = []
+    for mae_only in (1, 0):
+        clock = _Clock(device)
+        loop = PretrainLoop(
+            LoopConfig(
+                epochs=1,
+                mae_only_epochs=mae_only,
+                rollout_fraction=config.loop.rollout_fraction,
+                warmup_mask=config.loop.warmup_mask,
+                precision=config.loop.precision,
+            ),
+            seed=config.seed,
+            slots=[0],
+            batches=lambda epoch, first: iter([shown] * (_NUM_STEPS + 2)),
+            learner=learner,
+            warmup=Stage(FixedPolicy(grid), env, visible),
+            main=Stage(policy, env, visible),
+            client=client,
+            hooks=clock,
+            masks_per_clip=config.algorithm.masks_per_clip,
+        )
+        with suppress(Halt):
+            loop.run()
+        paces.append(clock.step_s)
+    encoder = FrozenEncoder(mae.encoder.eval(), grid, timed.data)
+    asked = FeatureRequest(source=encoder, entries=entries[:_NUM_VIDEOS], plan=ViewPlan())
+    started = time.perf_counter()
+    compute(asked, num_workers=0, say=lambda text: None)
+    feature_s = (time.perf_counter() - started) / len(asked.entries)
+    return StepTiming(paces[0], paces[1], clips_s=clips_s, feature_s=feature_s)
+
+
+class _Clock:
+    """Hooks that time steps and end the loop."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._times: list[float] = []
+
+    def on_step(
+        self, loop: PretrainLoop, metrics: Mapping[str, float], batches: Sequence[Batch]
+    ) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize()
+        self._times.append(time.perf_counter())
+        if len(self._times) > _NUM_STEPS:
+            raise Halt
+
+    def on_epoch(self, loop: PretrainLoop) -> None:
+        pass
+
+    @property
+    def step_s(self) -> float:
+        return (self._times[-1] - self._times[0]) / _NUM_STEPS

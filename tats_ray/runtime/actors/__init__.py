@@ -1,0 +1,1 @@
+"""The actors of a run, and what they and the workers say to each other."""

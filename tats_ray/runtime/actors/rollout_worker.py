@@ -1,0 +1,216 @@
+"""Rollout workers: ticket, weights, rollout, again; and the driver's watch over them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any, Literal
+
+import gymnasium
+import ray
+import torch
+from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayTaskError
+
+from tats_ray.checkpoints.frozen_scorer import FrozenScorer
+from tats_ray.config.load import parse_config
+from tats_ray.config.schema import RunConfig
+from tats_ray.core.errors import PeerFailedError, StaleError
+from tats_ray.data.clip_lists import read_lists
+from tats_ray.runtime.actors.calls import call_restarting
+from tats_ray.runtime.actors.credits import Ticket
+from tats_ray.runtime.actors.transfer import to_tensors
+from tats_ray.runtime.driver import home
+from tats_ray.training.pretrain_loop import Environment
+from tats_ray.training.rollouts import RolloutMaker
+
+_PATIENCE_S = 5.0
+"""Between two questions for a ticket; so long may one be held by a worker that died waiting."""
+_PAUSE_S = 0.5
+"""Before asking again where a peer is being started anew."""
+_PEER_GONE = (
+    StaleError,
+    PeerFailedError,
+    TimeoutError,
+    GetTimeoutError,
+    ObjectLostError,
+    RayActorError,
+)
+"""The run begins a new incarnation, or has ended: the ticket is worth nothing any more."""
+
+
+def make_env(config: RunConfig, scorer: Any, num_envs: int, num_visible: int) -> Environment:
+    """The environment that a configuration names, judged by `scorer`."""
+    env: Any = gymnasium.make_vec(
+        config.env.id,
+        num_envs=num_envs,
+        scorer=scorer,
+        grid=scorer.mae.grid,
+        width=scorer.mae.width,
+        num_visible=num_visible,
+        reward=config.reward,
+        arrays="torch",
+    )
+    return env
+
+
+class RolloutWorkerActor:
+    """Plays the environment with frozen copies of the MAE and the policy.
+
+    It holds nothing that cannot be made anew: its successor asks for a ticket, and goes on.
+
+    Args:
+        index: its name towards the buffer.
+        device: named outright: Ray does not hide GPUs from actors that reserve none.
+        threads: torch threads.
+        started_in: the driver's folder.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        *,
+        index: int,
+        device: str,
+        threads: int,
+        started_in: str,
+    ) -> None:
+        self._astray = home.go_to(started_in, config["data"])
+        torch.set_num_threads(threads)
+        parsed = parse_config(config)
+        self._index, self._timeout_s = index, parsed.cluster.timeout_s
+
+        def env(scorer: FrozenScorer, rows: int, num_visible: int) -> Environment:
+            return make_env(parsed, scorer, rows, num_visible)
+
+        entries = read_lists(parsed.data).train
+        self._maker = RolloutMaker(parsed, entries, make_env=env, device=torch.device(device))
+        self._loaded: dict[str, tuple[str, int]] = {}
+        """Network -> incarnation and version of its weights."""
+
+    def run(self, buffer: Any, store: Any, log: Any) -> None:
+        """Make rollouts until the driver ends this actor.
+
+        Raises:
+            Exception: what no other attempt would mend; the run is told, and ends with it.
+        """
+        if ray.get_runtime_context().was_current_actor_reconstructed:
+            note = f"rollout worker {self._index} was lost and started anew"
+            log.remark.remote(note, time.time())
+        if self._astray:
+            log.remark.remote(self._astray, time.time())
+        while True:
+            try:
+                self._serve(buffer, store)
+            except _PEER_GONE:
+                time.sleep(_PAUSE_S)
+            except Exception as error:
+                cause = f"rollout worker {self._index}: {error}"
+                for tell in (log.set_fatal, buffer.fail):
+                    call_restarting(tell, cause, timeout_s=self._timeout_s)
+                raise
+
+    def _serve(self, buffer: Any, store: Any) -> None:
+        """One rollout, where one may be begun."""
+        granted = ray.get(
+            buffer.acquire.remote(self._index, _PATIENCE_S), timeout=_PATIENCE_S + self._timeout_s
+        )
+        if granted is None:
+            return
+        incarnation: str = granted[0]
+        ticket: Ticket = granted[1]
+        self._refresh(store, incarnation, "policy", ticket.policy_version)
+        self._refresh(store, incarnation, "mae", ticket.mae_step)
+        rollout = self._maker.make(
+            ticket.cycle,
+            ticket.index,
+            step=ticket.step,
+            policy_version=ticket.policy_version,
+            mae_step=ticket.mae_step,
+        )
+        push = buffer.put.remote(
+            incarnation, ticket, rollout.to_arrays(), rollout.num_bytes, self._timeout_s
+        )
+        ray.get(push, timeout=self._timeout_s + 30)
+
+    def _refresh(
+        self, store: Any, incarnation: str, network: Literal["mae", "policy"], version: int
+    ) -> None:
+        if self._loaded.get(network) == (incarnation, version):
+            return
+        reply = store.fetch.remote(incarnation, network, version, self._timeout_s)
+        found, (weights,) = ray.get(reply, timeout=self._timeout_s + 30)
+        assert found == version  # the store keeps every version that a ticket can name
+        self._maker.load(network, to_tensors(ray.get(weights, timeout=self._timeout_s)))
+        self._loaded[network] = (incarnation, version)
+
+
+class RolloutWorkers:
+    """The driver's handles of all rollout workers.
+
+    A lost one is started anew by Ray, `max_restarts` times; after that the run goes on with the
+    rest. Rollouts are the same whoever makes them, so neither changes a result.
+    """
+
+    def __init__(
+        self, config: RunConfig, *, device: str, threads: int, buffer: Any, store: Any, log: Any
+    ) -> None:
+        cluster = config.cluster
+        self._buffer, self._log = buffer, log
+        self._fatal: str | None = None
+        kind = ray.remote(RolloutWorkerActor).options(
+            num_cpus=cluster.cpus_per_worker,
+            num_gpus=cluster.rollout_gpus,
+            max_restarts=cluster.max_failures,
+            max_task_retries=cluster.max_failures,
+            # Spread over nodes, shares of a GPU would break up those that learners need whole.
+            scheduling_strategy="DEFAULT" if cluster.rollout_gpus else "SPREAD",
+        )
+        self._actors = [
+            kind.remote(
+                asdict(config),
+                index=index,
+                device=device,
+                threads=threads,
+                started_in=home.here(),
+            )
+            for index in range(config.num_rollout_workers)
+        ]
+        self._runs = {
+            actor.run.remote(buffer, store, log): index for index, actor in enumerate(self._actors)
+        }
+
+    def __enter__(self) -> RolloutWorkers:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for actor in self._actors:
+            ray.kill(actor)
+
+    def watch(self, on_event: Callable[[Mapping[str, Any]], None]) -> None:
+        """Notice workers that are lost for good; the loss of the last ends the run."""
+        ended: list[Any] = []
+        if self._runs:
+            ended, _ = ray.wait(list(self._runs), num_returns=len(self._runs), timeout=0)
+        for run in ended:
+            index = self._runs.pop(run)
+            try:
+                ray.get(run)
+            except RayActorError as error:
+                on_event({"kind": "note", "text": self._give_up(index, error), "time": time.time()})
+            except RayTaskError:
+                continue  # it has told the run itself
+        if self._fatal is not None:
+            # Again and again: a new incarnation of the run forgets what ended the last, and so does
+            # a log that is started anew.
+            self._log.set_fatal.remote(self._fatal)
+            self._buffer.fail.remote(self._fatal)
+
+    def _give_up(self, index: int, error: RayActorError) -> str:
+        """Go on without a worker, if any other is left."""
+        reason = [line for line in str(error).splitlines() if line.strip()][-1].strip()
+        if self._runs:
+            self._buffer.forfeit.remote(index)
+            return f"rollout worker {index} is lost, {len(self._runs)} go on: {reason}"
+        self._fatal = f"rollout worker {index} was the last, and is lost: {reason}"
+        return self._fatal

@@ -1,0 +1,1 @@
+"""What a laptop asks a cluster."""

@@ -1,0 +1,214 @@
+"""What the cluster must have, looked at before anything is placed."""
+
+from __future__ import annotations
+
+import platform
+import socket
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from tats_ray.config.schema import Clustered
+from tats_ray.core.errors import UsageError
+from tats_ray.core.storage import replace_text
+from tats_ray.runtime.resources.packing import (
+    PER_UNIT,
+    Space,
+    beside_policy_learner,
+    most_rollout_workers,
+    units,
+)
+
+Resources = Mapping[str, float]
+DEADLINE_S = 60.0
+"""For a node to answer; its first worker process has to start."""
+
+
+@dataclass(frozen=True)
+class NodeFacts:
+    """What a node says about itself."""
+
+    host: str
+    versions: Mapping[str, str]
+    marker: str | None
+    """What it read from the run folder; None where there was nothing to read."""
+
+
+def check_cluster(config: Clustered, folder: Path, *, rollout_bytes: int = 0) -> None:
+    """Refuse a cluster that cannot do the run.
+
+    Args:
+        rollout_bytes: that lie in a node's object store at most, copies counted.
+
+    Raises:
+        UsageError: with what does not fit, and the way out.
+    """
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    check_resources(config, [node["Resources"] for node in nodes], rollout_bytes=rollout_bytes)
+    if len(nodes) > 1:
+        check_nodes(nodes, folder)
+
+
+def wanted_cpus(config: Clustered) -> float:
+    cluster = config.cluster
+    return (cluster.fewest_workers + config.num_rollout_workers) * cluster.cpus_per_worker
+
+
+def wanted_gpus(config: Clustered) -> float:
+    cluster = config.cluster
+    own = cluster.fewest_workers * cluster.use_gpu + cluster.policy_gpus
+    return own + config.num_rollout_workers * cluster.rollout_gpus
+
+
+def in_words(config: Clustered, nodes: Sequence[Resources]) -> str:
+    """What a run needs, and what the cluster has."""
+    has = {kind: sum(node.get(kind, 0.0) for node in nodes) for kind in ("GPU", "CPU")}
+    needs = {"GPU": wanted_gpus(config), "CPU": wanted_cpus(config)}
+    return (
+        f"the run needs {_listed(needs)}, the cluster has {_listed(has)} on {len(nodes)} "
+        f"node{'s' * (len(nodes) != 1)}"
+    )
+
+
+def check_resources(
+    config: Clustered, nodes: Sequence[Resources], *, rollout_bytes: int = 0
+) -> None:
+    """Whether every room finds a node; each learner and each rollout worker has to fit into one.
+
+    Raises:
+        UsageError: with needs, haves and the reason.
+    """
+    _check_places(config, nodes)
+    stores = [node["object_store_memory"] for node in nodes if "object_store_memory" in node]
+    if stores and rollout_bytes > _STORE_SHARE * min(stores):
+        raise UsageError(
+            f"up to {rollout_bytes / 2**20:.0f} MB of rollouts lie in the buffer and on their way "
+            f"out of it, over {_STORE_SHARE:.0%} of a node's object store of "
+            f"{min(stores) / 2**20:.0f} MB; lower loop.rollout_fraction or loop.max_staleness, or "
+            "start Ray with more object_store_memory"
+        )
+
+
+_STORE_SHARE = 0.8
+"""The rest is for weights on their way and for arguments of calls."""
+
+
+def _check_places(config: Clustered, nodes: Sequence[Resources]) -> None:
+    cluster, words = config.cluster, in_words(config, nodes)
+    needed, makers = cluster.fewest_workers, config.num_rollout_workers
+    way_out = "lower cluster.num_workers, cluster.cpus_per_worker or cluster.policy_gpus"
+    spaces = [Space.of(config, node) for node in nodes]
+    own, policy, share = map(units, (cluster.use_gpu, cluster.policy_gpus, cluster.rollout_gpus))
+    places = sum(space.holds(own) for space in spaces)
+    if places < needed:
+        each = _listed({"GPU": float(cluster.use_gpu), "CPU": cluster.cpus_per_worker})
+        raise UsageError(
+            f"{words}: does not fit, because {each} on one node for each learner leaves room for "
+            f"{places} of {needed}; {way_out}"
+        )
+    # What a node keeps of its GPUs once the others hold all the learners that they can.
+    spare = max(s.gpus - own * max(needed - (places - s.holds(own)), 0) for s in spaces)
+    if policy > spare:
+        raise UsageError(
+            f"{words}: does not fit, because the policy learner needs {cluster.policy_gpus:g} GPU "
+            f"on one node and the learners leave {spare / PER_UNIT:g}; {way_out}"
+        )
+    found = max(
+        most_rollout_workers(left, needed, own, share)
+        for left in beside_policy_learner(spaces, policy)
+    )
+    if found < makers:
+        each = _listed({"GPU": cluster.rollout_gpus, "CPU": cluster.cpus_per_worker})
+        raise UsageError(
+            f"{words}: does not fit, because {each} on one node for each rollout worker leaves "
+            f"room for {found} of {makers} beside the learners; lower cluster.rollout_workers, "
+            "cluster.rollout_gpus or cluster.cpus_per_worker"
+        )
+
+
+def check_nodes(nodes: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """Ask every node for its versions, and for a marker that this one writes into the run folder.
+
+    Raises:
+        UsageError: for a node that is silent, has other versions, or does not see the folder.
+    """
+    marker = uuid.uuid4().hex
+    # Tasks start in the folder that their node was started in.
+    file = folder.resolve() / f".preflight-{marker[:8]}"
+    replace_text(file, marker)
+    try:
+        check_reports(NodeFacts(socket.gethostname(), _versions(), marker), _ask(nodes, file))
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def check_reports(own: NodeFacts, others: Mapping[str, NodeFacts | None]) -> None:
+    """Compare what nodes say with the driver's own report.
+
+    Raises:
+        UsageError: naming the first node that differs.
+    """
+    for name, report in sorted(others.items()):
+        if report is None:
+            raise UsageError(
+                f"node {name} gave no answer within {DEADLINE_S:g} s; take it out of the cluster, "
+                "or look at its raylet.out"
+            )
+        where = f"node {name} ({report.host})"
+        for package, mine in own.versions.items():
+            theirs = report.versions.get(package)
+            if theirs != mine:
+                raise UsageError(
+                    f"{where} has {package} {theirs}, the driver ({own.host}) has {mine}; install "
+                    "the same requirements.lock on both"
+                )
+        if report.marker != own.marker:
+            raise UsageError(
+                f"{where} does not see the run folder of the driver ({own.host}); set "
+                "checkpoint.folder to a folder that all nodes share"
+            )
+
+
+def _ask(nodes: Sequence[Mapping[str, Any]], file: Path) -> dict[str, NodeFacts | None]:
+    """A small task on each node; None for those that do not answer in time."""
+    task = ray.remote(num_cpus=0, max_retries=0)(report)
+    asked = {}
+    for node in nodes:
+        here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        name = f"{node['NodeManagerAddress']} {node['NodeID'][:6]}"
+        asked[task.options(scheduling_strategy=here).remote(str(file))] = name
+    ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=DEADLINE_S)
+    for reply in late:
+        ray.cancel(reply, force=True)
+    return {
+        **{asked[reply]: None for reply in late},
+        **{asked[reply]: ray.get(reply, timeout=DEADLINE_S) for reply in ready},
+    }
+
+
+def report(file: str) -> NodeFacts:
+    """What this node says; waits a little for a file system whose caches lag behind."""
+    path, deadline = Path(file), time.monotonic() + 10
+    while not path.is_file() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    marker = path.read_text() if path.is_file() else None
+    return NodeFacts(socket.gethostname(), _versions(), marker)
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "Python": platform.python_version(),
+        "Ray": version("ray"),
+        "torch": version("torch"),
+    }
+
+
+def _listed(amounts: Mapping[str, float]) -> str:
+    return " + ".join(f"{amount:g} {kind}" for kind, amount in amounts.items() if amount) or "0 CPU"

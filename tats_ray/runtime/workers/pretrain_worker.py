@@ -1,0 +1,319 @@
+"""One rank of the MAE learner: what runs inside each Ray Train worker."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+from ray.train.collective import broadcast_from_rank_zero
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from tats_ray.checkpoints import format as checkpoints
+from tats_ray.config.load import dump_config, parse_config
+from tats_ray.config.schema import RunConfig
+from tats_ray.core.types import Position
+from tats_ray.data.clip_lists import read_lists
+from tats_ray.evaluation.mask_evaluator import collapse_signs, evaluator
+from tats_ray.models.policy import FixedPolicy, SamplerPolicy
+from tats_ray.models.sharding import shard
+from tats_ray.models.zoo import build_mae, build_policy, num_visible, token_grid
+from tats_ray.runtime.actors.calls import call_restarting
+from tats_ray.runtime.actors.peers import Peers
+from tats_ray.runtime.actors.policy_learner_actor import RayPolicyClient
+from tats_ray.runtime.actors.rollout_worker import make_env
+from tats_ray.runtime.actors.transfer import to_arrays
+from tats_ray.runtime.workers.rank import ClipCount, Rank, run_worker
+from tats_ray.runtime.workers.worker_client import WorkerFedClient
+from tats_ray.training.mae_learner import MAELearner, optimizer_steps
+from tats_ray.training.policy_learner import LocalPolicyClient, PolicyClient, PolicyLearner
+from tats_ray.training.pretrain_build import Batches
+from tats_ray.training.pretrain_loop import Batch, Halt, PretrainLoop, Stage
+
+
+def train_loop(job: dict[str, Any]) -> dict[str, Any]:
+    """Entry point of a Ray Train worker.
+
+    Args:
+        job: `config` (nested dict), `run` (folder of the run), and what `run_worker` takes.
+    """
+    config = parse_config(job["config"])
+    return run_worker(
+        job, config.cluster, lambda peers: _Rank(config, Path(job["run"]), peers).run()
+    )
+
+
+class _Rank(Rank):
+    """Builds one rank's parts, restores the newest checkpoint, runs the loop."""
+
+    def __init__(self, config: RunConfig, run: Path, peers: Peers) -> None:
+        super().__init__(config, run, peers)
+        self.config = config
+        self.grid = token_grid(config.data, config.model)
+        self.lists = read_lists(config.data)
+        self.batches = Batches(
+            config,
+            self.lists.train,
+            rank=self.rank,
+            world_size=self.world_size,
+            num_slots=self.num_slots,
+        )
+        self.is_sharded = config.cluster.sharding == "fsdp" and self.world_size > 1
+        """Then whatever reads the network is done by all ranks together."""
+        self.learner = self._mae_learner()
+
+    def _mae_learner(self) -> MAELearner:
+        config = self.config
+        mae = build_mae(config.model, self.grid, seed=config.seed).to(self.device)
+        wrapped: nn.Module = mae
+        if self.is_sharded:
+            shard(mae, self.world_size)
+        elif self.world_size > 1:
+            wrapped = DistributedDataParallel(
+                mae,
+                device_ids=[self.device] if self.device.type == "cuda" else None,
+                broadcast_buffers=False,  # position codes, the same everywhere
+            )
+        steps = self.batches.steps_per_epoch
+        return MAELearner(
+            mae,
+            config.optim,
+            steps_per_epoch=steps,
+            total_steps=optimizer_steps(config.loop, steps),
+            global_batch=config.optim.batch_size * self.num_slots,
+            precision=config.loop.precision,
+            wrapped=wrapped,
+            all_finite=self.all_true,
+            num_slots=len(self.batches.slots),
+            weight=self.world_size / self.num_slots,
+        )
+
+    def run(self) -> dict[str, Any]:
+        loop = self._loop(self._restore())
+        return self.carry_out(
+            loop, save=lambda: self.save(loop), clips=lambda: self._clips_of(loop)
+        )
+
+    def _restore(self) -> Position:
+        """Load the newest checkpoint, if there is one, and begin an incarnation of the run."""
+        found, passed_over = self.newest(checkpoints.load)
+        if found is not None:
+            checkpoints.load_weights(
+                self.learner.mae, found.mae["network"], source=str(self.run_folder)
+            )
+            self.learner.load_state_dict(found.mae)
+        position = found.position if found is not None else Position()
+        self.client = self._join(found, position)
+        self.tell_start(position.step, is_resumed=found is not None, passed_over=passed_over)
+        return position
+
+    def _join(
+        self, found: checkpoints.Checkpoint | None, position: Position
+    ) -> PolicyClient | None:
+        peers, timeout_s = self.peers, self.timeout_s
+        incarnation = self.begin()
+        if self.config.cluster.policy_place == "learner":
+            return self._own_policy_learner(found)
+        if peers.policy_learner is None:
+            return None
+        if self.rank == 0:
+            state = to_arrays(found.policy) if found is not None and found.policy else None
+            call_restarting(peers.buffer.reset, incarnation, timeout_s=timeout_s)
+            call_restarting(peers.store.reset, incarnation, timeout_s=timeout_s)
+            handles = {"buffer": peers.buffer, "store": peers.store}
+            call_restarting(
+                peers.policy_learner.reset, incarnation, state, timeout_s=timeout_s, **handles
+            )
+        broadcast_from_rank_zero("ready")
+        parts = {
+            "incarnation": incarnation,
+            "buffer": peers.buffer,
+            "store": peers.store,
+            "learner": peers.policy_learner,
+            "rank": self.rank,
+            "num_slots": self.num_slots,
+            "version": position.policy_version,
+            "max_staleness": self.config.loop.max_staleness,
+            "timeout_s": timeout_s,
+        }
+        if self.config.loop.source == "workers":
+            return WorkerFedClient(
+                per_update=self.config.rollouts_per_update,
+                publish_every=self.config.loop.publish_every,
+                **parts,
+            )
+        return RayPolicyClient(**parts)
+
+    def _own_policy_learner(self, found: checkpoints.Checkpoint | None) -> PolicyClient | None:
+        """Beside the MAE, on its device: rollouts are handed over as the tensors they are."""
+        config = self.config
+        policy = build_policy(config.sampler, config.model, self.grid, seed=config.seed)
+        if not isinstance(policy, SamplerPolicy):
+            return None
+        policy.to(self.device)
+        learner = PolicyLearner(
+            policy,
+            config.algorithm.build(policy),
+            seed=config.seed,
+            precision=config.loop.precision,
+        )
+        if found is not None and found.policy:
+            learner.load_state_dict(found.policy)
+        return LocalPolicyClient(learner, max_staleness=config.loop.max_staleness)
+
+    def _loop(self, position: Position) -> PretrainLoop:
+        config = self.config
+        policy = build_policy(config.sampler, config.model, self.grid, seed=config.seed)
+        if self.client is not None:
+            assert isinstance(policy, SamplerPolicy)
+            policy.load_state_dict(dict(self.client.current()))
+            policy.to(self.device)
+        main = self._stage(policy, num_visible(config.sampler, self.grid))
+        loop = PretrainLoop(
+            config.loop,
+            seed=config.seed,
+            slots=self.batches.slots,
+            batches=self.batches,
+            learner=self.learner,
+            warmup=self._warmup(main),
+            main=main,
+            client=self.client,
+            hooks=_Hooks(self),
+            masks_per_clip=config.algorithm.masks_per_clip,
+        )
+        loop.at = position
+        return loop
+
+    def _warmup(self, main: Stage) -> Stage:
+        kind = self.config.loop.warmup_mask
+        if kind == "learned":
+            return main
+        ratio = self.config.sampler.mask_ratio
+        is_tube = kind == "tube"
+        count = self.grid.num_visible_tube(ratio) if is_tube else self.grid.num_visible(ratio)
+        return self._stage(FixedPolicy(self.grid, kind), count)
+
+    def _stage(self, policy: SamplerPolicy | FixedPolicy, count: int) -> Stage:
+        env = make_env(self.config, self.learner, self.config.optim.batch_size, count)
+        return Stage(policy, env, count)
+
+    def read_buffer(self) -> dict[str, float]:
+        """Metrics of the buffer, on rank 0."""
+        if self.rank != 0 or self.peers.buffer is None:
+            return {}
+        read: dict[str, float] = ray.get(self.peers.buffer.read.remote(), timeout=self.timeout_s)
+        return read
+
+    def save(self, loop: PretrainLoop, validation_error: float | None = None) -> Path | None:
+        """Write a checkpoint, on rank 0; the memory must be empty."""
+        if self.is_sharded or self.rank == 0:
+            mae = self.learner.state_dict()
+        if self.rank != 0:
+            return None
+        policy = self.client.state_dict() if self.client is not None else None
+        if policy is not None:  # asked for last, so it holds all updates that were under way
+            loop.at.policy_version = policy["numbers"]["version"]
+        state = checkpoints.Checkpoint(
+            position=loop.at,
+            mae=mae,
+            policy=policy,
+            config_yaml=dump_config(self.config),
+            validation_error=validation_error,
+        )
+        keep = self.config.checkpoint
+        return self.persist(
+            lambda: checkpoints.save(
+                self.run_folder, state, keep_last=keep.keep_last, keep_best=keep.keep_best
+            ),
+            step=loop.at.step,
+        )
+
+    def _clips_of(self, loop: PretrainLoop) -> str:
+        """This rank's clips of the present step in words."""
+        keys = self.batches.keys(loop.at.epoch, loop.at.batch)
+        return self.name_clips(self.lists.train, [index for _, index in keys])
+
+
+class _Hooks:
+    """What happens around the recipe: metrics, measures, checkpoints, the wish to stop."""
+
+    def __init__(self, rank: _Rank) -> None:
+        self.rank = rank
+        self.config = rank.config
+        is_asked = rank.rank == 0 or rank.is_sharded
+        self.evaluator = evaluator(rank.config, rank.lists.val) if is_asked else None
+        self._sums: dict[str, float] = {}
+        self._counts: dict[str, int] = {}
+        self._clips = ClipCount(rank, rank.config.data.max_bad_share)
+        self._wants_stop = False
+
+    def on_step(
+        self, loop: PretrainLoop, metrics: Mapping[str, float], batches: Sequence[Batch]
+    ) -> None:
+        self._gather(metrics)
+        for batch in batches:
+            self._clips.add(shown=len(batch.pixels), replaced=batch.num_replaced)
+        self.rank.reached(loop.at.step)
+        if loop.at.step % self.config.log.every_steps == 0:
+            self._record(loop)
+        # After an epoch's last step, `on_epoch` has rows to tell before it can be saved.
+        is_whole = not loop.num_pending and not self.rank.learner.pending
+        if self._wants_stop and is_whole and loop.at.batch < self.rank.batches.steps_per_epoch:
+            loop.drain()
+            self.rank.save(loop)
+            raise Halt(f"stopped after step {loop.at.step}")
+
+    def on_epoch(self, loop: PretrainLoop) -> None:
+        last = loop.at.epoch == self.config.loop.epochs
+        is_stopped = self._wants_stop and not last
+        is_measured = last or self._is_due(loop, self.config.eval.every_epochs)
+        is_saved = last or is_stopped or self._is_due(loop, self.config.checkpoint.every_epochs)
+        if is_measured or is_saved:
+            loop.drain()
+        self._gather(loop.flushed)
+        if last and self._clips.shown:
+            self._record(loop)
+        validation_error = None
+        if self.evaluator is not None and is_measured:
+            measures = self.evaluator.measure(self.rank.learner.mae, loop.main.policy)
+            self._send(loop, {f"eval/{name}": value for name, value in measures.items()})
+            if loop.at.epoch > self.config.loop.mae_only_epochs and self.rank.client is not None:
+                for sign in collapse_signs(measures, num_visible=loop.main.num_visible):
+                    self.rank.tell("note", text=f"the policy looks collapsed: {sign}")
+            validation_error = measures["error"]
+        if is_saved:
+            self.rank.save(loop, validation_error)
+        if is_stopped:
+            raise Halt(f"stopped after step {loop.at.step}")
+
+    def _gather(self, metrics: Mapping[str, float]) -> None:
+        for name, value in metrics.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    @staticmethod
+    def _is_due(loop: PretrainLoop, every_epochs: int) -> bool:
+        return every_epochs > 0 and loop.at.epoch % every_epochs == 0
+
+    def _record(self, loop: PretrainLoop) -> None:
+        """Means since the last record, over all slots where that says more."""
+        seconds, shares = loop.stopwatch.read()
+        means = {name: total / self._counts[name] for name, total in self._sums.items()}
+        weight = len(loop.slots) * self.rank.learner.weight
+        for name in ("mae/loss", "env/reward"):
+            means[name] = self.rank.sum(means[name] * weight) / self.rank.world_size
+        shown, replaced = self._clips.read()
+        means |= {f"time/{room}": share for room, share in shares.items()}
+        means["data/clips_per_s"] = shown / seconds
+        means["data/replaced"] = replaced
+        self._sums, self._counts = {}, {}
+        means |= self.rank.read_buffer()
+        self._send(loop, means)
+        self._clips.check(loop.at.step)
+        self._wants_stop = self.rank.asks_to_stop() or self._wants_stop
+
+    def _send(self, loop: PretrainLoop, metrics: Mapping[str, float]) -> None:
+        self.rank.tell("metrics", step=loop.at.step, epoch=loop.at.epoch, metrics=dict(metrics))

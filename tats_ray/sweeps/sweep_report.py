@@ -1,0 +1,353 @@
+"""`tats tune report`: a sweep's outcome beside the paper's numbers."""
+
+from __future__ import annotations
+
+import csv
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tats_ray.config.load import dump_config, parse_config, read_yaml
+from tats_ray.config.points import Point, Trial
+from tats_ray.core.errors import UsageError
+from tats_ray.ops.ranks import binned, explained_share, kendall, spearman
+from tats_ray.sweeps.sweep_board import say
+from tats_ray.sweeps.sweep_folder import Record, read_records, read_state
+from tats_ray.view.sweep_figures import Bar, draw_bars, draw_heat
+from tats_ray.view.tables import print_table
+
+MEASURES = {"train_error": "train error", "val_error": "validation error", "knn": "kNN %"}
+"""In the order of the columns."""
+_MOST_ROWS = 40
+_WORDS = {
+    "train_error": "mean reconstruction error of the last twentieth of the steps, under the masks "
+    "trained with; what the paper used. It cannot compare samplers or mask ratios",
+    "val_error": "reconstruction error of the validation clips under one random mask that never "
+    "changes",
+    "knn": "share of validation videos whose nearest training videos, by frozen features, are of "
+    "their class",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A point with what its trials came to."""
+
+    name: str
+    paper: tuple[float, ...]
+    note: str
+    values: dict[str, Any]
+    records: list[Record]
+
+    def measured(self, measure: str) -> list[float]:
+        return [
+            record.measures[measure]
+            for record in self.records
+            if record.status == "finished" and measure in record.measures
+        ]
+
+    def mean(self, measure: str) -> float:
+        found = self.measured(measure)
+        return float(np.mean(found)) if found else math.nan
+
+    def spread(self, measure: str) -> float:
+        """Standard deviation over seeds; NaN for one."""
+        found = self.measured(measure)
+        return float(np.std(found, ddof=1)) if len(found) > 1 else math.nan
+
+    def cell(self, measure: str) -> str:
+        if not self.measured(measure):
+            return "-"
+        scale, digits = (100, 1) if measure == "knn" else (1, 4)
+        text = f"{scale * self.mean(measure):.{digits}f}"
+        spread = self.spread(measure)
+        return text if math.isnan(spread) else f"{text} +- {scale * spread:.{digits}f}"
+
+    @property
+    def state(self) -> str:
+        """What is not finished, and why."""
+        odd = [record for record in self.records if record.status != "finished"]
+        words = [f"{record.status}: {record.reason}".rstrip(": ") for record in odd]
+        return "; ".join(dict.fromkeys(words)) or ("" if self.records else "not run")
+
+
+@dataclass(frozen=True)
+class Table:
+    """All rows of a sweep, best one known."""
+
+    state: Mapping[str, Any]
+    rows: list[Row]
+
+    @property
+    def metric(self) -> str:
+        return str(self.state["settings"]["sweep"]["metric"])
+
+    @property
+    def is_best_lowest(self) -> bool:
+        return self.metric != "knn"
+
+    def best(self) -> Row | None:
+        ranked = self.ranked()
+        return ranked[0] if ranked else None
+
+    def ranked(self) -> list[Row]:
+        """Best first, those without the measure left out."""
+        sign = 1 if self.is_best_lowest else -1
+        known = [row for row in self.rows if row.measured(self.metric)]
+        return sorted(known, key=lambda row: sign * row.mean(self.metric))
+
+    def paper_best(self) -> Row | None:
+        printed = [row for row in self.rows if row.paper]
+        return min(printed, key=lambda row: min(row.paper), default=None)
+
+    def correlations(self, measure: str) -> tuple[float, float, int]:
+        """Spearman, Kendall and the number of rows behind them; kNN counts as an error, negated.
+
+        A row that the paper prints with two values says nothing about an order.
+        """
+        both = [row for row in self.rows if len(row.paper) == 1 and row.measured(measure)]
+        paper = np.array([row.paper[0] for row in both])
+        ours = np.array([row.mean(measure) for row in both])
+        ours = -ours if measure == "knn" else ours
+        if len(both) < 3:
+            return math.nan, math.nan, len(both)
+        return spearman(paper, ours), kendall(paper, ours), len(both)
+
+
+def tune_report(experiment: Path, out: Path | None = None) -> Path:
+    """Print the table, and write report, pictures, table.csv and best.yaml into the sweep's folder.
+
+    Args:
+        out: folder that gets copies of the report and its pictures, under the sweep's name.
+
+    Raises:
+        UsageError: where there is no sweep, or nothing of it has finished.
+    """
+    table = read_table(experiment)
+    if table.best() is None:
+        raise UsageError(f"{experiment} has no finished trial yet; go on with --resume")
+    head, cells = _cells(table)
+    print_table(head, cells, title=_title(table, experiment))
+    for line in _findings(table):
+        print(line)
+    pictures = _draw(table, experiment)
+    _write_csv(experiment / "table.csv", table)
+    best = _write_best(table, experiment)
+    report = experiment / "report.md"
+    report.write_text(_markdown(table, experiment, head, cells, pictures))
+    if out is not None:
+        report = _copy(report, pictures, out, experiment.resolve().name)
+    say("best", f"tats pretrain {best}")
+    say("report", str(report))
+    return report
+
+
+def read_table(experiment: Path) -> Table:
+    """Rows in the order of the sweep; of a search, those that were tried."""
+    state = read_state(experiment)
+    records = read_records(experiment)
+    points = state["points"] or [{"name": r.name, "values": r.values} for r in records]
+    rows = [
+        Row(
+            name=point.get("row") or point["name"],
+            paper=tuple(point.get("paper", ())),
+            note=point.get("note", ""),
+            values=point["values"],
+            records=[r for r in records if r.values == point["values"]],
+        )
+        for point in points
+    ]
+    return Table(state, rows)
+
+
+def _cells(table: Table) -> tuple[list[str], list[list[str]]]:
+    """The columns that say something; the best of ours and the paper's are starred."""
+    rows = table.rows if any(row.paper for row in table.rows) else table.ranked()
+    hidden = [row for row in table.rows if row not in rows]
+    rows = [*rows, *hidden][:_MOST_ROWS]
+    measures = [m for m in MEASURES if any(row.measured(m) for row in rows)]
+    has_paper = any(row.paper for row in rows)
+    has_state = any(row.state or row.note for row in rows)
+    head = ["", *(["paper"] if has_paper else []), *(MEASURES[m] for m in measures), "seeds"]
+    cells = []
+    for row in rows:
+        line = [f"{row.name} *" if row is table.best() else row.name]
+        if has_paper:
+            star = " *" if row is table.paper_best() else ""
+            line.append((" and ".join(f"{value:.4f}" for value in row.paper) or "-") + star)
+        line += [row.cell(measure) for measure in measures]
+        line.append(str(len(row.measured(table.metric))))
+        if has_state:
+            line.append("; ".join(filter(None, [row.state, row.note])))
+        cells.append(line)
+    return head + [""] * has_state, cells
+
+
+def _title(table: Table, experiment: Path) -> str:
+    sweep = table.state["settings"]["sweep"]
+    return f"{sweep['title'] or experiment.name}; * best {MEASURES[table.metric]}"
+
+
+def _findings(table: Table) -> list[str]:
+    """What the table says, in sentences."""
+    found = []
+    if any(row.paper for row in table.rows):
+        for measure, name in MEASURES.items():
+            rho, tau, count = table.correlations(measure)
+            if not math.isnan(rho):
+                better = " (more is better, so negated)" if measure == "knn" else ""
+                found.append(
+                    f"Order of {name}{better} against the paper's: Spearman {rho:+.2f}, Kendall "
+                    f"{tau:+.2f}, over {count} rows."
+                )
+        twice = [row.name for row in table.rows if len(row.paper) > 1]
+        if twice:
+            found.append(
+                f"The paper prints {', '.join(twice)} twice, with different values; it was run "
+                "once and is left out of the order."
+            )
+    for name, share in importance(table).items():
+        found.append(f"{name} explains {share:.0%} of the variance of {MEASURES[table.metric]}.")
+    seeds = {len(row.measured(table.metric)) for row in table.ranked()}
+    if max(seeds) < 2:
+        found.append("One seed each: differences of this size may be the seed's.")
+    return found
+
+
+def importance(table: Table) -> dict[str, float]:
+    """Share of the variance of the measure that each field's groups explain; of searches only."""
+    if any(row.paper for row in table.rows):
+        return {}
+    rows = table.ranked()
+    ours = np.array([row.mean(table.metric) for row in rows])
+    found = {}
+    for name in rows[0].values if rows else ():
+        groups, _ = binned([row.values[name] for row in rows])
+        share = explained_share(groups, ours)
+        if not math.isnan(share):
+            found[name] = share
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def _draw(table: Table, experiment: Path) -> list[Path]:
+    sign = 100 if table.metric == "knn" else 1
+    rows = table.rows if any(row.paper for row in table.rows) else table.ranked()
+    bars = [
+        Bar(
+            row.name,
+            row.paper,
+            sign * row.mean(table.metric),
+            sign * row.spread(table.metric),
+            is_best=row is table.best(),
+        )
+        for row in rows[:_MOST_ROWS]
+    ]
+    bars_png = experiment / "bars.png"
+    draw_bars(bars, bars_png, ours=MEASURES[table.metric], title=_title(table, experiment))
+    fields = list(importance(table))[:2]
+    if len(fields) < 2:
+        return [bars_png]
+    ranked = table.ranked()
+    (down, downs), (across, acrosses) = (
+        binned([row.values[name] for row in ranked]) for name in fields
+    )
+    cells = np.full((len(downs), len(acrosses)), math.nan)
+    for i in range(len(downs)):
+        for j in range(len(acrosses)):
+            both = zip(ranked, down, across, strict=True)
+            here = [row.mean(table.metric) for row, a, b in both if (a, b) == (i, j)]
+            if here:
+                cells[i, j] = sign * float(np.mean(here))
+    heat_png = experiment / "heat.png"
+    draw_heat(
+        cells,
+        heat_png,
+        names=(fields[0], fields[1]),
+        labels=(downs, acrosses),
+        title=f"mean {MEASURES[table.metric]}",
+        is_best_lowest=table.is_best_lowest,
+    )
+    return [bars_png, heat_png]
+
+
+def _write_csv(path: Path, table: Table) -> None:
+    names = list(dict.fromkeys(name for row in table.rows for name in row.values))
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["row", *names, "seed", "status", "reason", "epochs", *MEASURES, "paper"])
+        for row in table.rows:
+            values = [row.values.get(name, "") for name in names]
+            paper = " ".join(map(str, row.paper))
+            for r in row.records:
+                measures = [r.measures.get(measure, "") for measure in MEASURES]
+                about = [r.seed, r.status, r.reason, r.epochs]
+                writer.writerow([row.name, *values, *about, *measures, paper])
+
+
+def _write_best(table: Table, experiment: Path) -> Path:
+    """The best point's first seed, as a configuration of its own."""
+    row = table.best()
+    assert row is not None  # asked before
+    record = min((r for r in row.records if r.status == "finished"), key=lambda r: r.seed)
+    folder = experiment / "trials" / Trial(record.name, Point("", {}), 0).folder
+    config = parse_config(read_yaml(folder / "config.yaml"), source=str(folder / "config.yaml"))
+    base = table.state["settings"]["base"]
+    config = replace(
+        config,
+        name=f"{experiment.resolve().name}_best",
+        checkpoint=replace(config.checkpoint, folder=base["checkpoint"]["folder"]),
+        cluster=replace(config.cluster, address=base["cluster"]["address"]),
+    )
+    path = experiment / "best.yaml"
+    path.write_text(dump_config(config))
+    return path
+
+
+def _markdown(
+    table: Table,
+    experiment: Path,
+    head: Sequence[str],
+    cells: Sequence[Sequence[str]],
+    pictures: Sequence[Path],
+) -> str:
+    state, sweep = table.state, table.state["settings"]["sweep"]
+    lines = [f"# {sweep['title'] or experiment.name}", ""]
+    if sweep["synthetic"]:
+        lines += [
+            "On synthetic videos, in minutes: this shows that the sweep works, and says nothing "
+            "about UCF101 or HMDB51. The sweeps in tune_configs/sweep_table*.yaml do, on those "
+            "data sets.",
+            "",
+        ]
+    wide = [list(head), ["---"] * len(head), *map(list, cells)]
+    lines += [f"| {' | '.join(line)} |" for line in wide]
+    lines += ["", f"\\* best {MEASURES[table.metric]}, ours and the paper's.", ""]
+    lines += [f"- {line}" for line in _findings(table)]
+    lines += [""] + [f"![{path.stem}]({path.name})" for path in pictures] + [""]
+    lines += [f"- {MEASURES[m]}: {words}." for m, words in _WORDS.items()]
+    epochs = state["settings"]["base"]["loop"]["epochs"]
+    about = {
+        "command": f"`{state['command']}`",
+        "commit": state.get("commit", f"version {state['version']}"),
+        "begun": state["started"],
+        "seeds": ", ".join(map(str, sweep["seeds"])),
+        "trials at once": state["at_once"],
+        "epochs": epochs,
+    }
+    return "\n".join([*lines, "", *(f"- {k}: {v}" for k, v in about.items()), ""])
+
+
+def _copy(report: Path, pictures: Sequence[Path], out: Path, name: str) -> Path:
+    """Beside those of other sweeps, so under names of its own."""
+    out.mkdir(parents=True, exist_ok=True)
+    text = report.read_text()
+    for picture in pictures:
+        shutil.copy(picture, out / f"{name}_{picture.name}")
+        text = text.replace(f"({picture.name})", f"({name}_{picture.name})")
+    (out / f"{name}.md").write_text(text)
+    return out / f"{name}.md"

@@ -1,0 +1,190 @@
+"""Owner of the autoencoder, its optimiser and its schedule; the environment's scorer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from math import ceil
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from tats_ray.config.schema import LoopConfig, OptimConfig
+from tats_ray.core.arrays import Float, Int, UInt8
+from tats_ray.core.devices import Precision, autocast
+from tats_ray.core.errors import NonFiniteError
+from tats_ray.core.types import Reconstruction
+from tats_ray.models.mae import MaskedAutoencoder
+from tats_ray.models.sharding import load_whole, load_whole_optimizer, whole
+from tats_ray.ops.optim import adamw
+from tats_ray.ops.schedules import warmup_cosine
+
+
+def optimizer_steps(loop: LoopConfig, batches_per_epoch: int) -> int:
+    """MAE optimiser steps of a whole run: one per batch, or fewer with [A9]'s other reading."""
+    if loop.mae_step_every_batch:
+        return loop.epochs * batches_per_epoch
+    alone = min(loop.mae_only_epochs, loop.epochs)
+    joint = loop.epochs - alone
+    return alone * batches_per_epoch + joint * ceil(batches_per_epoch / loop.mae_steps_per_update)
+
+
+class MAELearner:
+    """Scores selections by reconstructing clips, and learns from every score.
+
+    Args:
+        mae: the network.
+        steps_per_epoch: optimiser steps of one epoch; with `optim.warmup_epochs` it places the
+            schedule.
+        total_steps: optimiser steps of the whole run.
+        global_batch: clips per optimiser step over all ranks; scales the learning rate by /256.
+        wrapped: `mae` inside DistributedDataParallel; default: `mae` itself, which may be sharded.
+        all_finite: agrees over all ranks whether a loss is finite; default: this rank's word.
+        num_slots: batches of this rank in each step; ranks may have different numbers of them.
+        weight: of each batch's gradient before the mean over ranks; ranks per slot, which makes
+            that the mean over slots.
+    """
+
+    def __init__(
+        self,
+        mae: MaskedAutoencoder,
+        optim: OptimConfig,
+        *,
+        steps_per_epoch: int,
+        total_steps: int,
+        global_batch: int,
+        precision: Precision = "float32",
+        wrapped: nn.Module | None = None,
+        all_finite: Any = None,
+        num_slots: int = 1,
+        weight: float = 1.0,
+    ) -> None:
+        self.mae = mae
+        self.network = wrapped if wrapped is not None else mae
+        self.precision: Precision = precision
+        self.device = next(mae.parameters()).device
+        self.optim = optim
+        self.scale = global_batch / 256
+        self.warmup_steps = round(optim.warmup_epochs * steps_per_epoch)
+        self.total_steps = total_steps
+        self.optimizer = adamw(
+            mae, lr=optim.base_lr * self.scale, betas=optim.betas, weight_decay=optim.weight_decay
+        )
+        self.all_finite = all_finite or (lambda is_finite: is_finite)
+        self.num_slots = num_slots
+        self.weight = weight
+        self._are_finite: list[bool] = []
+        """Losses of the present step's slots that are done."""
+        self.step = 0
+        """Optimiser steps taken."""
+        self.pending = 0
+        """Steps of the loop whose gradient waits for the next optimiser step."""
+        self.steps_per_score = 1
+        """Steps of the loop per optimiser step; more than one averages their gradients [A9]."""
+        self.is_learning = True
+        self.loss = 0.0
+        """Reconstruction loss of the last batch."""
+        self.grad_norm = 0.0
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the next optimiser step."""
+        return warmup_cosine(
+            self.step,
+            base=self.optim.base_lr * self.scale,
+            minimum=self.optim.min_lr * self.scale,
+            warmup_steps=self.warmup_steps,
+            total_steps=self.total_steps,
+        )
+
+    def embed(self, clips: UInt8[Tensor, "B C F H W"]) -> Float[Tensor, "B N D"]:
+        """What the policy observes: token embeddings before this batch's update."""
+        with autocast(self.device, self.precision):
+            return self.mae.embed(clips.to(self.device, non_blocking=True))
+
+    def score(
+        self, clips: UInt8[Tensor, "B C F H W"], visible_idx: Int[Tensor, "B K"]
+    ) -> Float[Tensor, "B N"]:
+        """Error per token; while `is_learning`, also one step towards less of it, or this slot's
+        part of one.
+
+        Raises:
+            NonFiniteError: for a loss that is not finite on any rank; nothing was updated.
+        """
+        clips = clips.to(self.device, non_blocking=True)
+        visible_idx = visible_idx.to(self.device)
+        learns = torch.enable_grad() if self.is_learning else torch.no_grad()
+        with learns, autocast(self.device, self.precision), self._exchange():
+            reconstruction: Reconstruction = self.network(clips, visible_idx)
+            if self.is_learning:
+                self._learn(reconstruction.loss)
+        self.loss = reconstruction.loss.item()
+        return reconstruction.error.detach()
+
+    @torch.no_grad()
+    def measure(
+        self, clips: UInt8[Tensor, "B C F H W"], visible_idx: Int[Tensor, "B K"]
+    ) -> Float[Tensor, "B N"]:
+        """Error per token, without learning from it."""
+        with autocast(self.device, self.precision):
+            reconstruction: Reconstruction = self.mae(
+                clips.to(self.device, non_blocking=True), visible_idx.to(self.device)
+            )
+        return reconstruction.error
+
+    @property
+    def _is_last_slot(self) -> bool:
+        return len(self._are_finite) == self.num_slots - 1
+
+    def _exchange(self) -> AbstractContextManager[None]:
+        """Ranks meet once in a step, at the last slot of each: they may have different numbers."""
+        if self._is_last_slot or not isinstance(self.network, DistributedDataParallel):
+            return nullcontext()
+        return self.network.no_sync()
+
+    def _learn(self, loss: Float[Tensor, ""]) -> None:
+        is_last = self._is_last_slot
+        self._are_finite.append(bool(torch.isfinite(loss)))
+        if is_last:
+            are_finite, self._are_finite = self._are_finite, []
+            if not self.all_finite(all(are_finite)):
+                raise NonFiniteError(f"the MAE loss is {loss.item()} at its step {self.step}")
+        loss.backward(torch.full_like(loss, self.weight))
+        if not is_last:
+            return
+        self.pending += 1
+        if self.pending >= self.steps_per_score:
+            self.finish_step()
+
+    def finish_step(self) -> None:
+        """Apply the mean of the gradients that have gathered; nothing when there are none."""
+        if not self.pending:
+            return
+        if self.pending > 1:
+            for parameter in self.mae.parameters():
+                assert parameter.grad is not None  # every parameter takes part in every batch
+                parameter.grad /= self.pending
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr
+        limit = self.optim.clip_grad or float("inf")
+        norm = nn.utils.clip_grad_norm_(self.mae.parameters(), limit)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.grad_norm = float(whole(norm))
+        self.step += 1
+        self.pending = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Whole tensors; a collective where the network is sharded."""
+        return {
+            "network": whole(self.mae.state_dict()),
+            "optimizer": whole(self.optimizer.state_dict()),
+            "numbers": {"step": self.step},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        load_whole(self.mae, state["network"])
+        load_whole_optimizer(self.optimizer, state["optimizer"])
+        self.step = int(state["numbers"]["step"])

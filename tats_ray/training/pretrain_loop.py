@@ -1,0 +1,283 @@
+"""The recipe: who trains when [method section 7.7].
+
+Each rank runs one `PretrainLoop`. Per batch: embed the clips, let the policy draw, let the
+environment reconstruct (and so train the autoencoder), push the rollout; where rollout workers are
+the source, they make the k batches' rollouts meanwhile. After k batches every rank asks for the
+update and goes on with the new weights. During the first m_o epochs the draw is uniform, and
+nothing is pushed.
+
+A step has a fixed number of *slots*, each a batch with random streams of its own: one for each
+rank, unless an elastic run has lost some. Then a rank goes through several in one step.
+
+The loop knows neither Ray nor Gymnasium: the environment, the batches and the way to the policy
+learner are handed in.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from statistics import fmean
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from tats_ray.config.schema import LoopConfig
+from tats_ray.core.arrays import Float, UInt8
+from tats_ray.core.devices import autocast
+from tats_ray.core.protocols import MaskPolicy
+from tats_ray.core.seeds import stream
+from tats_ray.core.types import Position, Rollout, Selection
+from tats_ray.models.policy import with_motion
+from tats_ray.training.mae_learner import MAELearner
+from tats_ray.training.policy_learner import PolicyClient, PolicyUpdate
+
+
+@runtime_checkable
+class Batch(Protocol):
+    """A batch of clips, as the loader yields it."""
+
+    @property
+    def pixels(self) -> UInt8[Tensor, "B C F H W"]: ...
+
+    @property
+    def num_replaced(self) -> int: ...
+
+    @property
+    def motion(self) -> Float[Tensor, "B N"] | None:
+        """Share of each token's pixels that truly move, where that is known and asked for."""
+
+
+@runtime_checkable
+class Environment(Protocol):
+    """The part of Gymnasium's vector API that the loop uses."""
+
+    def reset(self, *, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]: ...
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]: ...
+
+
+@dataclass
+class Stopwatch:
+    """Seconds spent in each room since the last reading."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    started: float = field(default_factory=time.perf_counter)
+
+    @contextmanager
+    def __call__(self, room: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[room] = self.seconds.get(room, 0.0) + time.perf_counter() - start
+
+    def read(self) -> tuple[float, dict[str, float]]:
+        """Seconds since the last reading, and the share of them each room took."""
+        now = time.perf_counter()
+        total = now - self.started
+        shares = {room: spent / total for room, spent in self.seconds.items()}
+        self.started, self.seconds = now, {}
+        return total, shares
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Who draws the masks, how many tokens they show, and the environment of that many."""
+
+    policy: MaskPolicy
+    env: Environment
+    num_visible: int
+
+
+class Halt(Exception):  # noqa: N818 - not an error
+    """Raised by a hook to end the loop at a point where a checkpoint can be taken."""
+
+
+@runtime_checkable
+class Hooks(Protocol):
+    """What happens around the recipe. Hooks of all ranks are called at the same points."""
+
+    def on_step(
+        self, loop: PretrainLoop, metrics: Mapping[str, float], batches: Sequence[Batch]
+    ) -> None:
+        """After every step, with this rank's batches of it."""
+
+    def on_epoch(self, loop: PretrainLoop) -> None:
+        """After every epoch, when the memory is empty."""
+
+
+class PretrainLoop:
+    """One rank's share of pre-training.
+
+    Args:
+        slots: this rank's.
+        batches: (epoch, steps done) -> the rest of that epoch's batches for this rank, those of its
+            slots one after the other.
+        warmup: who draws during the MAE-only epochs.
+        main: who draws afterwards; its policy is the acting copy, whose weights are replaced
+            after every update.
+        client: None when the sampler does not learn.
+        masks_per_clip: how often each clip stands in the environment's batch, in all epochs, so
+            that they have the same number of steps.
+    """
+
+    def __init__(
+        self,
+        config: LoopConfig,
+        *,
+        seed: int,
+        slots: Sequence[int],
+        batches: Callable[[int, int], Iterator[Batch]],
+        learner: MAELearner,
+        warmup: Stage,
+        main: Stage,
+        client: PolicyClient | None,
+        hooks: Hooks,
+        masks_per_clip: int = 1,
+    ) -> None:
+        self.config = config
+        self.seed = seed
+        self.slots = slots
+        self.batches = batches
+        self.learner = learner
+        self.warmup = warmup
+        self.main = main
+        self.client = client
+        self.hooks = hooks
+        self.masks_per_clip = masks_per_clip
+        self.at = Position()
+        self.num_pending = 0
+        """Steps since the last policy update was asked for."""
+        self.flushed: Mapping[str, float] = {}
+        """Metrics of the policy update that ended the last epoch, where one was left to do."""
+        self.stopwatch = Stopwatch()
+
+    @property
+    def policy_takes_part(self) -> bool:
+        """Whether the policy draws and learns in the present epoch."""
+        return self.at.epoch >= self.config.mae_only_epochs
+
+    def run(self) -> None:
+        """From the present position to the last epoch, unless a hook raises `Halt`."""
+        while self.at.epoch < self.config.epochs:
+            self._epoch()
+            self.hooks.on_epoch(self)
+
+    def _epoch(self) -> None:
+        self.learner.steps_per_score = (
+            1
+            if self.config.mae_step_every_batch or not self.policy_takes_part
+            else self.config.mae_steps_per_update
+        )
+        batches = self.batches(self.at.epoch, self.at.batch)
+        while True:
+            with self.stopwatch("data"):
+                shown = list(islice(batches, len(self.slots)))
+            if not shown:
+                break
+            metrics = self._step(shown)
+            self.at.batch += 1
+            self.at.step += 1
+            if self.num_pending == self.config.mae_steps_per_update:
+                metrics |= self._update_policy()
+            self.hooks.on_step(self, metrics, shown)
+        # The end of an epoch flushes what is left, so a checkpoint needs no buffer.
+        self.learner.finish_step()
+        self.flushed = self._update_policy() if self.num_pending else {}
+        self.at.epoch += 1
+        self.at.batch = 0
+
+    def _step(self, batches: Sequence[Batch]) -> dict[str, float]:
+        lr = self.learner.lr
+        learning = self.client if self.policy_takes_part else None
+        if learning is not None and not self.num_pending:
+            with self.stopwatch("policy"), self.stopwatch("handover"):
+                learning.begin(self.at.step, self.learner.mae)
+        seen = [
+            self._batch(slot, batch, learning)
+            for slot, batch in zip(self.slots, batches, strict=True)
+        ]
+        if learning is not None:
+            self.num_pending += 1
+        return {
+            "mae/loss": fmean(loss for loss, _ in seen),
+            "mae/lr": lr,
+            "mae/grad_norm": self.learner.grad_norm,
+            "env/reward": fmean(reward for _, reward in seen),
+        }
+
+    def _batch(self, slot: int, batch: Batch, learning: PolicyClient | None) -> tuple[float, float]:
+        """Loss and reward of one slot."""
+        stage = self.main if self.policy_takes_part else self.warmup
+        with self.stopwatch("mae"):
+            options = {"clips": self._repeated(batch.pixels)}
+            motion = None if batch.motion is None else self._repeated(batch.motion)
+            if motion is not None:
+                options["token_motion"] = motion
+            tokens, _ = stage.env.reset(options=options)
+        with self.stopwatch("policy"):
+            generator = stream(self.seed, "draw", self.at.step, slot, device=tokens.device)
+            policy = with_motion(stage.policy, motion)
+            with autocast(tokens.device, self.config.precision):
+                selection = policy.act(tokens, stage.num_visible, generator=generator)
+        with self.stopwatch("mae"):
+            _, reward, _, _, info = stage.env.step(selection.visible_idx)
+        if learning is not None and self.config.source == "learner":
+            with self.stopwatch("policy"), self.stopwatch("handover"):
+                learning.push(self._rollout(slot, tokens, selection, info["token_reward"]))
+        return self.learner.loss, float(reward.mean())
+
+    def _repeated(self, rows: Tensor) -> Tensor:
+        """Each clip as often as it gets masks."""
+        return rows.repeat_interleave(self.masks_per_clip, 0) if self.masks_per_clip > 1 else rows
+
+    def _rollout(self, slot: int, tokens: Tensor, selection: Selection, reward: Tensor) -> Rollout:
+        """Of the first clips of a batch: which those are is as random as the batch itself."""
+        whole = Rollout(
+            tokens=tokens,
+            visible_idx=selection.visible_idx,
+            log_prob=selection.log_prob,
+            value=selection.value,
+            reward=reward,
+            policy_version=self.at.policy_version,
+            step=self.at.step,
+            rank=slot,
+            masks_per_clip=self.masks_per_clip,
+        )
+        return whole.head(math.ceil(self.config.rollout_fraction * whole.num_clips))
+
+    def _update_policy(self) -> dict[str, float]:
+        assert self.client is not None  # only rollouts of a learning policy are pending
+        with self.stopwatch("policy"), self.stopwatch("wait"):
+            update = self.client.update(self.num_pending)
+        self.num_pending = 0
+        return self._adopt(update)
+
+    def drain(self) -> None:
+        """Wait for policy updates under way, and draw with the newest policy from here on.
+
+        For points where state is saved or measured. Without staleness nothing is under way.
+        """
+        if self.client is not None:
+            with self.stopwatch("policy"), self.stopwatch("wait"):
+                update = self.client.drain()
+            self.flushed = {**self.flushed, **self._adopt(update)}
+
+    def _adopt(self, update: PolicyUpdate | None) -> dict[str, float]:
+        """Draw with new weights from here on; scalars about the update that made them."""
+        if update is None:
+            return {}
+        policy = self.main.policy
+        assert isinstance(policy, torch.nn.Module)  # only a learning policy has updates
+        stale = update.metrics.get("staleness", 0.0)
+        assert stale <= self.config.max_staleness, f"a rollout was {stale} updates old"
+        policy.load_state_dict(dict(update.weights))
+        self.at.policy_version = update.version
+        return {
+            name if "/" in name else f"policy/{name}": value
+            for name, value in update.metrics.items()
+        }

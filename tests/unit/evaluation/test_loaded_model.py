@@ -1,0 +1,144 @@
+"""`tats_ray.load`: any form of checkpoint encodes and classifies clips."""
+
+from __future__ import annotations
+
+import re
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+import torch
+
+import tats_ray
+from tats_ray.checkpoints.describe import inspect
+from tats_ray.checkpoints.export_hf import export_hf
+from tats_ray.checkpoints.open import open_checkpoint
+from tats_ray.checkpoints.restore import restore
+from tats_ray.config.encoder_flags import ClipSize
+from tats_ray.core.errors import CheckpointError, UsageError
+from tats_ray.data.synthetic import synthesize
+from tats_ray.evaluation.show_masks import show_masks
+from tats_ray.models.policy import SamplerPolicy
+from tests.official import (
+    IMAGE_SIZE,
+    NUM_TOKENS,
+    adamae,
+    encoder_only,
+    filled,
+    fine_tuned,
+    save,
+    videomae,
+)
+from tests.random_checkpoints import ARGS, SIZES, clips, converted, official, own_run
+
+
+def test_too_little_of_an_encoder_is_refused_by_load(tmp_path: Path) -> None:
+    state = {n: v for n, v in filled(encoder_only()).items() if "mlp" not in n}
+    source = save(tmp_path / "thin.pth", state, args=ARGS)
+    with pytest.raises(CheckpointError, match=r"loaded 40/88.*under 95% of its encoder; 16 do not"):
+        tats_ray.load(source)
+
+
+def test_masks_of_an_official_checkpoint_are_drawn_without_converting(tmp_path: Path) -> None:
+    source, _ = official(tmp_path, adamae)
+    made = synthesize(tmp_path / "v", num_train=2, num_val=2, num_frames=16, size=32, workers=1)
+    video = next(made.train_list.parent.rglob("*.mp4"))
+    assert show_masks(source, video, tmp_path / "masks.png").stat().st_size > 1000
+    features = tats_ray.load(source).encode(video)
+    assert features.shape == (1, 128)
+    assert torch.isfinite(features).all()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("form", ["run", "checkpoint", "file", "transformers"])
+def test_features_are_the_mean_of_the_encoders_tokens_in_any_form(
+    tmp_path: Path, form: str
+) -> None:
+    run = own_run(tmp_path / "run")
+    path = {
+        "run": run,
+        "checkpoint": run / "checkpoints" / "step_00000007",
+        "file": tmp_path / "official.pth",
+        "transformers": tmp_path / "hf",
+    }[form]
+    if form == "file":
+        converted(run, path)
+    elif form == "transformers":
+        export_hf(run, path)
+    model = tats_ray.load(path, **SIZES)
+    mae = restore(run).mae
+    everything = torch.arange(NUM_TOKENS).expand(2, -1)
+    tokens = mae.encode(mae.pixels(clips()), everything)
+    assert torch.equal(model.encode(clips()), tokens.mean(1))
+    assert torch.equal(model.encode(clips(), pooled=False), tokens)
+    assert torch.allclose(model.encode(clips()[0]), tokens.mean(1)[:1], atol=1e-6)
+    assert isinstance(model.policy, SamplerPolicy) == (form != "file")
+    assert model.config.data.image_size == IMAGE_SIZE
+    assert model.to("cpu") is model
+
+
+def test_file_of_our_checkpoint_stands_for_all_of_it(tmp_path: Path) -> None:
+    """Its positions are said in config.yaml only: alone it would pass for an official file."""
+    run = own_run(tmp_path / "run", pos_embed="sincos_3d")
+    file = run / "checkpoints" / "step_00000007" / "mae.safetensors"
+    assert torch.equal(tats_ray.load(file).encode(clips()), tats_ray.load(run).encode(clips()))
+    assert dict(inspect(file))["positions"] == "sincos_3d"
+    with pytest.raises(UsageError, match="sincos_1d to export"):
+        converted(file, tmp_path / "out.pth")
+
+
+@torch.no_grad()
+def test_fine_tuned_model_encodes_what_its_classifier_reads(tmp_path: Path) -> None:
+    source, state = official(tmp_path, fine_tuned)
+    model = tats_ray.load(source)
+    tokens = model.encode(clips(), pooled=False)
+    mean = torch.nn.functional.layer_norm(
+        tokens.mean(1), (128,), state["fc_norm.weight"], state["fc_norm.bias"], 1e-6
+    )
+    torch.testing.assert_close(model.encode(clips()), mean)
+    logits = mean @ state["head.weight"].T + state["head.bias"]
+    torch.testing.assert_close(model.classify(clips()), logits)
+    # The last block's tokens have not been normalised.
+    assert tokens.var(-1).mean() > 1.2
+
+
+def test_what_cannot_be_encoded_is_refused_by_value(tmp_path: Path) -> None:
+    model = tats_ray.load(own_run(tmp_path / "run"))
+    for clip in (clips().float(), clips()[:, :, :2], clips()[0, 0], clips()[..., :16]):
+        with pytest.raises(
+            UsageError, match=re.escape(f"{clip.dtype} of shape {tuple(clip.shape)}")
+        ):
+            model.encode(clip)
+    with pytest.raises(UsageError, match="run run, step 7 has no classifier"):
+        model.classify(clips())
+
+
+def test_clip_sizes_come_from_the_file_from_the_caller_or_from_the_paper(tmp_path: Path) -> None:
+    state = filled(videomae())
+    bare = save(tmp_path / "bare.pth", state)
+    assert open_checkpoint(bare).grid.clip_shape == (3, 16, 224, 224)
+    assert open_checkpoint(bare, clip=ClipSize(**SIZES)).grid.clip_shape == (3, 4, 32, 32)
+    noted = save(tmp_path / "noted.pth", state, args=ARGS)
+    assert open_checkpoint(noted).grid.clip_shape == (3, 4, 32, 32)
+    odd = save(tmp_path / "odd.pth", state, args=Namespace(num_frames="many", input_size=-1))
+    assert open_checkpoint(odd).grid.clip_shape == (3, 16, 224, 224)
+
+
+def test_clip_sizes_that_a_checkpoint_does_not_have_are_refused(tmp_path: Path) -> None:
+    source = save(tmp_path / "adamae.pth", filled(adamae()))
+    with pytest.raises(
+        CheckpointError, match="sampler for 32 tokens; 16 frames of 224 pixels give"
+    ):
+        tats_ray.load(source)
+    assert tats_ray.load(source, **SIZES).grid.num_tokens == 32
+    noted, _ = official(tmp_path, videomae)
+    with pytest.raises(UsageError, match=r"official\.pth was trained with num_frames 4, not 8"):
+        tats_ray.load(noted, num_frames=8)
+    run = own_run(tmp_path / "run")
+    with pytest.raises(UsageError, match="was trained with image_size 32, not 64; leave it out"):
+        tats_ray.load(run, image_size=64)
+
+
+def test_package_offers_load_and_nothing_that_it_does_not_have() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'lod'"):
+        tats_ray.lod  # noqa: B018

@@ -1,0 +1,149 @@
+"""What is printed and checked before a run, for algorithms and samplers that change its sizes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tats_ray.config.load import parse_config
+from tats_ray.core.errors import UsageError
+from tats_ray.models.zoo import token_grid
+from tats_ray.runs.pretrain_plan import Plan, buffer_bytes, make_plan
+from tats_ray.runtime.resources.preflight import check_resources
+
+
+def plan(tmp_path: Path, **branches: dict[str, Any]) -> Plan:
+    """Of 20 videos, 8 x 14 x 14 tokens, batches of 8."""
+    (tmp_path / "v.mp4").touch()
+    listed = tmp_path / "train.csv"
+    listed.write_text("v.mp4\t0\n" * 20)
+    raw: dict[str, Any] = {
+        "data": {"train_list": str(listed)},
+        "model": {"size": "tiny"},
+        "optim": {"batch_size": 8},
+        **branches,
+    }
+    return make_plan(parse_config(raw))
+
+
+def words(made: Plan, what: str) -> str:
+    return dict(made.lines())[what]
+
+
+@pytest.mark.parametrize(
+    ("sampler", "expected"),
+    [
+        ({"name": "random"}, "156 visible (9.9%), sampler random"),
+        ({"name": "tube"}, "160 visible (10.2%), sampler tube, mask ratio 0.898 for 0.9"),
+        ({"name": "frame"}, "196 visible (12.5%), sampler frame, mask ratio 0.875 for 0.9"),
+        ({"name": "multi_block"}, "156 visible (9.9%), sampler multi_block"),
+    ],
+)
+def test_plan_says_what_mask_ratio_a_sampler_comes_to(
+    tmp_path: Path, sampler: dict[str, Any], expected: str
+) -> None:
+    made = plan(tmp_path, sampler=sampler)
+    assert words(made, "tokens") == f"1568 per clip, {expected}"
+    assert words(made, "algorithm") == f"none: sampler {sampler['name']} does not learn"
+
+
+def test_group_of_masks_divides_the_clips_of_a_step_and_multiplies_the_steps(
+    tmp_path: Path,
+) -> None:
+    single = plan(tmp_path)
+    assert (single.steps_per_epoch, single.global_batch) == (2, 8)
+    assert words(single, "batch") == "8 clips x 1 learner = 8"
+    grouped = plan(tmp_path, algorithm={"name": "grpo", "group_size": 4})
+    assert (grouped.steps_per_epoch, grouped.global_batch, grouped.lr) == (10, 8, single.lr)
+    assert words(grouped, "batch") == "8 rows (2 clips x 4 masks) x 1 learner = 8"
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "expected"),
+    [
+        ({}, "ppo, paid with token_error"),
+        ({"scored": "joint"}, "ppo, paid with negative_clip_error"),
+        ({"name": "a2c", "scored": "visible"}, "a2c, paid with negative_clip_error"),
+        ({"name": "rloo"}, "rloo, paid with negative_clip_error"),
+        ({"name": "reinforce"}, "reinforce, paid with token_error"),
+    ],
+)
+def test_reward_is_the_algorithms_own_unless_one_is_named(
+    tmp_path: Path, algorithm: dict[str, Any], expected: str
+) -> None:
+    assert words(plan(tmp_path, algorithm=algorithm), "algorithm") == expected
+    named = plan(tmp_path, algorithm=algorithm, env={"reward": "clip_error"})
+    assert named.config.reward == "clip_error"
+
+
+@pytest.mark.parametrize("algorithm", [{"name": "grpo"}, {"scored": "visible"}])
+def test_reward_that_visible_tokens_cannot_earn_is_refused(
+    tmp_path: Path, algorithm: dict[str, Any]
+) -> None:
+    with pytest.raises(UsageError, match="which is 0 on visible tokens; use --env.reward negative"):
+        plan(tmp_path, algorithm=algorithm, env={"reward": "token_error"})
+
+
+def test_batch_that_holds_no_whole_groups_is_refused_with_one_that_does(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"8 is not a multiple of the 3 .*--optim\.batch_size 9"):
+        plan(tmp_path, algorithm={"name": "rloo", "group_size": 3})
+
+
+def test_plan_counts_rollout_workers_and_refuses_what_they_do_not_go_with(tmp_path: Path) -> None:
+    workers = {"source": "workers", "max_staleness": 1}
+    made = plan(
+        tmp_path,
+        loop=workers,
+        cluster={"rollout_workers": 3, "cpus_per_worker": 0.25, "threads": 1},
+    )
+    assert "3 rollout workers on cpu, policy learner on cpu" in words(made, "actors")
+    with pytest.raises(UsageError, match="rollout_workers 9999 x .* asks for 10000 CPUs"):
+        plan(tmp_path, loop=workers, cluster={"rollout_workers": 9999})
+    with pytest.raises(UsageError, match="sampler.name tube would not learn from"):
+        plan(tmp_path, loop=workers, sampler={"name": "tube"}, cluster={"cpus_per_worker": 0.5})
+    with pytest.raises(UsageError, match="policy_place learner is for one MAE learner"):
+        plan(tmp_path, loop=workers, cluster={"policy_place": "learner", "cpus_per_worker": 0.5})
+    inside = plan(tmp_path, cluster={"policy_place": "learner", "buffer_mb": 1})
+    assert "policy learner inside it" in words(inside, "actors")
+
+
+@pytest.mark.parametrize("staleness", [0, 2])
+def test_object_store_must_hold_the_buffer_and_a_copy_of_the_update_that_leaves_it(
+    tmp_path: Path, staleness: int
+) -> None:
+    """Counted in the bytes of one update: s+1 wait, and the one that is taken is there twice."""
+    made = plan(tmp_path, loop={"max_staleness": staleness})
+    config = made.config
+    grid = token_grid(config.data, config.model)
+    update = buffer_bytes(replace(config, loop=replace(config.loop, max_staleness=0)), grid, 1)
+    assert buffer_bytes(config, grid, 1) == update * (staleness + 1)
+    assert made.rollout_bytes == update * (staleness + 2)
+    just = {"CPU": 8.0, "object_store_memory": update * (staleness + 2) / 0.8 + 1}
+    check_resources(config, [just], rollout_bytes=made.rollout_bytes)
+    tight = {"CPU": 8.0, "object_store_memory": update * (staleness + 1) / 0.8 + 1}
+    with pytest.raises(UsageError, match=r"of rollouts lie in the buffer .* over 80% of a node's"):
+        check_resources(config, [tight], rollout_bytes=made.rollout_bytes)
+
+
+def test_elastic_plan_is_that_of_all_learners_and_refuses_what_it_does_not_go_with(
+    tmp_path: Path,
+) -> None:
+    """On a cluster: what this machine holds does not matter."""
+    fixed = {"num_workers": 2, "address": "somewhere"}
+    elastic = {**fixed, "min_workers": 1}
+    made, whole = plan(tmp_path, cluster=elastic), plan(tmp_path, cluster=fixed)
+    assert words(made, "actors").startswith("1 to 2 MAE learners on cpu")
+    assert words(whole, "actors").startswith("2 MAE learners on cpu")
+    assert (made.global_batch, made.lr, made.steps_per_epoch) == (16, whole.lr, 1)
+    for branches, says in (
+        ({"loop": {"source": "workers"}}, "loop.source workers"),
+        ({"cluster": {"policy_gpus": 0.5}}, "cluster.policy_gpus 0.5"),
+        ({"cluster": {"sharding": "fsdp"}}, "cluster.sharding fsdp"),
+    ):
+        cluster = branches.pop("cluster", {})
+        with pytest.raises(UsageError, match=rf"^cluster.min_workers 1 .* {says}\b.*; use 0$"):
+            plan(tmp_path, cluster={**elastic, **cluster}, **branches)
+        plan(tmp_path, cluster={**fixed, **cluster}, **branches)
