@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.unit.recipes.conftest import DATA
+from tests.unit.conftest import DATA
 
 import tats_ray
 from tats_ray.checkpoints import format as checkpoints
