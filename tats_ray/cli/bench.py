@@ -15,14 +15,14 @@ _MANUAL = "tats bench --help"
 
 @dataclass(frozen=True)
 class Overlap(Command):
-    """Clips per second with the policy learning beside the autoencoder, against by turns."""
+    """Throughput with overlapped versus alternating policy updates."""
 
     rounds: int = 3
-    """Times that both modes run, by turns."""
+    """Number of rounds. Each round runs both modes once."""
     steps: int = 48
-    """Steps measured in each."""
+    """Steps measured in each mode and round."""
     staleness: int = 1
-    """loop.max_staleness of the overlapped mode."""
+    """Value of loop.max_staleness in the overlapped mode."""
 
     def run(self, flags: Sequence[str]) -> None:
         from tats_ray.benchmarks.bench_overlap import bench_overlap
@@ -32,19 +32,19 @@ class Overlap(Command):
 
 @dataclass(frozen=True)
 class Buffer(PlainCommand):
-    """What handing over rollouts and weights costs, as a share of a training step."""
+    """The cost of handing over rollouts and weights, as a share of a training step."""
 
     manual = _MANUAL
     size: Literal["small", "base", "large"] = "base"
-    """Of the model; base is the paper's."""
+    """Size of the model. The paper uses base."""
     batch: int = 32
-    """Clips of a rollout."""
+    """Clips in each rollout."""
     rounds: int = 5
-    """Times that each part is measured."""
+    """How often each part is measured."""
     step_clips: int = 2
-    """Clips of the training step that it is compared with, scaled to the batch; 0 leaves it out."""
+    """Clips of the training step it is compared with. 0 skips the comparison."""
     device: str = "cpu"
-    """Of the rollout and the step: cpu, cuda, cuda:1, ...; a GPU's step takes the whole batch."""
+    """Device, such as cpu or cuda:1. On a GPU the compared step takes the whole batch."""
 
     def carry_out(self) -> None:
         from tats_ray.benchmarks.bench_buffer import bench_buffer
@@ -60,17 +60,17 @@ class Buffer(PlainCommand):
 
 @dataclass(frozen=True)
 class Scale(PlainCommand):
-    """How many producers of rollouts one buffer and one policy learner can serve."""
+    """The number of rollout producers that one buffer and one policy learner can serve."""
 
     manual = _MANUAL
     producers: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256)
     """Numbers of producers to try."""
     clips: int = 2
-    """Clips of a rollout, at ViT-B sizes."""
+    """Clips in each rollout, at ViT-B sizes."""
     period_s: float = 1.0
-    """Seconds that a producer takes for one."""
+    """Seconds that a producer takes to make one rollout."""
     seconds: float = 6.0
-    """Time that each number is measured for."""
+    """Seconds of measurement for each number of producers."""
 
     def carry_out(self) -> None:
         from tats_ray.benchmarks.bench_scale import bench_scale
@@ -80,7 +80,7 @@ class Scale(PlainCommand):
 
 @dataclass(frozen=True)
 class Bench(CommandGroup):
-    """Measure what moves rollouts and weights: overlapping, the buffer, and its limits."""
+    """Benchmark the movement of rollouts and weights: overlap, the buffer, and its limits."""
 
     action: (
         Annotated[Overlap, tyro.conf.subcommand("overlap")]

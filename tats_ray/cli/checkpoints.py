@@ -14,17 +14,17 @@ from tats_ray.config.encoder_flags import ClipSize
 
 @dataclass(frozen=True)
 class ShowMasks(PlainCommand):
-    """Draw what a checkpoint looks at in a video."""
+    """Draw the masks and reconstructions of a checkpoint on a video."""
 
     checkpoint: PathArg
-    """Run folder, or one checkpoint of it."""
+    """A run folder, or one of its checkpoints."""
     video: PathArg
     out: Path = Path("masks.png")
-    """PNG to write."""
+    """PNG file to write."""
     compare: MaybePath = None
-    """Checkpoint whose mask is the last row; default: a uniformly random mask."""
+    """Checkpoint whose mask fills the last row. The default is a uniformly random mask."""
     mask_ratio: MaybeFloat = None
-    """Other than the checkpoint's own."""
+    """Mask ratio to use instead of the checkpoint's own."""
 
     def carry_out(self) -> None:
         from tats_ray.evaluation.show_masks import show_masks
@@ -41,10 +41,10 @@ class ShowMasks(PlainCommand):
 
 @dataclass(frozen=True)
 class Inspect(PlainCommand):
-    """Say what a checkpoint is and what it holds; runs nothing that is in it."""
+    """Show what a checkpoint is and what it holds. No code in the file is run."""
 
     checkpoint: PathArg
-    """Run folder, checkpoint, transformers folder, or weight file (.pth, .safetensors)."""
+    """A run folder, a checkpoint, a transformers folder, or a .pth or .safetensors file."""
 
     def carry_out(self) -> None:
         from tats_ray.checkpoints.describe import inspect
@@ -55,16 +55,16 @@ class Inspect(PlainCommand):
 
 @dataclass(frozen=True)
 class Convert(PlainCommand):
-    """Write a checkpoint in another form: a run folder, or a file with the official names."""
+    """Convert a checkpoint to a run folder, or to a file with the official tensor names."""
 
     checkpoint: PathArg
-    """Anything that `inspect` knows."""
+    """Any checkpoint that `tats ckpt inspect` can read."""
     out: PathArg
-    """Run folder to write; or a .pth or .safetensors file, which gets the official names."""
+    """Run folder to write, or a .pth or .safetensors file with the official tensor names."""
     config: MaybePath = None
-    """Settings of a run that starts from these weights; default: those of the file's own model."""
+    """Settings of a run that starts from these weights. Default: those of the file's model."""
     allow_partial: bool = False
-    """Take a checkpoint that lacks more than 5 % of the autoencoder, as an encoder alone does."""
+    """Accept a checkpoint that lacks over 5 % of the autoencoder, such as a lone encoder."""
     clip: ClipSize = field(default_factory=ClipSize)
 
     def carry_out(self) -> None:
@@ -82,7 +82,7 @@ class Convert(PlainCommand):
 
 @dataclass(frozen=True)
 class Ckpt(CommandGroup):
-    """Work on checkpoints: `inspect` says what a file is, `convert` changes its form."""
+    """Work on checkpoints: `inspect` shows what a file is, `convert` changes its format."""
 
     action: (
         Annotated[Inspect, tyro.conf.subcommand("inspect")]
@@ -92,14 +92,14 @@ class Ckpt(CommandGroup):
 
 @dataclass(frozen=True)
 class ExportCommand(PlainCommand):
-    """Write a checkpoint for another library: `hf` is a folder that transformers loads."""
+    """Export a checkpoint for another library. `hf` writes a folder that transformers can load."""
 
     form: tyro.conf.Positional[Literal["hf"]]
-    """For whom."""
+    """Format of the export."""
     checkpoint: PathArg
-    """Anything that `tats ckpt inspect` knows."""
+    """Any checkpoint that `tats ckpt inspect` can read."""
     out: PathArg
-    """Folder to write; new."""
+    """Folder to write. It must not exist yet."""
     clip: ClipSize = field(default_factory=ClipSize)
 
     def carry_out(self) -> None:

@@ -13,14 +13,14 @@ from tats_ray.cli.command import CommandGroup, MaybePath, MaybeText, PathArg, Pl
 
 @dataclass(frozen=True)
 class Doctor(PlainCommand):
-    """Say what works on this machine, with a line of help for what does not."""
+    """Check what works on this machine, and say how to fix what does not."""
 
     node: bool = False
-    """Also check what a node of a cluster needs: token, host name."""
+    """Also check what a cluster node needs: an auth token and a host name."""
     lock: MaybePath = None
-    """requirements.lock whose Ray and torch must be installed."""
+    """Path of a requirements.lock. The installed Ray and torch must match it."""
     storage: MaybeText = ""
-    """Folder that must be writable."""
+    """Folder that must exist and be writable."""
 
     def carry_out(self) -> None:
         from tats_ray.cluster.doctor import doctor
@@ -30,7 +30,7 @@ class Doctor(PlainCommand):
 
 @dataclass(frozen=True)
 class Lint(PlainCommand):
-    """Look at a cluster file before it costs anything: cluster.yaml, or a KubeRay manifest."""
+    """Check a cluster file (cluster.yaml or a KubeRay manifest) before it costs anything."""
 
     file: PathArg
 
@@ -42,14 +42,14 @@ class Lint(PlainCommand):
 
 @dataclass(frozen=True)
 class ClusterDoctor(PlainCommand):
-    """Look at every node of a running cluster, and at the network between them."""
+    """Check every node of a running cluster, and the network between the nodes."""
 
     address: MaybeText = ""
-    """Job server to ask from outside; on a node of the cluster leave it out."""
+    """Job server, to run the check from outside. Leave it out on a node of the cluster."""
     storage: MaybeText = ""
-    """Folder that all nodes should share."""
+    """Folder that all nodes must share."""
     seconds: float = 10.0
-    """Of the all-reduce between the nodes."""
+    """Megabytes of the all-reduce between the nodes."""
 
     def carry_out(self) -> None:
         from tats_ray.cluster.cluster_doctor import cluster_doctor, submit_doctor
@@ -62,7 +62,7 @@ class ClusterDoctor(PlainCommand):
 
 @dataclass(frozen=True)
 class Wheel(PlainCommand):
-    """Write this package as a wheel, for the nodes to install."""
+    """Build a wheel of this package for the nodes to install."""
 
     folder: PathArg = Path("dist")
 
@@ -74,7 +74,7 @@ class Wheel(PlainCommand):
 
 @dataclass(frozen=True)
 class Cluster(CommandGroup):
-    """Work on clusters: `lint` a file, `doctor` a running one, `wheel` for its nodes."""
+    """Check a cluster file (`lint`) or a running cluster (`doctor`), or build its `wheel`."""
 
     action: (
         Annotated[Lint, tyro.conf.subcommand("lint")]

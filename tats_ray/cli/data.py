@@ -13,12 +13,12 @@ from tats_ray.cli.command import PathArg, PlainCommand
 # One flat command: to tyro a union of one class is no subcommand, and "synth" would be the folder.
 @dataclass(frozen=True)
 class Data(PlainCommand):
-    """Work on video data: `synth` writes videos whose motion is known, with lists and labels."""
+    """Make video data: `synth` writes synthetic videos with known motion, lists and labels."""
 
     action: tyro.conf.Positional[Literal["synth"]]
     """What to do."""
     out: PathArg
-    """Folder to write; new, or holding this very data set."""
+    """Folder to write. It must be new, or already hold this very data set."""
     num_train: int = 200
     num_val: int = 48
     num_frames: int = 32
@@ -26,7 +26,7 @@ class Data(PlainCommand):
     """Pixels along each side."""
     seed: int = 0
     look: Literal["vivid", "clear"] = "vivid"
-    """clear shows warm sprites on a calm, cool ground: what moves is learned in minutes."""
+    """clear shows warm sprites on a calm, cool background, which is quick to learn."""
 
     def carry_out(self) -> None:
         from tats_ray.data.synthetic import synthesize

@@ -21,22 +21,22 @@ from tats_ray.config.encoder_flags import EncoderOptions
 
 @dataclass(frozen=True)
 class Extract(PlainCommand):
-    """Write what a frozen encoder says about the videos of a list to a safetensors file."""
+    """Write the features that a frozen encoder computes for a list of videos."""
 
     checkpoint: PathArg
-    """Anything that `tats ckpt inspect` knows."""
+    """Any checkpoint that `tats ckpt inspect` can read."""
     list: PathArg
-    """List of videos, with labels or without."""
+    """List of videos, with or without labels."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("features.safetensors")
     """File to write."""
     root: MaybePath = None
-    """Folder that relative paths in the list start from; default: the list's own folder."""
+    """Folder that relative paths in the list start from. Default: the list's own folder."""
     pool: Literal["mean", "tokens"] = "mean"
-    """One vector per view, or one per token."""
+    """mean gives one vector per view, tokens gives one per token."""
     views: str = "1x1"
-    """CLIPSxCROPS of every video: along the time, and along the longer side."""
+    """CLIPSxCROPS per video: clips along time, crops along the longer side."""
     sampling: Literal["dense", "segments"] = "dense"
-    """segments takes a frame from each equal part of the video."""
+    """dense has a fixed stride, segments takes a frame from each equal part of the video."""
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
 
     def carry_out(self) -> None:
@@ -57,46 +57,46 @@ class Extract(PlainCommand):
 
 @dataclass(frozen=True)
 class ProbeCommand(PlainCommand):
-    """Measure what the features of a frozen encoder are worth for telling classes apart."""
+    """Train a classifier on the features of a frozen encoder and report its accuracy."""
 
     kind: tyro.conf.Positional[Literal["linear", "attentive", "knn"]]
-    """linear reads mean-pooled tokens, attentive all of them with one query; knn learns nothing."""
+    """linear reads mean-pooled tokens, attentive reads all of them, knn trains nothing."""
     checkpoint: PathArg
-    """Anything that `tats ckpt inspect` knows."""
+    """Any checkpoint that `tats ckpt inspect` can read."""
     data: MaybeDataArg = None
-    """Folder with train.csv and val.csv; or name both with --train and --val."""
+    """Folder with train.csv and val.csv. Alternatively name both lists with --train and --val."""
     train: MaybePath = None
-    """List of labelled videos to learn from."""
+    """List of labelled videos for training."""
     val: MaybePath = None
-    """List of labelled videos to measure on."""
+    """List of labelled videos for validation."""
     root: MaybePath = None
-    """Folder that relative paths in the lists start from; default: each list's own folder."""
+    """Folder that relative paths in the lists start from. Default: each list's own folder."""
     preset: Literal["sgd", "ft-like"] = "sgd"
-    """Of linear: batch norm and SGD, or layer norm and AdamW as in fine-tuning."""
+    """Linear probe: sgd is batch norm with SGD, ft-like is layer norm with AdamW."""
     train_views: str = "1x1"
-    """CLIPSxCROPS of every training video; each epoch draws one of them."""
+    """CLIPSxCROPS per training video. Each epoch draws one of these views."""
     val_views: str = "2x3"
-    """CLIPSxCROPS of every validation video, averaged; 5x3 for Kinetics-400."""
+    """CLIPSxCROPS per validation video, averaged. Kinetics-400 uses 5x3."""
     sampling: Literal["dense", "segments"] = "dense"
-    """segments takes a frame from each equal part of the video."""
+    """dense has a fixed stride, segments takes a frame from each equal part of the video."""
     epochs: int = 0
-    """Passes over the features; 0 is the preset's."""
+    """Passes over the features. 0 takes the preset's value."""
     batch_size: int = 0
-    """Videos per training step; 0 is the preset's 256."""
+    """Videos per training step. 0 takes the preset's value, 256."""
     lrs: MaybeNumbers = ()
-    """Learning rates to try, for a batch of 256; default: the preset's."""
+    """Learning rates to try, for a batch of 256. The default is the preset's grid."""
     weight_decays: MaybeNumbers = ()
-    """Weight decays to try with each of them; default: the preset's."""
+    """Weight decays to try with each learning rate. The default is the preset's grid."""
     k: int = 20
-    """Neighbours of knn."""
+    """Number of neighbours for knn."""
     temperature: float = 0.07
-    """Of the neighbours' weights."""
+    """Temperature of the neighbours' weights."""
     seed: int = 0
-    """Of the heads, their batches, and the held-out part of the training list."""
+    """Seed of the heads, their batches, and the held-out part of the training list."""
     untrained: bool = False
-    """Probe freshly drawn weights in the checkpoint's shape: the baseline to beat."""
+    """Probe an untrained encoder of the same shape, which is the baseline to beat."""
     out: MaybePath = None
-    """Folder for results and cached features; default: the run's."""
+    """Folder for results and cached features. The default is the run folder."""
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
 
     def carry_out(self) -> None:
@@ -137,25 +137,25 @@ class ProbeCommand(PlainCommand):
 
 @dataclass(frozen=True)
 class Test(PlainCommand):
-    """Measure a fine-tuned classifier: several views of every video, their scores averaged."""
+    """Test a fine-tuned classifier on several views of every video, with averaged scores."""
 
     checkpoint: PathArg
-    """Fine-tuned: a run folder, or anything else with a head that `tats ckpt inspect` knows."""
+    """A fine-tuned run folder, or any other checkpoint with a classifier head."""
     data: MaybeDataArg = None
-    """Folder with test.csv or val.csv; or name the list with --list."""
+    """Folder with test.csv or val.csv. Alternatively name the list with --list."""
     list: MaybePath = None
     """List of labelled videos."""
     root: MaybePath = None
-    """Folder that relative paths in it start from; default: the run's own, else the list's."""
+    """Folder that relative paths in the list start from. Default: the run's, or the list's own."""
     views: MaybeText = ""
-    """CLIPSxCROPS; default: the run's own, else 2x3. Kinetics-400 takes 5x3."""
+    """CLIPSxCROPS per video. Default: the run's setting, or 2x3. Kinetics-400 uses 5x3."""
     sampling: Annotated[
         Literal["dense", "segments"] | None,
         tyro.conf.arg(metavar="{dense,segments}", help_behavior_hint=""),
     ] = None
-    """segments is for Something-Something; default: the run's own, else dense."""
+    """segments is for Something-Something. Default: the run's setting, or dense."""
     out: MaybePath = None
-    """Folder for results; default: the run's."""
+    """Folder for results. The default is the run folder."""
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
 
     def carry_out(self) -> None:

@@ -13,10 +13,10 @@ from tats_ray.cli.command import CommandGroup, PlainCommand, TextArg
 
 @dataclass(frozen=True)
 class Card(PlainCommand):
-    """One page about an environment: state, action, reward and its sign, sizes, speed."""
+    """Describe an environment on one page: state, action, reward and its sign, sizes, speed."""
 
     id: str = "TATS/TokenSelection-v0"
-    """Gymnasium id; `module:Namespace/Name-vN` for one of another package."""
+    """Gymnasium id. Use `module:Namespace/Name-vN` for an environment of another package."""
 
     def carry_out(self) -> None:
         from tats_ray.cli.env_card import env_card
@@ -26,14 +26,14 @@ class Card(PlainCommand):
 
 @dataclass(frozen=True)
 class Baseline(PlainCommand):
-    """Train every algorithm against the tiny frozen autoencoder, and measure all of them alike."""
+    """Train every algorithm against the tiny frozen autoencoder and compare them."""
 
     clips: int = 256
-    """Fixed clips that everything is measured on."""
+    """Number of fixed clips used for every measurement."""
     steps: int = 100
-    """Updates of each learner."""
+    """Policy updates of each algorithm."""
     seeds: int = 3
-    """Times that each learner is trained."""
+    """Training runs of each algorithm, each with its own seed."""
 
     def carry_out(self) -> None:
         from tats_ray.envs.baseline import env_baseline
@@ -43,7 +43,7 @@ class Baseline(PlainCommand):
 
 @dataclass(frozen=True)
 class Env(CommandGroup):
-    """Look at the environments: `card` describes one, `baseline` measures the algorithms."""
+    """Inspect environments: `card` describes one, `baseline` measures the algorithms on it."""
 
     action: (
         Annotated[Card, tyro.conf.subcommand("card")]
@@ -60,7 +60,7 @@ class New(PlainCommand):
     name: TextArg
     """Of the module, like my_algorithm."""
     folder: Path = Path()
-    """Where the two files go; default: here."""
+    """Folder for the two files. The default is the current folder."""
 
     def carry_out(self) -> None:
         from tats_ray.cli.new_algorithm import new_algorithm

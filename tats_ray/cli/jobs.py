@@ -14,16 +14,16 @@ from tats_ray.cli.command import Command, MaybeText, PlainCommand, TextArg
 
 @dataclass(frozen=True)
 class Submit(Command):
-    """Start a command of tats on a cluster: tats submit [options] -- pretrain CONFIG [fields]."""
+    """Run a tats command on a cluster: tats submit [options] -- pretrain CONFIG [fields]."""
 
     address: MaybeText = ""
-    """Job server, http://HOST:PORT; default: RAY_API_SERVER_ADDRESS, or port 8265 here."""
+    """Job server, http://HOST:PORT. Default: RAY_API_SERVER_ADDRESS, or port 8265 here."""
     include: Annotated[tuple[Path, ...], tyro.conf.arg(help_behavior_hint="")] = ()
-    """More files and folders to upload; configurations that the command names go by themselves."""
+    """More files and folders to upload. Configurations in the command are always uploaded."""
     name: MaybeText = ""
-    """Name of the job; default: made of the command and the time."""
+    """Name of the job. The default is made from the command and the time."""
     wait: bool = True
-    """Show the job's output until it ends; Ctrl-C leaves it running."""
+    """Show the job's output until it ends. Ctrl-C leaves the job running."""
 
     def run(self, flags: Sequence[str]) -> None:
         from tats_ray.cluster.submit import submit
@@ -40,13 +40,13 @@ class Submit(Command):
 @dataclass(frozen=True, kw_only=True)
 class _AtServer(PlainCommand):
     address: MaybeText = ""
-    """Job server; as of submit."""
+    """Address of the job server, as for submit."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _OfJob(_AtServer):
     job: TextArg
-    """As status names it."""
+    """Name of the job, as `tats status` shows it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ class Logs(_OfJob):
 
 @dataclass(frozen=True, kw_only=True)
 class Stop(_OfJob):
-    """Stop a job once it saved a checkpoint."""
+    """Stop a job after it has saved a checkpoint."""
 
     def carry_out(self) -> None:
         from tats_ray.cluster.submit import stop

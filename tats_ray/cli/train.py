@@ -17,9 +17,9 @@ class Pretrain(Command):
     """
 
     config: PathArg
-    """YAML file, e.g. tune_configs/ucf101_tats.yaml."""
+    """YAML file, for example tune_configs/ucf101_tats.yaml."""
     resume: bool = False
-    """Continue the run of this name from its newest checkpoint."""
+    """Continue the run with this name from its newest checkpoint."""
 
     def run(self, flags: Sequence[str]) -> None:
         from tats_ray.config.load import load_config
@@ -30,7 +30,7 @@ class Pretrain(Command):
 
 @dataclass(frozen=True)
 class Demo(Command):
-    """Make about 200 videos, train on them, and show what was learned. Takes fields as pretrain."""
+    """Make 248 videos, train on them, and show what was learned. Accepts pretrain's fields."""
 
     resume: bool = False
     """Continue an interrupted demo."""
@@ -49,17 +49,17 @@ class Finetune(Command):
     """
 
     checkpoint: PathArg
-    """Anything that `tats ckpt inspect` knows."""
+    """Any checkpoint that `tats ckpt inspect` can read."""
     data: MaybeDataArg = None
-    """Folder with train.csv and val.csv; or name both lists in the configuration."""
+    """Folder with train.csv and val.csv, unless the configuration names both lists."""
     config: MaybePath = None
-    """YAML file, e.g. tune_configs/finetune_ucf101.yaml; default: the defaults."""
+    """YAML file, for example tune_configs/finetune_ucf101.yaml. Default: all defaults."""
     from_scratch: bool = False
-    """Freshly drawn weights in the checkpoint's shape: the supervised baseline."""
+    """Start from random weights in the checkpoint's shape, as the supervised baseline."""
     new_head: bool = False
-    """Leave out the classifier of a checkpoint that was fine-tuned already."""
+    """Discard the classifier of a checkpoint that was already fine-tuned."""
     resume: bool = False
-    """Continue the run of this name from its newest checkpoint."""
+    """Continue the run with this name from its newest checkpoint."""
 
     def run(self, flags: Sequence[str]) -> None:
         from tats_ray.config.load import finetune_config, parse_flags
@@ -78,10 +78,10 @@ class Finetune(Command):
 
 @dataclass(frozen=True)
 class Fields(PlainCommand):
-    """List every field of the configuration, with its default and its meaning."""
+    """List every field of the configuration with its default and its meaning."""
 
     finetune: bool = False
-    """Those of `tats finetune` instead of `tats pretrain`."""
+    """List the fields of `tats finetune` instead of `tats pretrain`."""
 
     def carry_out(self) -> None:
         from tats_ray.config.finetune_schema import FinetuneConfig

@@ -14,17 +14,17 @@ from tats_ray.cli.command import Command, MaybePath, PathArg, PlainCommand
 
 @dataclass(frozen=True)
 class Tune(Command):
-    """Run many trials of a configuration and compare them; `tats tune report EXP` shows them again.
+    """Run a sweep: many trials of one configuration, side by side, and a table of the results.
 
     Takes fields as pretrain, for all trials, and those of the sweep as --sweep.FIELD.
     """
 
     sweep: PathArg
-    """Sweep file, e.g. tune_configs/demo_table2.yaml."""
+    """Sweep file, for example tune_configs/demo_table2.yaml."""
     dry_run: bool = False
-    """Check everything, print the plan, and stop."""
+    """Check everything and print the plan without starting a trial."""
     resume: bool = False
-    """Keep the finished trials of this name, and go on with the rest."""
+    """Keep the finished trials of the sweep with this name, and run the rest."""
 
     def run(self, flags: Sequence[str]) -> None:
         from tats_ray.sweeps.run_sweep import tune
@@ -34,12 +34,12 @@ class Tune(Command):
 
 @dataclass(frozen=True)
 class TuneReport(PlainCommand):
-    """Table, pictures and best.yaml of a sweep, finished or not; typed as `tats tune report`."""
+    """Write the report of a sweep, finished or not. Type it as `tats tune report`."""
 
     experiment: PathArg
-    """Folder of the sweep, such as runs/demo_table2."""
+    """Folder of the sweep, for example runs/demo_table2."""
     out: MaybePath = None
-    """Folder for a copy of the report and its pictures."""
+    """Also copy the report and its pictures to this folder."""
 
     def carry_out(self) -> None:
         from tats_ray.sweeps.sweep_report import tune_report
@@ -49,16 +49,16 @@ class TuneReport(PlainCommand):
 
 @dataclass(frozen=True)
 class Compare(PlainCommand):
-    """Say whether runs of other settings differ by more than their seeds do."""
+    """Test whether runs with different settings differ by more than their seeds do."""
 
     runs: Annotated[
         tuple[Path, ...],
         tyro.conf.Positional,
         tyro.conf.arg(metavar="RUN [RUN ...]", help_behavior_hint="(required)"),
     ]
-    """Run folders; those that differ in their seed alone form a group."""
+    """Run folders. Runs that differ only in their seed form a group."""
     metric: str = "eval/error"
-    """What to compare, as docs/metrics.md names it."""
+    """Name of the metric to compare, as in docs/metrics.md."""
 
     def carry_out(self) -> None:
         from tats_ray.evaluation.compare import compare

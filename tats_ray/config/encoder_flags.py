@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClipSize:
-    """What a clip is, for checkpoints that do not say."""
+    """The size of a clip, for checkpoints that do not record it."""
 
     num_frames: int = 0
-    """Frames of a clip, where the checkpoint does not say; 0 takes 16."""
+    """Frames per clip, for a checkpoint that does not record them. 0 means 16."""
     image_size: int = 0
-    """Pixels of a clip along each side, likewise; 0 takes 224."""
+    """Height and width of a clip in pixels, likewise. 0 means 224."""
 
 
 AS_IT_SAYS = ClipSize()
@@ -21,13 +21,13 @@ AS_IT_SAYS = ClipSize()
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncoderOptions(ClipSize):
-    """How a frozen encoder runs, and what a clip is for it."""
+    """How a frozen encoder runs, and the clips it reads."""
 
     stride: int = 0
-    """Video frames from one clip frame to the next; 0: as it was trained, or 2."""
+    """Video frames per clip frame. 0 takes the training run's stride, or 2 if unknown."""
     workers: int = 0
-    """Processes that decode; they change nothing but the speed."""
+    """Decoding processes. They change the speed and nothing else."""
     device: str = "auto"
-    """cpu, cuda, or auto: the GPU where there is one."""
+    """cpu, cuda or auto. auto uses the GPU if there is one."""
     max_gb: float = 16.0
-    """Largest size of the features of one list, which are held in memory."""
+    """Upper limit in gigabytes for the features of one list, which are held in memory."""

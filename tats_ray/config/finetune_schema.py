@@ -222,9 +222,9 @@ class FinetuneConfig(ConfigBase):
     start: str = ""
     """Checkpoint whose encoder it starts from; given on the command line."""
     from_scratch: bool = False
-    """Freshly drawn weights in the checkpoint's shape: the supervised baseline."""
+    """Start from random weights in the checkpoint's shape, as the supervised baseline."""
     new_head: bool = False
-    """Leave out the classifier of a checkpoint that was fine-tuned already."""
+    """Discard the classifier of a checkpoint that was already fine-tuned."""
     data: LabelledDataConfig = field(default_factory=LabelledDataConfig)
     model: EncoderConfig = field(default_factory=EncoderConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
