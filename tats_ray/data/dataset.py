@@ -16,7 +16,7 @@ from tats_ray.core.arrays import Bool, Float, Int, UInt8
 from tats_ray.core.errors import UsageError, VideoError
 from tats_ray.core.grid import TokenGrid
 from tats_ray.core.seeds import stream
-from tats_ray.data.decode import Backend, probe, read_frames
+from tats_ray.data.decode import Backend, one_video, probe, read_frames
 from tats_ray.data.manifest import VideoEntry
 from tats_ray.data.motion import motion_path, read_motion, token_motion
 from tats_ray.data.transforms import (
@@ -142,7 +142,8 @@ class ClipDataset(Dataset[Clip]):
         for step in range(min(_MAX_TRIES, len(self))):
             index = (wanted + step) % len(self)
             try:
-                pixels = self._pixels(epoch, index)
+                with one_video(self.entries[index].path):
+                    pixels = self._pixels(epoch, index)
             except VideoError as error:
                 failures.append(error)
                 continue

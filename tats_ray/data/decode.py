@@ -1,16 +1,17 @@
 """Reads exactly the frames that are asked for; with encode.py, all that touches a video library.
 
 Frame i is the i-th frame that a player shows: what an edit list cuts away is not there. Frames are
-upright: rotation metadata is applied, by both backends. Of several video streams the one that
-ffmpeg would pick is read. The sample aspect ratio is ignored.
+as a player shows them: the display matrix is applied, mirrored or rotated. Of several video
+streams the one that ffmpeg would pick is read. The sample aspect ratio is ignored.
 
 PyAV decodes from the start and is always exact. decord can jump, which pays in long videos with
-many key frames, but it is exact only where `VideoInfo.is_decord_exact` says so. That rests on
-68 real files of many kinds: progressive 8-bit 4:2:0 H.264 in mp4, mov and mkv came out
-bit-identical to PyAV after any jump; the rest showed frames of a neighbour (HEVC, MPEG-PS, edit
-lists), other colours (10 bit, interlaced, odd sizes) or nothing (AV1, GIF, 1 px). MPEG-4 in avi
-(UCF101, HMDB51) goes to PyAV too: decord loses count on some DivX files, and on the others PyAV is
-twice as fast.
+many key frames, but it is exact only where `VideoInfo.is_decord_exact` says so. decord looks for a
+frame by the time it would have at a constant rate, so every time stamp of the file must lie where
+a constant rate puts it. The other conditions rest on 68 real files of many kinds: progressive
+8-bit 4:2:0 H.264 in mp4, mov and mkv came out bit-identical to PyAV after any jump. The rest
+showed frames of a neighbour (HEVC, MPEG-PS, edit lists), other colours (10 bit, interlaced, odd
+sizes) or nothing (AV1, GIF, 1 px). MPEG-4 in avi (UCF101, HMDB51) goes to PyAV too: decord loses
+count on some DivX files, and on the others PyAV is twice as fast.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from tats_ray.core.arrays import UInt8
-from tats_ray.core.errors import UsageError, VideoError
+from tats_ray.core.errors import TatsError, UsageError, VideoError
 
 if TYPE_CHECKING:
     import av
@@ -37,7 +38,8 @@ Backend = Literal["auto", "decord", "pyav"]
 Choose = Callable[[int], Sequence[int]]
 
 # Of these codecs each packet that is not discarded shows one frame, so that counting needs no
-# decoding. MPEG-4 packs two frames into a packet now and then, VP8 has packets that show none.
+# decoding, unless it is one of two fields. MPEG-4 packs two frames into a packet now and then, VP8
+# has packets that show none.
 _ONE_FRAME_PER_PACKET = frozenset({"h264", "hevc", "vp9", "av1", "libdav1d"})
 
 
@@ -95,6 +97,21 @@ def read_frames(
     return _read_pyav(path, choose, info.num_frames)
 
 
+@contextmanager
+def one_video(path: str) -> Iterator[None]:
+    """Turns whatever goes wrong over one file into a `VideoError`, which costs a run one clip.
+
+    Decoders, croppers and resizers raise all sorts of things over odd files; none of them should
+    end a run of days. Mistakes of the caller keep their own errors.
+    """
+    try:
+        yield
+    except (TatsError, ImportError):
+        raise
+    except Exception as error:
+        raise VideoError(path, f"cannot be used ({_one_line(error)})") from error
+
+
 @dataclass(frozen=True, slots=True)
 class VideoCheck:
     """Whether a whole video can be decoded, and why not."""
@@ -138,21 +155,73 @@ def _probe(path: str, mtime_ns: int, size: int) -> VideoInfo:
             and bool({"mp4", "matroska"} & set(container.format.name.split(",")))
             and stream.codec_context.pix_fmt in ("yuv420p", "yuvj420p")
         )
-        packets = [packet.is_discard for packet in container.demux(stream) if packet.size]
+        packets = [packet for packet in container.demux(stream) if packet.size]
+        stamps = [packet.pts for packet in packets if not packet.is_discard]
+        is_cut = len(stamps) < len(packets)
     with _video_errors(path), closing(_decode(path)) as frames:
         first = next(frames, None)
         if first is None:
             raise VideoError(path, "has no frames")
-        if codec in _ONE_FRAME_PER_PACKET:
-            num_frames = packets.count(False)
+        # Fields share a stamp, have none, or come from a source that is marked as interlaced.
+        is_per_frame = len(set(stamps) - {None}) == len(stamps) and not first.interlaced_frame
+        if codec in _ONE_FRAME_PER_PACKET and is_per_frame:
+            num_frames = len(stamps)
         else:
             num_frames = 1 + sum(1 for _ in frames)
     width, height = first.width, first.height
-    is_plain = codec == "h264" and not any(packets) and not first.interlaced_frame
+    orientation = _orientation(first)
+    is_plain = codec == "h264" and is_simple and not is_cut and not first.interlaced_frame
     is_fit = width % 2 == height % 2 == 0 and min(width, height) >= 16
-    if first.rotation % 180:
+    is_decord_exact = is_plain and is_fit and _is_steady(stamps) and not orientation.is_mirrored
+    if orientation.is_transposed:
         width, height = height, width
-    return VideoInfo(num_frames, width, height, fps, codec, is_simple and is_plain and is_fit)
+    return VideoInfo(num_frames, width, height, fps, codec, is_decord_exact)
+
+
+def _is_steady(stamps: Sequence[int | None]) -> bool:
+    """Whether frames with these time stamps follow each other at one rate, to within a tick."""
+    found = sorted(stamp for stamp in stamps if stamp is not None)
+    if not found or len(found) < len(stamps):
+        return False
+    step = (found[-1] - found[0]) / max(len(found) - 1, 1)
+    return all(abs(stamp - found[0] - i * step) <= 1 for i, stamp in enumerate(found)) and (
+        step >= 1 or len(found) == 1
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Orientation:
+    """How a stored picture becomes the one that is shown: transposed first, then flipped."""
+
+    is_transposed: bool = False
+    flips_x: bool = False
+    flips_y: bool = False
+
+    @property
+    def is_mirrored(self) -> bool:
+        return self.is_transposed ^ self.flips_x ^ self.flips_y
+
+    def apply(self, rgb: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "H W 3"]:
+        shown = rgb.transpose(1, 0, 2) if self.is_transposed else rgb
+        return shown[:: -1 if self.flips_y else 1, :: -1 if self.flips_x else 1]
+
+
+def _orientation(frame: av.VideoFrame) -> _Orientation:
+    """What the display matrix of a frame asks for; one that is no quarter turn asks for nothing.
+
+    The matrix takes a stored pixel (x, y) to (a x + c y, b x + d y) on the screen.
+    """
+    from av.sidedata.sidedata import Type
+
+    data = frame.side_data.get(Type.DISPLAYMATRIX)
+    if data is None:
+        return _Orientation()
+    a, b, _, c, d = np.frombuffer(bytes(data), np.int32)[:5].tolist()
+    if a and d and not b and not c:
+        return _Orientation(flips_x=a < 0, flips_y=d < 0)
+    if b and c and not a and not d:
+        return _Orientation(is_transposed=True, flips_x=c < 0, flips_y=b < 0)
+    return _Orientation()
 
 
 def _read_pyav(path: str, choose: Choose, num_frames: int) -> UInt8[np.ndarray, "F H W 3"]:
@@ -160,10 +229,17 @@ def _read_pyav(path: str, choose: Choose, num_frames: int) -> UInt8[np.ndarray, 
     wanted, found, seen = frozenset(chosen), {}, 0
     last = max(chosen)
     with _video_errors(path), closing(_decode(path)) as frames:
+        size = None
         for seen, frame in enumerate(frames, start=1):
+            size = size or (frame.width, frame.height)
+            if (frame.width, frame.height) != size:
+                raise VideoError(
+                    path,
+                    f"changes its picture size from {size[0]}x{size[1]} to "
+                    f"{frame.width}x{frame.height} at frame {seen - 1}",
+                )
             if seen - 1 in wanted:
-                rgb = frame.to_ndarray(format="rgb24")
-                found[seen - 1] = np.rot90(rgb, frame.rotation // 90)
+                found[seen - 1] = _orientation(frame).apply(frame.to_ndarray(format="rgb24"))
             if seen > last:
                 break
     if seen > last:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from tats_ray.core.arrays import UInt8
 from tats_ray.core.errors import UsageError, VideoError
 from tats_ray.core.grid import MAX_VIEWS
-from tats_ray.data.decode import Backend, read_frames
+from tats_ray.data.decode import Backend, one_video, read_frames
 from tats_ray.data.manifest import VideoEntry
 from tats_ray.data.transforms import CropBox, crop_and_resize, dense_view, segment_view
 
@@ -129,13 +129,18 @@ class ViewDataset(Dataset[VideoViews]):
             return self.plan.frames(total, self.num_frames, self.stride)
 
         try:
-            frames = read_frames(path, choose, backend=self.backend)
+            with one_video(path):
+                return VideoViews(index, self._views(path, choose))
         except VideoError as error:
             return VideoViews(index, None, error.reason)
+
+    def _views(self, path: str, choose: Callable[[int], list[int]]) -> UInt8[Tensor, "V C F H W"]:
+        frames = read_frames(path, choose, backend=self.backend)
         boxes = self.plan.boxes(frames.shape[2], frames.shape[1])
-        views = [
-            crop_and_resize(clip, box, self.image_size)
-            for clip in frames.reshape(self.plan.num_clips, -1, *frames.shape[1:])
-            for box in boxes
-        ]
-        return VideoViews(index, torch.stack(views))
+        return torch.stack(
+            [
+                crop_and_resize(clip, box, self.image_size)
+                for clip in frames.reshape(self.plan.num_clips, -1, *frames.shape[1:])
+                for box in boxes
+            ]
+        )

@@ -259,3 +259,21 @@ def test_video_of_too_few_frames_is_refused_by_name_and_number(tmp_path: Path) -
     assert _dataset(entries, min_frames=3)[0, 0].pixels.shape == (3, 8, 48, 48)
     with pytest.raises(VideoError, match=r"three\.mp4: has 3 frames, fewer than .* 4"):
         _dataset(entries, min_frames=4)[0, 0]
+
+
+def test_whatever_a_file_raises_costs_one_clip_and_not_the_run(
+    numbered_videos: list[VideoEntry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A picture of another size is one such fault, a codec's own exception another."""
+    original = decode.read_frames
+
+    def read(path: str, choose: Any, *, backend: Any) -> Any:
+        if path == numbered_videos[2].path:
+            raise ZeroDivisionError("of a decoder")
+        return original(path, choose, backend=backend)
+
+    monkeypatch.setattr("tats_ray.data.dataset.read_frames", read)
+    clip = _dataset(numbered_videos)[0, 2]
+    assert (clip.is_replaced, clip.index) == (True, 3)
+    with pytest.raises(VideoError, match=r"cannot be used \(of a decoder\)"):
+        _dataset(numbered_videos[2:3])[0, 0]

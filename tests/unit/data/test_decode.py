@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from conftest import numbered_frames, read_numbers
@@ -240,3 +242,117 @@ for backend in ("auto", "pyav", "decord"):
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60
     )
     assert child.returncode == 0, child.stderr[-2000:]
+
+
+def remuxed(source: Path, target: Path, change: Callable[[int, av.Packet], None]) -> Path:
+    """The same packets, in the same order, each after `change` has had its way with it."""
+    with av.open(str(source)) as reader, av.open(str(target), "w") as writer:
+        stream = reader.streams.video[0]
+        copied = writer.add_stream_from_template(stream)
+        packets = (packet for packet in reader.demux(stream) if packet.size)
+        for number, packet in enumerate(packets):
+            change(number, packet)
+            packet.stream = copied
+            writer.mux(packet)
+    return target
+
+
+def jump(number: int, packet: av.Packet) -> None:
+    packet.pts = (packet.pts or 0) + (5000 if number >= 25 else 0)
+
+
+def drift(number: int, packet: av.Packet) -> None:
+    packet.pts = packet.dts = (packet.dts or 0) + 40 * number * number
+
+
+@pytest.mark.parametrize("change", [jump, drift])
+def test_frame_is_the_same_alone_as_among_others_whatever_the_time_stamps_say(
+    tmp_path: Path, change: Callable[[int, av.Packet], None]
+) -> None:
+    """Decord seeks by time: on the first of these, 24 of 50 of its single reads are wrong."""
+    source = tmp_path / "even.mp4"
+    write_video(source, numbered_frames(50), 30, "h264", gop=1, num_b_frames=0)
+    path = str(remuxed(source, tmp_path / "uneven.mp4", change))
+    assert not probe(path).is_decord_exact
+    assert [read_numbers(read_frames(path, lambda _, i=i: [i]))[0] for i in range(50)] == [
+        *range(50)
+    ]
+
+
+def test_time_stamps_that_begin_late_keep_the_fast_reader(tmp_path: Path) -> None:
+    def later(number: int, packet: av.Packet) -> None:
+        packet.pts, packet.dts = (packet.pts or 0) + 5000, (packet.dts or 0) + 5000
+
+    source = tmp_path / "even.mp4"
+    write_video(source, numbered_frames(50), 30, "h264", gop=12, num_b_frames=2)
+    path = str(remuxed(source, tmp_path / "late.mp4", later))
+    assert probe(path).is_decord_exact
+    for index in (0, 11, 12, 25, 49):
+        assert read_numbers(read_frames(path, lambda _, i=index: [i], backend="decord")) == [index]
+
+
+ONE = 1 << 16
+TURNS = [
+    (matrix, name)
+    for name, matrix in {
+        "upright": (ONE, 0, 0, ONE),
+        "mirrored": (-ONE, 0, 0, ONE),
+        "upside down": (ONE, 0, 0, -ONE),
+        "half a turn": (-ONE, 0, 0, -ONE),
+        "a quarter": (0, ONE, -ONE, 0),
+        "three quarters": (0, -ONE, ONE, 0),
+        "transposed": (0, ONE, ONE, 0),
+        "transposed back": (0, -ONE, -ONE, 0),
+    }.items()
+]
+
+
+@pytest.mark.parametrize("backend", ["auto", "pyav"])
+@pytest.mark.parametrize(("matrix", "name"), TURNS)
+def test_display_matrix_is_applied_in_all_eight_orientations(
+    tmp_path: Path, matrix: tuple[int, int, int, int], name: str, backend: Backend
+) -> None:
+    """Every stored pixel is sent where the matrix says, one at a time."""
+    path = tmp_path / "v.mp4"
+    picture = np.zeros((1, 64, 96, 3), np.uint8)
+    picture[0, :32, :48] = (255, 0, 0)
+    picture[0, 32:, :48] = (0, 255, 0)
+    picture[0, :32, 48:] = (0, 0, 255)
+    write_video(path, picture.repeat(4, 0), 30, "h264")
+    (stored,) = read_frames(str(path), lambda _: [2], backend="pyav")
+    content = bytearray(path.read_bytes())
+    at = content.index(b"tkhd") + 4 + 40
+    a, b, c, d = matrix
+    content[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(content)
+    os.utime(path, ns=(1, 1))
+
+    height, width = stored.shape[:2]
+    places = {
+        (x, y): ((a * x + c * y) // ONE, (b * x + d * y) // ONE)
+        for x in range(width)
+        for y in range(height)
+    }
+    left, top = (min(place[axis] for place in places.values()) for axis in (0, 1))
+    expected = np.zeros((height, width, 3) if a else (width, height, 3), np.uint8)
+    for (x, y), (right, down) in places.items():
+        expected[down - top, right - left] = stored[y, x]
+    (shown,) = read_frames(str(path), lambda _: [2], backend=backend)
+    np.testing.assert_array_equal(shown, expected)
+    assert (probe(str(path)).width, probe(str(path)).height) == (shown.shape[1], shown.shape[0])
+
+
+@pytest.mark.parametrize("backend", ["auto", "pyav"])
+def test_picture_that_changes_its_size_on_the_way_is_a_video_error(
+    tmp_path: Path, backend: Backend
+) -> None:
+    joined = tmp_path / "joined.ts"
+    parts = []
+    for number, (height, width) in enumerate([(48, 64), (64, 96)]):
+        part = tmp_path / f"{number}.ts"
+        write_video(part, np.full((10, height, width, 3), 90, np.uint8), 30, "h264")
+        parts.append(part.read_bytes())
+    joined.write_bytes(b"".join(parts))
+    with pytest.raises(VideoError, match=r"changes its picture size from 64x48 to 96x64"):
+        read_frames(str(joined), lambda n: [2, n - 1], backend=backend)
+    assert read_frames(str(joined), lambda _: [2], backend=backend).shape == (1, 48, 64, 3)
