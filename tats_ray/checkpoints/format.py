@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tats_ray.checkpoints.folders import (
@@ -35,7 +35,7 @@ from tats_ray.checkpoints.folders import (
     retire,
     sweep,
 )
-from tats_ray.checkpoints.weight_files import own_memory
+from tats_ray.checkpoints.weight_files import save_tensors
 from tats_ray.core.errors import CheckpointError
 from tats_ray.core.types import Position
 from tats_ray.models.sharding import load_whole
@@ -247,7 +247,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Tensors to a safetensors file."""
-    save_file(own_memory(tensors), path)
+    save_tensors(path, tensors)
 
 
 def _write(partial: Path, checkpoint: Parts) -> None:
@@ -290,14 +290,14 @@ def _checksum_of_state(state: Mapping[str, Any]) -> str:
 
 def _write_part(folder: Path, name: str, part: Mapping[str, Any]) -> dict[str, Any]:
     """Tensors to safetensors; returns the numbers, for state.json."""
-    save_file(own_memory(part["network"]), folder / f"{name}.safetensors")
+    save_tensors(folder / f"{name}.safetensors", part["network"])
     optimizer = part["optimizer"]
     moments = {
         f"{index}.{key}": value
         for index, slots in optimizer["state"].items()
         for key, value in slots.items()
     }
-    save_file(own_memory(moments), folder / f"{name}_optimizer.safetensors")
+    save_tensors(folder / f"{name}_optimizer.safetensors", moments)
     return {"numbers": part["numbers"], "param_groups": optimizer["param_groups"]}
 
 

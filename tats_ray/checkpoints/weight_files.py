@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.serialization import safe_globals
 
 from tats_ray.core.errors import CheckpointError, UsageError
+from tats_ray.core.storage import follow_umask
 
 _WRAPPERS = ("model", "module", "state_dict", "model_state")
 """Keys under which training scripts keep the state dict, the likeliest first."""
@@ -125,6 +126,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         OSError, SafetensorError: when the storage refuses; `writing` puts them into words.
     """
     save_file(own_memory(tensors), path, metadata={"format": "pt"})
+    follow_umask(path)
 
 
 @contextmanager

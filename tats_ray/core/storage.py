@@ -104,3 +104,10 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
         raise
     sync_file(path.parent)
+
+
+def follow_umask(path: Path) -> None:
+    """Give a file the mode of any other new file; safetensors makes them for their owner alone."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)

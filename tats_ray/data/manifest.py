@@ -8,7 +8,8 @@ from pathlib import Path
 
 from tats_ray.core.errors import UsageError
 
-_EXPECTED = "expected `path<TAB>label`, where label is a whole number"
+_EXPECTED = "each line must be `path<TAB>label`, where label is a class id from 0, or a path alone"
+_VIDEO = r".*\.(?:3gp|avi|flv|gif|m4v|mkv|mov|mp4|mpe?g|ts|webm|wmv)"
 _HEADER_NAMES = frozenset({"path", "video", "video_path", "file", "filename", "name", "clip"})
 
 
@@ -48,18 +49,28 @@ def read_list(
             first = "has a label" if is_labelled else "has none"
             raise _bad(path, number, name, f"line {rows[0][0]} {first}; label all lines or none")
         if label is not None and (label < 0 or (num_classes is not None and label >= num_classes)):
+            if label == num_classes and min(row[2] or 0 for row in rows) == 1:
+                raise UsageError(
+                    f"{path}: class ids run from 1 to {label}, as in UCF101's official lists; "
+                    "subtract 1 from each, since they must start at 0"
+                )
             allowed = f"0 to {num_classes - 1}" if num_classes is not None else "0 and up"
-            raise _bad(path, number, f"{name} {label}", f"class ids are {allowed}; number them so")
+            raise _bad(path, number, f"{name} {label}", f"class ids must be {allowed}")
         name = name if "." in Path(name).name else f"{name}.mp4"
         entries.append(VideoEntry(str(folder / name), label))
     missing = [at for at, entry in enumerate(entries) if not Path(entry.path).is_file()]
     if missing:
         first_path = entries[missing[0]].path
         raise UsageError(
-            f"{path}, line {rows[missing[0]][0]}: no such file {first_path} ({len(missing)} of "
-            f"{len(entries)} videos are missing); correct the list, or set the root folder"
+            f"{path}, line {rows[missing[0]][0]}: no such file {first_path} "
+            f"({_count(len(missing), len(entries))} missing); correct the list, or set the root "
+            "folder"
         )
     return entries
+
+
+def _count(some: int, all_: int) -> str:
+    return f"{some} of {all_} video{'s' * (all_ > 1)} {'is' if some == 1 else 'are'}"
 
 
 def _bad(path: str | Path, number: int, text: str, complaint: str) -> UsageError:
@@ -72,15 +83,18 @@ def _rows(path: str | Path) -> list[tuple[int, str, int | None]]:
         text = Path(path).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UsageError(
-            f"{path}: the list cannot be read: {error.strerror}; {_EXPECTED} a line"
+            f"{path}: the list cannot be read ({error.strerror}); name a text file with one video "
+            "per line"
         ) from error
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: is not a text file in UTF-8; {_EXPECTED} a line") from error
+        raise UsageError(f"{path} is not a text file in UTF-8; {_EXPECTED}") from error
+    if what := _not_a_list(text):
+        raise UsageError(f"{path} looks like {what}, not like a list of videos; {_EXPECTED}")
     lines = [(at, line.strip()) for at, line in enumerate(text.split("\n"), 1) if line.strip()]
     if lines and _is_header(lines[0][1], lines[1][1] if len(lines) > 1 else ""):
         del lines[0]
     if not lines:
-        raise UsageError(f"{path}: the list is empty; {_EXPECTED}, one video a line")
+        raise UsageError(f"{path}: the list is empty; {_EXPECTED}")
     rows = []
     for number, line in lines:
         try:
@@ -89,6 +103,18 @@ def _rows(path: str | Path) -> list[tuple[int, str, int | None]]:
             raise _bad(path, number, line, f"{error}; {_EXPECTED}") from None
         rows.append((number, name, label))
     return rows
+
+
+def _not_a_list(text: str) -> str:
+    """What a file is that people give for a list by mistake; empty for anything else."""
+    start = text.lstrip()[:200].lower()
+    if start.startswith(("<!doctype", "<html", "<?xml")):
+        return "a web page, which a failed download leaves behind"
+    if re.match(r"[\[{]\s*[\[{\"\]}]", start):
+        return "a JSON file"
+    if re.match(r"(?:[1-9]\d*[ \t]+[A-Za-z_]+\s+){2}", start):
+        return "UCF101's classInd.txt, which names classes"
+    return ""
 
 
 def _is_header(line: str, after: str) -> bool:
@@ -106,6 +132,16 @@ def _split(line: str) -> tuple[str, int | None]:
     Raises:
         ValueError: saying what is wrong with it.
     """
+    if re.fullmatch(_VIDEO + r"(?:[\s,]+[+-]?\d+){2,3}", line, re.IGNORECASE):
+        raise ValueError(
+            "this is VideoMAEv2's form, path, first frame and number of frames; leave only the "
+            "path and its label"
+        )
+    if re.fullmatch(_VIDEO + r"\s*::.*", line, re.IGNORECASE):
+        raise ValueError("`::` separates nothing here; write a tab or a space instead")
+    word = re.fullmatch(_VIDEO + r"[\s,]+([^\s,.\"']+)", line, re.IGNORECASE)
+    if word is not None and _label(word[1]) is None:
+        raise ValueError(f"{word[1]!r} is not a class id; write the number of the class")
     quoted = re.fullmatch(r"""(["'])(.+?)\1\s*[\t, ]?\s*([^"']*)""", line)
     if quoted is not None:
         name, last = quoted[2], quoted[3]

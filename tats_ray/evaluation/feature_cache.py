@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tats_ray.core.errors import UsageError
+from tats_ray.core.storage import follow_umask
 from tats_ray.evaluation.features import FeatureRequest, Features, Say, compute
 
 
@@ -53,6 +54,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
     try:
         whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
         save_file(whole, partial, metadata={"about": json.dumps(about)})
+        follow_umask(partial)
         partial.replace(path)
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)

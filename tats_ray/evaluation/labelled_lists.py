@@ -92,9 +92,15 @@ def read_labelled(train_list: Path, val_list: Path, *, root: str | Path | None =
                 f"{num_classes - 1}; number the classes of both lists alike"
             )
     empty = sorted(set(range(num_classes)) - seen)
-    if empty:
+    if empty == [0]:
+        warn(
+            f"{train_list}: class ids run from 1 to {num_classes - 1}, so class 0 has no video; "
+            "subtract 1 from each id if the lists count from 1"
+        )
+    elif empty:
         some = ", ".join(map(str, empty[:5])) + (", ..." if len(empty) > 5 else "")
-        warn(f"{train_list} has no video of {len(empty)} classes ({some})")
+        classes = "class" if len(empty) == 1 else "classes"
+        warn(f"{train_list} has no video of {len(empty)} {classes} ({some})")
     strange = sum(entry.label not in seen for entry in val)
     if strange:
         warn(f"{strange} videos of {val_list} are of such classes: they count as wrong")

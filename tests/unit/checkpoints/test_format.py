@@ -171,7 +171,7 @@ def test_write_that_breaks_off_leaves_the_older_checkpoint_in_force(
     tmp_path: Path, trained: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(tmp_path, at_step(trained, 1), keep_last=1)
-    write, calls = checkpoint.save_file, [0]
+    write, calls = checkpoint.save_tensors, [0]
 
     def fail(*args: Any) -> None:
         calls[0] += 1
@@ -180,7 +180,7 @@ def test_write_that_breaks_off_leaves_the_older_checkpoint_in_force(
         write(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save_file", fail)
+        patch.setattr(checkpoint, "save_tensors", fail)
         with pytest.raises(OSError, match="disk full"):
             save(tmp_path, at_step(trained, 2), keep_last=1)
     assert load(tmp_path).position.step == 1

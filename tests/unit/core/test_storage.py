@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+import torch
 
+from tats_ray.checkpoints.weight_files import save_tensors
 from tats_ray.core.errors import StorageError
 from tats_ray.core.storage import persist, replace_text, whole_folder
 
@@ -121,3 +124,16 @@ def test_folder_does_not_take_the_place_of_another(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="not empty"), whole_folder(tmp_path / "new"):
         other.mkdir(parents=True)  # meanwhile
     assert list(tmp_path.rglob("*")) == [tmp_path / "new", other]
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_weights_are_as_open_to_others_as_any_other_new_file(
+    tmp_path: Path, mask: int, mode: int
+) -> None:
+    before = os.umask(mask)
+    try:
+        save_tensors(tmp_path / "w.safetensors", {"a": torch.ones(2)})
+        assert os.umask(mask) == mask  # left as it was
+    finally:
+        os.umask(before)
+    assert (tmp_path / "w.safetensors").stat().st_mode & 0o777 == mode

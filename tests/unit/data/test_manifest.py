@@ -93,8 +93,8 @@ def test_empty_list_is_refused(folder: Path, text: str) -> None:
 
 def test_missing_list_is_refused_with_a_way_out(tmp_path: Path) -> None:
     error = _error(tmp_path / "nowhere.csv")
-    assert "nowhere.csv: the list cannot be read: No such file" in error
-    assert "expected `path<TAB>label`" in error
+    assert "nowhere.csv: the list cannot be read (No such file" in error
+    assert "one video per line" in error
 
 
 def test_list_that_is_not_text_is_refused(tmp_path: Path) -> None:
@@ -107,7 +107,12 @@ def test_list_that_is_not_text_is_refused(tmp_path: Path) -> None:
     ("bad", "part"),
     [
         ("a.mp4\tx", "'x' is not a class id"),
-        ("a.mp4\t0\t-1", "'0 -1' is not a class id"),
+        ("a.mp4\t0\t-1", "VideoMAEv2's form"),
+        ("a.mp4 0 -1", "VideoMAEv2's form"),
+        ("a.mp4 0 300 7", "VideoMAEv2's form"),
+        ("a.mp4::3", "write a tab or a space instead"),
+        ("a.mp4 jumping", "'jumping' is not a class id; write the number of the class"),
+        ("b c.avi,jumping", "'jumping' is not a class id"),
         ('"a.mp4" 1.5', "'1.5' is not a class id"),
         ("\t5", "line 1 has a label"),  # stripped, this is the path "5"
         (",5", "there is no path"),
@@ -131,7 +136,7 @@ def test_class_id_out_of_range_is_refused(
 ) -> None:
     path = _write(folder, f"a.mp4\t0\na.mp4\t{label}\n")
     assert re.search(
-        rf"line 2: 'a.mp4 {label}'.*class ids are 0", _error(path, num_classes=num_classes)
+        rf"line 2: 'a.mp4 {label}'.*class ids must be 0", _error(path, num_classes=num_classes)
     )
 
 
@@ -144,3 +149,28 @@ def test_missing_videos_are_counted_and_the_first_is_named(folder: Path) -> None
     assert "line 3: " in message
     assert str(folder / "x.mp4") in message
     assert "2 of 4" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("<!DOCTYPE html>\n<html><body>404</body></html>\n", "a web page"),
+        ('{"id": "v1", "template": "Pushing"}\n', "a JSON file"),
+        ('[{"id": "v1"},\n {"id": "v2"}]\n', "a JSON file"),
+        ("1 ApplyEyeMakeup\n2 ApplyLipstick\n", "UCF101's classInd.txt"),
+    ],
+)
+def test_file_of_another_kind_is_told_by_its_kind(folder: Path, text: str, what: str) -> None:
+    assert f"looks like {what}" in _error(_write(folder, text))
+
+
+def test_class_ids_from_one_to_n_are_told_as_such(folder: Path) -> None:
+    path = _write(folder, "a.mp4 1\n3.mp4 2\na.mp4 3\n")
+    message = _error(path, num_classes=3)
+    assert "class ids run from 1 to 3" in message
+    assert "subtract 1 from each" in message
+    assert [entry.label for entry in read_list(path)] == [1, 2, 3]
+
+
+def test_one_missing_video_is_told_in_the_singular(folder: Path) -> None:
+    assert "1 of 1 video is missing" in _error(_write(folder, "x.mp4\n"))
