@@ -29,8 +29,13 @@ from tats_ray.core.storage import follow_umask
 _WRAPPERS = ("model", "module", "state_dict", "model_state")
 """Keys under which training scripts keep the state dict, the likeliest first."""
 
-_PREFIXES = ("module.", "_orig_mod.", "backbone.")
-"""What wrappers (DistributedDataParallel, torch.compile, mmaction) put before every name."""
+_WRAPPER_PARTS = frozenset(
+    {"module", "_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"}
+)
+"""Parts that wrappers put into names, wherever they wrap: DistributedDataParallel, torch.compile,
+activation checkpointing, FSDP."""
+_PREFIX = "backbone."
+"""What mmaction puts before every name."""
 
 PICKLED = (".pth", ".pt", ".bin", ".ckpt")
 _LONGEST_NAME = 256
@@ -83,7 +88,7 @@ def read_weights(path: str | Path) -> WeightFile:
             tensors = load_file(path)
             if not tensors:
                 raise CheckpointError(f"{path} holds no tensors")
-            return WeightFile(_without_prefix(_dense(path, tensors)))
+            return WeightFile(_without_wrappers(path, _dense(path, tensors)))
         return _unwrap(path, _unpickle(path))
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist") from None
@@ -227,7 +232,7 @@ def _unwrap(path: Path, loaded: Any) -> WeightFile:
     noted = vars(args) if isinstance(args, argparse.Namespace) else args
     settings = dict(noted) if isinstance(noted, Mapping) else {}
     return WeightFile(
-        _without_prefix(_dense(path, tensors)),
+        _without_wrappers(path, _dense(path, tensors)),
         found,
         {name: value for name, value in settings.items() if not isinstance(value, Dropped)},
     )
@@ -266,11 +271,17 @@ def _oddity(value: Tensor) -> str:
     return ""
 
 
-def _without_prefix(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    for prefix in _PREFIXES:
-        if all(name.startswith(prefix) for name in tensors):
-            return _without_prefix({n.removeprefix(prefix): v for n, v in tensors.items()})
-    return dict(tensors)
+def _without_wrappers(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under the names that their modules had before they were wrapped."""
+    found: dict[str, Tensor] = {}
+    for name, value in tensors.items():
+        own = ".".join(part for part in name.split(".") if part not in _WRAPPER_PARTS)
+        if own in found:
+            raise CheckpointError(f"{path} has two tensors {own}, one of them wrapped; keep one")
+        found[own] = value
+    if found and all(name.startswith(_PREFIX) for name in found):
+        return {name.removeprefix(_PREFIX): value for name, value in found.items()}
+    return found
 
 
 def _reason(error: BaseException) -> str:

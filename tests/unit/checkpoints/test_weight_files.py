@@ -142,10 +142,37 @@ def test_wrappers_and_prefixes_are_taken_off(tmp_path: Path, wrapper: str, prefi
     assert found.tensors.keys() == STATE.keys()
 
 
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        "encoder._orig_mod.patch_embed.proj.weight",
+        "encoder.blocks.0._checkpoint_wrapped_module.attn.qkv.weight",
+        "_fsdp_wrapped_module.encoder.blocks.0._orig_mod.attn.qkv.weight",
+        "encoder.module.norm.weight",
+    ],
+)
+def test_wrapper_inside_a_name_is_taken_off_where_others_have_none(
+    tmp_path: Path, wrapped: str
+) -> None:
+    path = tmp_path / "some.pth"
+    torch.save({wrapped: torch.ones(1), "decoder.norm.bias": torch.ones(1)}, path)
+    plain = re.sub(
+        r"(_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module|module)\.", "", wrapped
+    )
+    assert set(read_weights(path).tensors) == {plain, "decoder.norm.bias"}
+
+
+def test_tensor_that_is_there_twice_wrapped_and_bare_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "twice.pth"
+    torch.save({"module.a": torch.ones(1), "a": torch.ones(1)}, path)
+    with pytest.raises(CheckpointError, match="two tensors a, one of them wrapped"):
+        read_weights(path)
+
+
 def test_prefix_that_only_some_names_have_stays(tmp_path: Path) -> None:
-    path = tmp_path / "mixed.pth"
-    torch.save({"module.a": torch.ones(1), "b": torch.ones(1)}, path)
-    assert set(read_weights(path).tensors) == {"module.a", "b"}
+    path = tmp_path / "some.pth"
+    torch.save({"backbone.a": torch.ones(1), "b": torch.ones(1)}, path)
+    assert set(read_weights(path).tensors) == {"backbone.a", "b"}
 
 
 @pytest.mark.parametrize(
