@@ -5,22 +5,33 @@ from __future__ import annotations
 import os
 import select
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout, suppress
+from io import TextIOBase
+from pathlib import Path
+from typing import TextIO, TypeVar
 
 from tats_ray import __version__
 from tats_ray.cli import parse
 from tats_ray.core.errors import TatsError, UsageError
 
+T = TypeVar("T")
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of `tats` and `python -m tats_ray`: 2 for a wrong request, 1 for a failed run."""
     words = list(sys.argv[1:] if argv is None else argv)
+    _open_closed_streams()
     if words == ["--version"]:
         print(f"tats {__version__}")
         return
     try:
         command, flags = parse(words)
-        command.run(flags)
+        if command.outlives_reader:
+            with redirect_stdout(LastingOutput(sys.stdout)):
+                command.run(flags)
+        else:
+            command.run(flags)
         sys.stdout.flush()
     except TatsError as error:
         print(f"tats: {error}", file=sys.stderr)
@@ -30,9 +41,57 @@ def main(argv: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         if not _is_unread(sys.stdout.fileno()):
             raise
-        # `tats ... | head`; what Python flushes at exit must go somewhere, too.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _to_nowhere(sys.stdout.fileno())  # what Python flushes at exit must go somewhere, too
         sys.exit(141)
+
+
+class LastingOutput(TextIOBase):
+    """Standard output of a run, which goes on unheard once the reader has gone away.
+
+    `tats pretrain ... | head` wants to see less, not to lose a night of training.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str, /) -> int:
+        return self._try(lambda: self._stream.write(text)) or len(text)
+
+    def flush(self) -> None:
+        self._try(self._stream.flush)
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def writable(self) -> bool:
+        return True
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._stream.encoding
+
+    def _try(self, act: Callable[[], T]) -> T | None:
+        try:
+            return act()
+        except BrokenPipeError:
+            _to_nowhere(self._stream.fileno())
+            with suppress(OSError):
+                print("tats: nobody reads the output any more; the run goes on", file=sys.stderr)
+            return None
+
+
+def _open_closed_streams() -> None:
+    """Python has None in place of a stream that was closed, as by `>&-`."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - for good
+
+
+def _to_nowhere(handle: int) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), handle)
 
 
 def _is_unread(handle: int) -> bool:

@@ -26,6 +26,9 @@ MaybeDataArg = Annotated[
 class Command(ABC):
     """A command as it was typed. Its fields are its flags, their docstrings its help."""
 
+    outlives_reader: ClassVar[bool] = False
+    """Whether it goes on when nobody reads its output any more, as a run does."""
+
     @abstractmethod
     def run(self, flags: Sequence[str]) -> None:
         """Carry it out. What is heavy is imported here, so that help comes at once.

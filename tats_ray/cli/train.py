@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from tats_ray.cli.command import Command, MaybeDataArg, MaybePath, PathArg, PlainCommand
 
@@ -15,6 +16,8 @@ class Pretrain(Command):
     Any field of the configuration can be changed with --branch.field VALUE; `tats fields` lists
     them all. The official script's flags (--mask_ratio, --epochs, ...) work too.
     """
+
+    outlives_reader: ClassVar[bool] = True
 
     config: PathArg
     """YAML file, for example tune_configs/ucf101_tats.yaml."""
@@ -32,6 +35,8 @@ class Pretrain(Command):
 class Demo(Command):
     """Make 248 videos, train on them, and show what was learned. Accepts pretrain's fields."""
 
+    outlives_reader: ClassVar[bool] = True
+
     resume: bool = False
     """Continue an interrupted demo."""
 
@@ -47,6 +52,8 @@ class Finetune(Command):
 
     Any field can be changed with --branch.field VALUE; `tats fields --finetune` lists them all.
     """
+
+    outlives_reader: ClassVar[bool] = True
 
     checkpoint: PathArg
     """Any checkpoint that `tats ckpt inspect` can read."""

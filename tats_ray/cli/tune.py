@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import tyro
 
@@ -18,6 +18,8 @@ class Tune(Command):
 
     Takes fields as pretrain, for all trials, and those of the sweep as --sweep.FIELD.
     """
+
+    outlives_reader: ClassVar[bool] = True
 
     sweep: PathArg
     """Sweep file, for example tune_configs/demo_table2.yaml."""
