@@ -51,7 +51,7 @@ class LastingOutput(TextIOBase):
     `tats pretrain ... | head` wants to see less, not to lose a night of training.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIOBase | TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str, /) -> int:

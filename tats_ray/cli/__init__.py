@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Annotated, get_type_hints
+from typing import Annotated, get_args, get_type_hints
 
 import tyro
 
@@ -18,6 +19,7 @@ from tats_ray.cli.environments import Env, New
 from tats_ray.cli.jobs import Logs, Status, Stop, Submit
 from tats_ray.cli.train import Demo, Fields, Finetune, Pretrain
 from tats_ray.cli.tune import Compare, Tune, TuneReport
+from tats_ray.core.errors import UsageError
 
 AnyCommand = (
     Annotated[Pretrain, tyro.conf.subcommand("pretrain")]
@@ -57,6 +59,10 @@ def parse(words: Sequence[str]) -> tuple[Command, list[str]]:
     if list(words[:2]) == ["tune", "report"]:  # beside a file name, tyro has no room for a verb
         words = ["tune-report", *words[2:]]
     left: list[str] = []
+    if list(words) == ["help"]:
+        words = ["--help"]
+    if words and not words[0].startswith("-"):
+        _refuse_unknown(words[0])
     if words and words[0] in _WITH_DATA:
         words, left = _set_aside(words, _WITH_DATA[words[0]])
     command, more = tyro.cli(
@@ -68,6 +74,15 @@ def parse(words: Sequence[str]) -> tuple[Command, list[str]]:
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
     )
     return command, [*more, *left]
+
+
+def _refuse_unknown(word: str) -> None:
+    """Name the nearest command, where there is none of this name."""
+    known = [get_args(each)[1].name for each in get_args(AnyCommand)]
+    if word not in known:
+        near = difflib.get_close_matches(word, known, n=1)
+        hint = f", did you mean `tats {near[0]}`?" if near else ";"
+        raise UsageError(f"there is no command {word!r}{hint} `tats --help` lists all commands")
 
 
 def _set_aside(words: Sequence[str], command: type) -> tuple[list[str], list[str]]:

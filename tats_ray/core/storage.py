@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from tats_ray.core.errors import StorageError
+from tats_ray.core.errors import StorageError, UsageError
 
 T = TypeVar("T")
 FIRST_PAUSE_S = 0.5
@@ -111,3 +111,22 @@ def follow_umask(path: Path) -> None:
     mask = os.umask(0o077)
     os.umask(mask)
     path.chmod(0o666 & ~mask)
+
+
+def make_folder(path: Path, *, way_out: str = "name another place") -> Path:
+    """A folder that is there and takes files; called before long work whose results go into it.
+
+    Raises:
+        UsageError: when it cannot be made or written, in one line with the reason.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        marker = path / f".writable-{os.getpid()}"
+        marker.write_text("")
+        marker.unlink()
+    except OSError as error:
+        where = "written" if path.is_dir() else "made"
+        raise UsageError(
+            f"folder {path} cannot be {where} ({error.strerror}); {way_out}"
+        ) from error
+    return path

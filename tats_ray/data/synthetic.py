@@ -27,6 +27,7 @@ import numpy as np
 from tats_ray.core.arrays import Bool, Float, UInt8
 from tats_ray.core.errors import UsageError
 from tats_ray.core.seeds import derive
+from tats_ray.core.storage import make_folder
 from tats_ray.data.encode import write_video
 from tats_ray.data.motion import write_motion
 from tats_ray.data.scene import Look, Scene, draw_scene
@@ -110,6 +111,7 @@ def synthesize(
     made = SyntheticSet(out / "train.csv", out / "val.csv", CLASSES)
     if _holds(out, spec):
         return made
+    make_folder(out.parent)
     partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
     try:
         _write_all(partial, spec, workers, progress)

@@ -11,10 +11,11 @@ from tats_ray import __version__
 from tats_ray.checkpoints.open import resolve_path
 from tats_ray.config.encoder_flags import EncoderOptions
 from tats_ray.core.errors import UsageError
+from tats_ray.core.storage import make_folder
 from tats_ray.data.manifest import VideoEntry, read_list
 from tats_ray.data.views import ViewPlan
 from tats_ray.evaluation.encoder import open_encoder
-from tats_ray.evaluation.feature_cache import make_folder, write
+from tats_ray.evaluation.feature_cache import write
 from tats_ray.evaluation.features import FeatureRequest, Pool, compute
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tats_ray.core.errors import UsageError
-from tats_ray.core.storage import follow_umask
+from tats_ray.core.storage import follow_umask, make_folder
 from tats_ray.evaluation.features import FeatureRequest, Features, Say, compute
 
 
@@ -60,20 +60,6 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
         partial.unlink(missing_ok=True)
         reason = str(error).splitlines()[0]
         raise UsageError(f"{path} cannot be written ({reason}); name another place") from error
-
-
-def make_folder(path: Path) -> None:
-    """Called before long work, too, whose results go there.
-
-    Raises:
-        UsageError: when there can be none.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"folder {path} cannot be made ({error.strerror}); name another place"
-        ) from error
 
 
 def _read(path: Path, key: str) -> Features:

@@ -91,6 +91,12 @@ def read_labelled(train_list: Path, val_list: Path, *, root: str | Path | None =
                 f"{val_list}: {entry.path} has class {entry.label}, {train_list} has 0 to "
                 f"{num_classes - 1}; number the classes of both lists alike"
             )
+    known = {entry.path for entry in train}
+    if shared := sum(entry.path in known for entry in val):
+        warn(
+            f"{shared} of the {len(val)} videos in {val_list} are in {train_list}, too; the "
+            "accuracy on them says nothing about new videos"
+        )
     empty = sorted(set(range(num_classes)) - seen)
     if empty == [0]:
         warn(

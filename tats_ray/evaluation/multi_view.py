@@ -15,11 +15,11 @@ from tats_ray.config.encoder_flags import EncoderOptions
 from tats_ray.config.finetune_schema import FinetuneConfig
 from tats_ray.core.arrays import Float
 from tats_ray.core.errors import UsageError
+from tats_ray.core.storage import make_folder
 from tats_ray.data.manifest import VideoEntry, read_list
 from tats_ray.data.views import Sampling, ViewPlan
 from tats_ray.evaluation.encoder import OpenedEncoder, folder_of_run, open_encoder
 from tats_ray.evaluation.extract import refuse_too_large, say, warn, without_repeats
-from tats_ray.evaluation.feature_cache import make_folder
 from tats_ray.evaluation.features import FeatureRequest, compute
 from tats_ray.evaluation.labelled_lists import refuse_both
 from tats_ray.evaluation.results import Answers, EvaluationResult, versions, write_results

@@ -14,11 +14,12 @@ from tats_ray.checkpoints.open import resolve_path
 from tats_ray.config.encoder_flags import EncoderOptions
 from tats_ray.core.arrays import Float, Int
 from tats_ray.core.errors import UsageError
+from tats_ray.core.storage import make_folder
 from tats_ray.data.manifest import VideoEntry
 from tats_ray.data.views import ViewPlan
 from tats_ray.evaluation.encoder import folder_of_run, open_encoder
 from tats_ray.evaluation.extract import refuse_too_large, say, warn
-from tats_ray.evaluation.feature_cache import cached, make_folder
+from tats_ray.evaluation.feature_cache import cached
 from tats_ray.evaluation.features import FeatureRequest, FrozenEncoder
 from tats_ray.evaluation.labelled_lists import read_labelled
 from tats_ray.evaluation.probe_choice import HELD_OUT_SHARE, best, hold_out, try_all

@@ -14,6 +14,7 @@ from tats_ray.core.errors import CheckpointError, UsageError
 from tats_ray.data.clip_lists import read_labelled_lists
 from tats_ray.evaluation.encoder import left_at_random, named_at_random
 from tats_ray.evaluation.labelled_lists import find_lists, read_labelled
+from tats_ray.runs.run_folder import run_folder
 from tats_ray.runtime.driver import launch
 from tats_ray.training.finetune_validation import measured
 
@@ -97,8 +98,7 @@ def make_finetune_plan(
     Raises:
         UsageError: for the first thing that would make the run fail.
     """
-    if not config.name or "/" in config.name:
-        raise UsageError(f"name {config.name!r} is no folder name; use --name NAME")
+    run_folder(config)  # refuses a name that is none
     if config.cluster.is_elastic:
         raise UsageError(
             f"cluster.min_workers {config.cluster.min_workers} is for pre-training; fine-tuning "

@@ -10,6 +10,7 @@ from tats_ray.checkpoints import format as checkpoints
 from tats_ray.checkpoints.fine_tuned import START_FILE
 from tats_ray.config.finetune_schema import FinetuneConfig, token_grid_of
 from tats_ray.config.load import dump_config, parse_finetune, read_yaml
+from tats_ray.core.storage import make_folder
 from tats_ray.runs.event_files import watched
 from tats_ray.runs.finetune_plan import FinetunePlan, make_finetune_plan
 from tats_ray.runs.pretrain_run import check_folder
@@ -53,7 +54,7 @@ def finetune(
     config = plan.config
     folder = run_folder(config)
     check_folder(folder, asdict(config), resume=resume, read=_read)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, way_out="use another --checkpoint.folder or --name")
     with only_run_in(folder):
         (folder / "config.yaml").write_text(dump_config(config))
         _write_start(plan, folder)

@@ -13,6 +13,7 @@ from tats_ray.config.differences import deciding
 from tats_ray.config.load import dump_config, parse_config, read_yaml
 from tats_ray.config.schema import RunConfig
 from tats_ray.core.errors import UsageError
+from tats_ray.core.storage import make_folder
 from tats_ray.runs.event_files import watched
 from tats_ray.runs.pretrain_plan import Plan, make_plan
 from tats_ray.runs.run_folder import run_folder
@@ -44,7 +45,7 @@ def pretrain(config: RunConfig, *, resume: bool = False) -> RunResult:
     plan = make_plan(config)
     folder = run_folder(config)
     check_folder(folder, asdict(config), resume=resume, read=_read)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, way_out="use another --checkpoint.folder or --name")
     with only_run_in(folder):
         (folder / "config.yaml").write_text(dump_config(config))
         for what, how_much in plan.lines():
@@ -106,7 +107,10 @@ def check_folder(
     found = candidates(folder / "checkpoints")
     if not found:
         if resume and not (folder / "config.yaml").is_file():
-            raise UsageError(f"{folder} holds no run to resume; leave out --resume")
+            raise UsageError(
+                f"there is no run to resume: {folder.resolve()} has neither a checkpoint nor a "
+                "config.yaml; check --name and --checkpoint.folder, or start anew without --resume"
+            )
         return
     if not resume:
         raise UsageError(

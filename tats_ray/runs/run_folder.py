@@ -8,6 +8,8 @@ from tats_ray.config.finetune_schema import FinetuneConfig
 from tats_ray.config.schema import RunConfig
 from tats_ray.core.errors import UsageError
 
+_LONGEST_NAME = 200
+
 
 def run_folder(config: RunConfig | FinetuneConfig) -> Path:
     """`<checkpoint.folder>/<name>`.
@@ -15,6 +17,9 @@ def run_folder(config: RunConfig | FinetuneConfig) -> Path:
     Raises:
         UsageError: for a name that is none of a folder.
     """
-    if not config.name or "/" in config.name:
-        raise UsageError(f"name {config.name!r} is no folder name; use --name NAME")
+    if not config.name or "/" in config.name or len(config.name.encode()) > _LONGEST_NAME:
+        raise UsageError(
+            f"name {config.name[:40]!r} is not a folder name, which has no / and at most "
+            f"{_LONGEST_NAME} bytes; use --name NAME"
+        )
     return Path(config.checkpoint.folder) / config.name

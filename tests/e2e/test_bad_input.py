@@ -89,8 +89,8 @@ def write_list(tmp_path: Path, text: str) -> str:
             ["--algorithm.name", "grpo", "--algorithm.group_size", "1"],
             r"algorithm\.group_size must be at least 2, got 1",
         ),
-        (["--name", "a/b"], r"name 'a/b' is no folder name"),
-        (["--resume"], r"holds no run to resume"),
+        (["--name", "a/b"], r"name 'a/b' is not a folder name"),
+        (["--resume"], r"there is no run to resume"),
     ],
     ids=lambda value: value[0].lstrip("-") if isinstance(value, list) else "",
 )
@@ -158,3 +158,34 @@ def test_unknown_words_after_a_command_without_fields_are_refused(
 ) -> None:
     error = refusal(capsys, "data", "synth", str(tmp_path / "v"), "--nope", "1")
     assert "--nope" in error
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["pretrian", "x.yaml"], "there is no command 'pretrian', did you mean `tats pretrain`?"),
+        (["data", "synth", "/proc/here/shapes"], "folder /proc/here cannot be made"),
+    ],
+)
+def test_command_that_cannot_begin_ends_in_one_line(
+    capsys: pytest.CaptureFixture[str], words: list[str], says: str
+) -> None:
+    assert says in refusal(capsys, *words)
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--checkpoint.folder", "/proc/here"], r"folder /proc/here/debug_cpu cannot be made"),
+        (["--name", "x" * 300], r"is not a folder name, which has no / and at most 200 bytes"),
+        (["--name", "nowhere", "--resume"], r"there is no run to resume: .*/nowhere has neither"),
+    ],
+)
+def test_place_of_a_run_that_cannot_be_used_is_told_before_anything_starts(
+    videos: SyntheticSet,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+    says: str,
+) -> None:
+    assert re.search(says, refusal(capsys, *pretrain(videos, tmp_path, *flags)))

@@ -158,7 +158,8 @@ class Jobs:
         except OSError as error:  # those of requests are OSErrors too
             raise JobServerError(
                 f"no job server at {self.address}; open the tunnel with `ray dashboard "
-                "cluster.yaml` and leave it open, or give --address"
+                "cluster.yaml` and leave it open, or give --address (a run on this machine has "
+                "none: its terminal and runs/NAME/metrics.jsonl tell how it goes)"
             ) from error
         except AuthenticationError as error:
             raise JobServerError(

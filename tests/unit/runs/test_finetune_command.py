@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 import tats_ray
 from tats_ray.checkpoints.fine_tuned import read_fine_tuned
-from tats_ray.cli import Finetune, Probe, parse
+from tats_ray.cli import Finetune, ProbeCommand, parse
 from tats_ray.config.encoder_flags import EncoderOptions
 from tats_ray.config.load import dump_config, finetune_config, parse_finetune
 from tats_ray.core.seeds import stream
@@ -68,7 +68,7 @@ def test_what_fine_tuning_refuses(place: Path, capsys: pytest.CaptureFixture[str
         (["--optim.batch_size", "26"], r"24 videos, fewer than one batch of 26"),
         (["--data.image_size", "20"], r"image_size 20 is not a multiple of the patch size 8"),
         (["--optim.layerdecay", "1"], r"did you mean optim.layer_decay?"),
-        (["--checkpoint.folder", str(place), "--resume"], r"holds no run to resume"),
+        (["--checkpoint.folder", str(place), "--resume"], r"there is no run to resume"),
         (["--checkpoint.folder", str(place), "--name", "run"], r"already holds a run"),
         (["--cluster.use_gpu", "true"], r"this machine has 0"),
         (["--test.clips", "999"], r"test.clips times test.crops must be at most 1000, got 2997"),
@@ -182,7 +182,7 @@ def test_fields_need_no_folder_of_data_before_them(
         ["--seed", "1"],
     )
     parsed, left = parse(["probe", "knn", "c", "--vews", "2x3", "--device", "cpu", "--stride=4"])
-    assert isinstance(parsed, Probe)
+    assert isinstance(parsed, ProbeCommand)
     assert parsed.encoder == EncoderOptions(device="cpu", stride=4)
     assert left == ["--vews", "2x3"]
     says = refusal(
