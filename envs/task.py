@@ -96,7 +96,7 @@ def build_task(options: TaskOptions, num_rounds: int | None = None) -> Task:
     name = options.reward or ("error_reduction" if is_own else "token_error")
     reward = find_reward(name)
     if "random_error" in reward.needs and not isinstance(scorer, MeasuringScorer):
-        raise UsageError(f"reward {name!r} needs a scorer with a method probe, as FrozenScorer has")
+        raise UsageError(f"reward {name!r} needs a scorer with method measure, as FrozenScorer has")
     return Task(
         scorer=scorer,
         grid=grid,

@@ -208,10 +208,10 @@ def test_every_deviation_in_the_code_is_listed() -> None:
             assert f"(../{path.relative_to(ROOT)})" in text, path
 
 
-def test_plug_in_of_the_architecture_page_trains(
+def test_plug_in_of_the_algorithms_page_trains(
     flat_policy: SamplerPolicy, grid: TokenGrid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page = ROOT / "docs" / "architecture.md"
+    page = ROOT / "docs" / "algorithms.md"
     source = next(body for body in fences(page, "python") if "class" in body)
     assert len(source.splitlines()) <= 40
     ast.parse(source)

@@ -217,7 +217,7 @@ def test_registered_id_builds_the_environment_through_gymnasium(
 
 def test_scorer_without_what_an_option_needs_is_refused(mae: MaskedAutoencoder) -> None:
     cases: list[tuple[dict[str, Any], str]] = [
-        ({"reward": "error_reduction"}, "'error_reduction' needs a scorer with a method probe"),
+        ({"reward": "error_reduction"}, "'error_reduction' needs a scorer with method measure"),
         ({"num_visible": None}, "num_visible is missing"),
         ({"num_visible": 32}, r"num_visible 32 is not in \[1, 31\]"),
         ({"grid": None}, "Frozen has no grid and width; give both"),
