@@ -24,6 +24,11 @@ from tats_ray.models.samplers.learned import tats_sampler
 from tats_ray.training.mae_learner import MAELearner
 from tats_ray.training.policy_learner import LocalPolicyClient, PolicyLearner, PolicyUpdate
 from tats_ray.training.pretrain_loop import Batch, PretrainLoop, Stage
+from tests.budget import (  # noqa: F401 - hooks
+    pytest_collection_modifyitems,
+    pytest_runtest_setup,
+    pytest_terminal_summary,
+)
 
 settings.register_profile("project", deadline=None, derandomize=True, max_examples=40)
 settings.load_profile("project")
