@@ -24,15 +24,18 @@ MARKS = re.compile(r"\](?=\[[A-Z]\d*\])")
 """Between two marks of sources, as [R][S]: Markdown takes such a pair for a link."""
 
 API = {
-    "load": ("Loading a checkpoint", ["evaluation.loaded_model"]),
-    "envs": ("Environments", ["envs", "envs.token_selection", "envs.sequential", "envs.single"]),
+    "load": (
+        "Loading a checkpoint",
+        ["evaluation.loaded_model.load", "evaluation.loaded_model.Model"],
+    ),
+    "envs": ("Environments", ["envs"]),
     "algorithms": ("Algorithms", ["algorithms.base"]),
     "samplers": ("Samplers", ["models.samplers"]),
     "protocols": ("Protocols", ["core.protocols"]),
     "types": ("Data structures", ["core.types"]),
     "config": ("Configuration", ["config.schema"]),
 }
-"""Page of the reference -> its title, and the modules of `tats_ray` that it describes."""
+"""Page of the reference -> its title, and what it describes, under `tats_ray`."""
 
 
 def site_path(path: str) -> str:
@@ -74,9 +77,9 @@ def as_page(path: str) -> str:
     return f"# {path}\n\n```{language.get(Path(path).suffix, 'text')}\n{text}```\n"
 
 
-def reference(title: str, modules: list[str]) -> str:
+def reference(title: str, names: list[str]) -> str:
     """A page of the reference, for mkdocstrings to fill in."""
-    return f"# {title}\n\n" + "".join(f"::: tats_ray.{module}\n\n" for module in modules)
+    return f"# {title}\n\n" + "".join(f"::: tats_ray.{name}\n\n" for name in names)
 
 
 def on_startup(**_: Any) -> None:
@@ -94,8 +97,8 @@ def on_files(files: Any, config: Any) -> Any:
     """Add the pages that are not in docs/."""
     for path in outside():
         files.append(File.generated(config, site_path(path), content=as_page(path)))
-    for name, (title, modules) in API.items():
-        files.append(File.generated(config, f"api/{name}.md", content=reference(title, modules)))
+    for page, (title, names) in API.items():
+        files.append(File.generated(config, f"api/{page}.md", content=reference(title, names)))
     return files
 
 

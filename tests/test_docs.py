@@ -271,6 +271,13 @@ def test_python_about_checkpoints_runs(
         assert names["tokens"].shape == (1, grid.num_tokens, mae.width)
 
 
+def test_python_of_every_page_compiles() -> None:
+    found = [(page.name, body) for page in PAGES for body in fences(page, "python")]
+    assert len(found) >= 4
+    for name, body in found:
+        compile(body, name, "exec")
+
+
 def test_yaml_of_the_quickstart_is_a_valid_algorithm() -> None:
     (body,) = fences(ROOT / "docs" / "quickstart.md", "yaml")
     assert parse_config(yaml.safe_load(body)).algorithm.lr == 1e-3
@@ -304,7 +311,7 @@ def prose(page: Path) -> str:
 
 def sentences(text: str) -> list[str]:
     """Stretches of three words or more; a table cell, a list item and a heading end one, too."""
-    parts = re.split(r"[.!?:](?=\W*\s)|\||\n\s*\n|\n\s*(?:[-*#]+|\d+\.) ", text)
+    parts = re.split(r"[.!?](?=\W*\s)|\||\n\s*\n|\n\s*(?:[-*#]+|\d+\.) ", text)
     return [part for part in parts if len(part.split()) >= 3]
 
 
