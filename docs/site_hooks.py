@@ -23,6 +23,16 @@ LINK = re.compile(r"\]\((?!\w+:|#)([^)#\s]+)")
 MARKS = re.compile(r"\](?=\[[A-Z]\d*\])")
 """Between two marks of sources, as [R][S]: Markdown takes such a pair for a link."""
 
+
+def modules_of(folder: str) -> list[str]:
+    """The modules in a folder of `tats_ray`, as dotted names."""
+    found = sorted((ROOT / "tats_ray" / folder).glob("[!_]*.py"))
+    return [
+        path.relative_to(ROOT / "tats_ray").with_suffix("").as_posix().replace("/", ".")
+        for path in found
+    ]
+
+
 API = {
     "load": (
         "Loading a checkpoint",
@@ -30,7 +40,7 @@ API = {
     ),
     "envs": ("Environments", ["envs"]),
     "algorithms": ("Algorithms", ["algorithms.base"]),
-    "samplers": ("Samplers", ["models.samplers"]),
+    "samplers": ("Samplers", ["models.samplers", *modules_of("models/samplers")]),
     "protocols": ("Protocols", ["core.protocols"]),
     "types": ("Data structures", ["core.types"]),
     "config": ("Configuration", ["config.schema"]),
