@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 TEST_ENV := RAY_AUTH_MODE=disabled RAY_USAGE_STATS_ENABLED=0
 FLAGS ?=
 
-.PHONY: demo test test-long chaos cluster-test test-rllib test-hf457 check bench lock clean help
+.PHONY: demo test test-long chaos cluster-test test-rllib test-hf457 check docs bench lock clean help
 
 help:
 	@echo "make demo    train on synthetic videos and show what was learned (under 5 minutes)"
@@ -20,6 +20,7 @@ help:
 	@echo "make test-hf457   run the tests of the export with transformers 4.57"
 	@echo "make cluster-test  real clusters on test hosts of this machine (root, Linux; 6 minutes)"
 	@echo "make check   formatting, lint, strict types"
+	@echo "make docs    build the documentation as a web site in build/site"
 	@echo "make bench   speed and memory, as ratios"
 
 $(VENV)/installed: requirements.lock pyproject.toml
@@ -80,6 +81,20 @@ $(VENV)-hf457/installed: $(VENV)/installed
 test-hf457: $(VENV)-hf457/installed
 	@$(TEST_ENV) PYTHONPATH=. $(VENV)-hf457/bin/python -m pytest tests/unit/checkpoints/test_huggingface.py $(FLAGS)
 
+# The site needs nothing of .venv: docstrings are read, not imported.
+$(VENV)-docs/installed: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer found; install one, or use make PYTHON=/path/to/python3.12"; exit 2; }
+	@$(PYTHON) -m venv $(VENV)-docs
+	@$(VENV)-docs/bin/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], sep="\n")' \
+	> $(VENV)-docs/requirements.txt
+	@$(VENV)-docs/bin/python -m pip install --quiet --disable-pip-version-check -r $(VENV)-docs/requirements.txt
+	@touch $@
+
+# The variable silences an advertisement that mkdocs-material prints, and nothing else.
+docs: $(VENV)-docs/installed
+	@NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/python -m mkdocs build --strict $(FLAGS)
+	@echo "the site is in build/site; open build/site/index.html"
+
 bench: $(VENV)/installed
 	@$(BIN)/python benchmarks/sampler.py
 	@$(BIN)/python benchmarks/step.py
@@ -92,4 +107,4 @@ lock: $(VENV)/installed
 	> requirements.lock
 
 clean:
-	rm -rf $(VENV) $(VENV)-rllib $(VENV)-hf457 build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-rllib $(VENV)-hf457 $(VENV)-docs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -22,6 +22,7 @@ from tats_ray.config.load import (
 from tats_ray.config.schema import AlgorithmConfig
 from tats_ray.config.sweep_schema import SweepConfig
 from tats_ray.view.glossary import GLOSSARY
+from tests.test_layers import DOORS
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "tune_configs" / "debug_cpu.yaml"
@@ -146,7 +147,16 @@ def shards_table() -> str:
     return table(("GPUs", *(f"load: {name}" for name in needs(figures, 8).loads)), rows)
 
 
+def doors_table() -> str:
+    rows = [
+        (f"`{library}`", ", ".join(f"`{place}`" for place in places) or "nowhere")
+        for library, places in sorted(DOORS.items())
+    ]
+    return table(("Library", "Imported only in"), rows)
+
+
 TABLES = {
+    "doors": doors_table,
     "scaling": scaling_table,
     "shards": shards_table,
     "algorithms": algorithms_table,

@@ -11,6 +11,7 @@ import importlib
 import os
 import re
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,14 @@ from tats_ray.models.zoo import build_mae, token_grid
 from tats_ray.training.mae_learner import MAELearner
 from tats_ray.view.glossary import GLOSSARY
 from tests.doc_tables import DEMO, PAPER, TABLES, algorithm_fields, shown
+from tests.test_layers import FLOORS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 PAGES += sorted((ROOT / "docs").glob("*.md"))
+LINKED = [*PAGES, ROOT / "benchmarks" / "README.md", *(ROOT / "docs" / "results").glob("*.md")]
+SITE_TOOLS = ROOT / ".venv-docs" / "bin" / "python"
+"""Of the environment that `make docs` makes."""
 
 # Every flag of pretrain.sh in the official README, the launcher's included.
 OFFICIAL = tuple(
@@ -139,11 +144,11 @@ def test_documented_make_targets_exist() -> None:
 
 def anchors(page: Path) -> set[str]:
     """What may follow a # in a link to a page: its headings, as GitHub spells them."""
-    titles = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    titles = re.findall(r"^#+ (.*)$", _FENCE.sub("", page.read_text()), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_and_named_files_exist(page: Path) -> None:
     text = page.read_text()
     for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(#[^)]*)?\)", text):
@@ -218,7 +223,8 @@ def test_plug_in_of_the_algorithms_page_trains(
     (tmp_path / "my_algorithm.py").write_text(source)
     monkeypatch.syspath_prepend(str(tmp_path))
     importlib.invalidate_caches()
-    config = parse_config(yaml.safe_load(fences(page, "yaml")[0]))
+    selected = next(body for body in fences(page, "yaml") if "my_algorithm:" in body)
+    config = parse_config(yaml.safe_load(selected))
     assert config.algorithm.lr == 1e-3
     learner = config.algorithm.build(flat_policy)
     generator = stream(0, "docs")
@@ -243,7 +249,7 @@ def test_plug_in_of_the_algorithms_page_trains(
     assert flat_policy.evaluate(tokens).log_prob.exp()[:, hard].sum(1).mean() > 0.3
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/checkpoints.md"])
+@pytest.mark.parametrize("page", ["docs/quickstart.md", "docs/checkpoints.md"])
 def test_python_about_checkpoints_runs(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -260,19 +266,80 @@ def test_python_about_checkpoints_runs(
     (source,) = (body for body in fences(ROOT / page, "python") if "tats_ray.load(" in body)
     exec(compile(source, page, "exec"), names)
     assert names["features"].shape == (1, mae.width)
-    if page == "README.md":
+    if page == "docs/quickstart.md":
         assert len(source.splitlines()) <= 5
         assert names["tokens"].shape == (1, grid.num_tokens, mae.width)
 
 
-def test_yaml_of_the_readme_is_a_valid_algorithm() -> None:
-    for body in fences(ROOT / "README.md", "yaml"):
-        parse_config(yaml.safe_load(body))
+def test_python_of_every_page_compiles() -> None:
+    found = [(page.name, body) for page in PAGES for body in fences(page, "python")]
+    assert len(found) >= 4
+    for name, body in found:
+        compile(body, name, "exec")
+
+
+def test_yaml_of_the_quickstart_is_a_valid_algorithm() -> None:
+    (body,) = fences(ROOT / "docs" / "quickstart.md", "yaml")
+    assert parse_config(yaml.safe_load(body)).algorithm.lr == 1e-3
 
 
 def test_official_command_gives_the_preset_itself() -> None:
-    """The README's flags say what the preset of UCF101 says."""
+    """The official flags of the documentation say what the preset of UCF101 says."""
     command = next(c for _, c in TATS_COMMANDS if "--policy_loss_coefficient" in c)
     _, left = parse(shlex.split(command)[1:])
     assert len(parse_flags(left)) > 20
     assert load_config(PAPER, left) == load_config(PAPER)
+
+
+def test_floors_of_the_architecture_page_are_those_of_the_code() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| `(\w+)` \| \w.*\|$", text, re.MULTILINE)
+    assert {name: int(floor) for floor, name in rows} == FLOORS
+    floors = [int(floor) for floor, _ in rows]
+    assert floors == sorted(floors, reverse=True)
+
+
+def test_readme_fits_on_a_landing_page() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
+
+
+def prose(page: Path) -> str:
+    """What a person wrote: no code, and no tables that come from the code."""
+    text = _FENCE.sub("\n", _BLOCK.sub("\n", page.read_text()))
+    return re.sub(r"`[^`]*`", "code", text)
+
+
+def sentences(text: str) -> list[str]:
+    """Stretches of three words or more; a table cell, a list item and a heading end one, too."""
+    parts = re.split(r"[.!?](?=\W*\s)|\||\n\s*\n|\n\s*(?:[-*#]+|\d+\.) ", text)
+    return [part for part in parts if len(part.split()) >= 3]
+
+
+def test_sentences_are_counted_as_a_reader_would() -> None:
+    text = "A cat sat. It (the cat) slept.\n\n- so did I\n- one; two three\n\n| a b c | d e f |\n"
+    assert len(sentences(text)) == 6
+
+
+READ = [page for page in PAGES if page.name not in ("CHANGELOG.md", "CONTRIBUTING.md")]
+
+
+@pytest.mark.parametrize("page", READ, ids=lambda page: page.name)
+def test_semicolons_are_rare(page: Path) -> None:
+    text = prose(page)
+    assert len(sentences(text)) >= 15
+    assert 100 * text.count(";") <= 5 * len(sentences(text))
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not SITE_TOOLS.is_file(), reason="`make docs` was not run here")
+def test_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    command = [SITE_TOOLS, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path / "site"]
+    quiet = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, env=quiet)
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr
+    for page in PAGES:
+        if page.parent.name == "docs" and page.stem != "index":
+            assert (tmp_path / "site" / page.stem / "index.html").is_file()
+    reference = (tmp_path / "site" / "api" / "protocols" / "index.html").read_text()
+    assert 'id="tats_ray.core.protocols.Scorer.score"' in reference

@@ -390,7 +390,7 @@ def test_every_probe_and_extraction_of_the_documentation_runs(
     shutil.copytree(place / "runs" / "debug_cpu", place / "runs" / "motion_cpu")
     (place / "data" / "motion").symlink_to("demo")
     monkeypatch.chdir(place)
-    pages = [ROOT / "README.md", ROOT / "docs" / "downstream.md"]
+    pages = [ROOT / "docs" / name for name in ("quickstart.md", "downstream.md")]
     text = "\n".join(page.read_text() for page in pages)
     commands = set(re.findall(r"^tats ((?:probe|extract) .*)$", text, re.MULTILINE))
     assert {command.split()[1] for command in commands} >= {"linear", "attentive", "knn"}
