@@ -49,7 +49,7 @@ def check_ranges(config: Any, prefix: str) -> None:
     Raises:
         UsageError: with field, range and value.
     """
-    for name, allowed in _ranges(type(config)):
+    for name, allowed in _ranges(config.__class__):
         value = getattr(config, name)
         require(allowed.holds(value), prefix + name, value, allowed.words)
 
