@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -137,7 +138,7 @@ class Sweep:
         Raises:
             UsageError: for a field that does not exist, or a value that it cannot have.
         """
-        raw = _copy(self.raw)
+        raw = deepcopy(self.raw)
         name = values.get("algorithm.name")
         swap_algorithm(raw, None if name is None else str(name))
         for dotted, value in values.items():
@@ -198,11 +199,5 @@ def _check_fields(sweep: Sweep, flags: Sequence[str]) -> None:
 
 
 def settings(sweep: Sweep) -> dict[str, Any]:
-    """All that decides a sweep's trials, plain, to be compared when it is resumed."""
-    return {"sweep": _copy(asdict(sweep.config)), "base": asdict(sweep.run_config({}))}
-
-
-def _copy(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _copy(item) for key, item in value.items()}
-    return [_copy(item) for item in value] if isinstance(value, (list, tuple)) else value
+    """All that decides a sweep's trials, to be compared when it is resumed."""
+    return {"sweep": asdict(sweep.config), "base": asdict(sweep.run_config({}))}
