@@ -1,59 +1,54 @@
-"""An algorithm of your own in 40 lines, trained through the whole Ray loop.
+"""Each hidden token becomes likelier by the error that it turned out to have."""
 
-Advantage-weighted regression [Peng et al. 2019]: weights exp(error / temperature) on hidden tokens.
-"""
-
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
-
-import torch
 
 from tats_ray.algorithms.base import PolicyGradient
 from tats_ray.config.schema import AlgorithmConfig
+from tats_ray.core.types import Evaluation, Metrics, Rollout
+from tats_ray.models.policy import SamplerPolicy
+from tats_ray.ops.losses import advantages, scored_sum
 from tats_ray.ops.selection import entropy, is_visible
+from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RegressionConfig(AlgorithmConfig):
-    """Fields are checked, and can be set as --algorithm.NAME like all others."""
+class CustomAlgorithmConfig(AlgorithmConfig):
+    """Fields are checked, and can be set as --algorithm.FIELD like all others."""
 
-    name: str = "custom_algorithm:RegressionConfig"
-    temperature: float = 0.1
+    name: str = "custom_algorithm:CustomAlgorithmConfig"
+    policy_coef: float = 1.0
+    """Weight of the policy term."""
     entropy_coef: float = 0.01
+    """Weight of the entropy, which keeps the choice varied."""
 
-    def build(self, policy):
-        return Regression(self, policy)
+    def build(self, policy: SamplerPolicy) -> "CustomAlgorithm":
+        return CustomAlgorithm(self, policy)
 
 
-class Regression(PolicyGradient):
-    def __init__(self, config, policy):
+class CustomAlgorithm(PolicyGradient):
+    """The base has optimiser, walk over the memory, diagnostics and checkpoints."""
+
+    def __init__(
+        self,
+        config: CustomAlgorithmConfig,
+        policy: SamplerPolicy,
+    ) -> None:
         super().__init__(config, policy)
         self.config = config
 
-    def loss(self, rollout, now):
-        visible = is_visible(rollout.visible_idx, rollout.log_prob.shape[1])
-        wish = (rollout.reward / self.config.temperature).masked_fill(visible, -torch.inf)
-        fit = (wish.softmax(1) * now.log_prob).sum(1).mean()
-        loss = -fit - self.config.entropy_coef * entropy(now.log_prob).mean()
-        return loss, {"surrogate": fit.item()}
+    def loss(self, rollout: Rollout, now: Evaluation) -> tuple[Tensor, Metrics]:
+        """What to minimise on a batch of drawn masks, and scalars to log."""
+        hidden = ~is_visible(rollout.visible_idx, rollout.log_prob.shape[1])
+        advantage = advantages(rollout.reward, rollout.value, hidden, "relative")
+        gain = scored_sum(now.log_prob * advantage, hidden, "mean")
+        spread = entropy(now.log_prob).mean()
+        loss = -self.config.policy_coef * gain - self.config.entropy_coef * spread
+        return loss, {"surrogate": gain.item()}
 
 
 if __name__ == "__main__":
-    from tats_ray.config.load import parse_config
-    from tats_ray.data.synthetic import synthesize
-    from tats_ray.runs.pretrain_run import pretrain
+    from tats_ray.runs.demo import try_out
 
-    folder = Path(tempfile.mkdtemp())
-    videos = synthesize(folder / "videos", num_train=16, num_val=4, num_frames=10, size=32)
-    data = {"train_list": str(videos.train_list)}
-    raw = {
-        "name": "custom",
-        "algorithm": {"name": "custom_algorithm:RegressionConfig", "lr": 1e-3},
-        "data": {**data, "num_frames": 4, "image_size": 32, "num_workers": 0},
-        "model": {"size": "tiny", "patch": 8},
-        "loop": {"epochs": 3, "mae_only_epochs": 1},
-        "optim": {"batch_size": 8, "warmup_epochs": 1},
-        "checkpoint": {"folder": str(folder)},
-    }
-    print(pretrain(parse_config(raw)).report)
+    # A short training through the whole Ray loop, on videos that it makes.
+    chosen = {"name": CustomAlgorithmConfig().name, "lr": 1e-3}
+    print(try_out({"algorithm": chosen}).report)

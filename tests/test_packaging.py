@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tats_ray import __version__
+from tats_ray.cluster.wheel import build_wheel
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -31,33 +32,20 @@ LOCK = {
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy: setuptools leaves its work in the folder it builds."""
-    folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"
-    source.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    for name in ("tats_ray", "envs"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    command = "pip wheel --quiet --disable-pip-version-check --no-index --no-deps"
-    subprocess.run(
-        [sys.executable, "-m", *command.split(), "--no-build-isolation", "-w", folder, source],
-        check=True,
-        capture_output=True,
-        timeout=120,
-    )
-    (built,) = folder.glob("*.whl")
-    return built
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
 
 
-def test_wheel_holds_one_package_with_environments_and_types(wheel: Path) -> None:
+def test_wheel_holds_one_package_with_all_code_and_types(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     own = [name for name in names if ".dist-info/" not in name]
     assert {name.split("/")[0] for name in own} == {"tats_ray"}
-    assert {"tats_ray/py.typed", "tats_ray/envs/token_selection.py"} <= set(own)
     modules = {p.relative_to(ROOT).as_posix() for p in (ROOT / "tats_ray").rglob("*.py")}
-    modules |= {f"tats_ray/{p.relative_to(ROOT).as_posix()}" for p in (ROOT / "envs").glob("*.py")}
-    assert {name for name in own if name.endswith(".py")} == modules
+    for beside in ("envs", "benchmarks", "examples"):
+        found = {f"tats_ray/{p.relative_to(ROOT)}" for p in (ROOT / beside).glob("*.py")}
+        assert found, beside
+        modules |= found
+    data = {"tats_ray/py.typed", "tats_ray/checkpoints/tiny_mae.safetensors"}
+    assert set(own) == modules | data
     assert wheel.stat().st_size < 1_000_000
 
 
@@ -82,7 +70,8 @@ def test_plain_job_submission_uploads_the_whole_package_and_no_data(tmp_path: Pa
     def is_uploaded(name: str) -> bool:
         return not any(excludes(tmp_path / name) for excludes in left_out)
 
-    parts = [p.relative_to(ROOT) for top in ("tats_ray", "envs") for p in (ROOT / top).rglob("*")]
+    tops = ("tats_ray", "envs", "benchmarks", "examples")
+    parts = [p.relative_to(ROOT) for top in tops for p in (ROOT / top).rglob("*")]
     parts = [part for part in parts if "__pycache__" not in part.parts]
     assert [str(part) for part in parts if not is_uploaded(str(part))] == []
     for name in ("data/demo/train.csv", "runs/demo/config.yaml", "tests/test_docs.py"):

@@ -78,16 +78,6 @@ def test_reader_that_hangs_up_ends_a_command_without_a_traceback(
     assert (done.returncode, done.stderr) == (141, "")
 
 
-def test_new_algorithm_prints_its_files_and_how_to_train_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    main(["new", "algorithm", "my_rule", "--folder", str(tmp_path)])
-    source, test, command = capsys.readouterr().out.splitlines()
-    assert Path(source).is_file()
-    assert Path(test).is_file()
-    assert command.endswith("tats pretrain CONFIG --algorithm.name my_rule:MyRuleConfig")
-
-
 def test_compare_takes_runs_and_a_metric(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from tats_ray.algorithms.base import PolicyGradient
 from tats_ray.algorithms.terms import GroupConfig, group_spread, scored_terms
-from tats_ray.config.schema import require
 from tats_ray.core.arrays import Float
+from tats_ray.core.ranges import AtLeastOne, ShareBetween
 from tats_ray.core.types import Evaluation, Metrics, Rollout
 from tats_ray.models.policy import SamplerPolicy
 from tats_ray.ops.losses import clip_fraction, clipped_surrogate, group_advantages, scored_sum
@@ -23,17 +23,12 @@ class GRPOConfig(GroupConfig):
     """GRPO [Shao et al. 2024], a draw of tokens in place of a sentence."""
 
     name: str = "grpo"
-    clip_eps: float = 0.2
+    clip_eps: ShareBetween = 0.2
     """Clip range of the ratio, of the whole draw where scored is joint."""
-    update_steps: int = 1
+    update_steps: AtLeastOne = 1
     """Optimiser steps per update. With 1 the ratio is 1 throughout."""
     minibatch: Literal["entry", "all"] = "all"
     """What one step takes: one stored entry, or all k at once."""
-
-    def __post_init__(self) -> None:
-        GroupConfig.__post_init__(self)
-        require(0 < self.clip_eps < 1, "algorithm.clip_eps", self.clip_eps, "inside (0, 1)")
-        require(self.update_steps >= 1, "algorithm.update_steps", self.update_steps, "at least 1")
 
     def build(self, policy: SamplerPolicy) -> GRPO:
         return GRPO(self, policy)

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from tats_ray.algorithms.base import PolicyGradient
 from tats_ray.algorithms.terms import ActorCriticConfig, critic, scored_terms
-from tats_ray.config.schema import require
 from tats_ray.core.arrays import Float
+from tats_ray.core.ranges import AtLeastOne, Positive, ShareBetween, require
 from tats_ray.core.types import Evaluation, Metrics, Rollout
 from tats_ray.models.policy import SamplerPolicy
 from tats_ray.ops.losses import (
@@ -28,27 +28,24 @@ class PPOConfig(ActorCriticConfig):
     """PPO with the paper's coefficients [S tables 1 and 3]."""
 
     name: str = "ppo"
-    clip_eps: float = 0.2
+    clip_eps: ShareBetween = 0.2
     """Clip range of the ratio; PPO's own default, the paper's is not known [A11]."""
-    update_steps: int = 1
+    update_steps: AtLeastOne = 1
     """Optimiser steps per update [R --update_steps_ppo]. With 1 the ratio is 1 throughout."""
     minibatch: Literal["entry", "all"] = "entry"
     """What one step takes: one stored entry, or all k at once [A10]."""
-    sharpness: float = 1.0
+    sharpness: Positive = 1.0
     """How strongly a harder token is preferred, with relative advantages: the policy settles at
     pi in proportion to the expected error to this power."""
 
     def __post_init__(self) -> None:
-        require(0 < self.clip_eps < 1, "algorithm.clip_eps", self.clip_eps, "inside (0, 1)")
-        require(self.update_steps >= 1, "algorithm.update_steps", self.update_steps, "at least 1")
-        require(self.sharpness > 0, "algorithm.sharpness", self.sharpness, "positive")
+        ActorCriticConfig.__post_init__(self)
         require(
-            self.sharpness == 1 or (self.advantage == "relative" and self.scored != "joint"),
+            self.sharpness == 1 or self.advantage == "relative",
             "algorithm.sharpness",
             self.sharpness,
-            "1 unless algorithm.advantage is relative and tokens are scored one by one",
+            "1 unless algorithm.advantage is relative",
         )
-        ActorCriticConfig.__post_init__(self)
 
     def build(self, policy: SamplerPolicy) -> PPO:
         return PPO(self, policy)

@@ -8,8 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tats_ray.config.schema import AlgorithmConfig, require
+from tats_ray.config.schema import AlgorithmConfig
 from tats_ray.core.arrays import Bool, Float
+from tats_ray.core.ranges import AtLeastTwo, require
 from tats_ray.core.types import Evaluation, Metrics, Rollout
 from tats_ray.ops.losses import AdvantageForm, Reduction, explained_variance
 from tats_ray.ops.rewards import clip_return
@@ -99,7 +100,7 @@ class ActorCriticConfig(AlgorithmConfig):
 class GroupConfig(AlgorithmConfig):
     """Several masks per clip, each judged by the clip's other masks instead of by a critic."""
 
-    group_size: int = 4
+    group_size: AtLeastTwo = 4
     """Masks per clip and step; a batch holds batch_size / group_size distinct clips."""
     policy_coef: float = 1e-4
     """Weight of the policy term."""
@@ -108,10 +109,6 @@ class GroupConfig(AlgorithmConfig):
     distribution, so that it is the penalty towards a reference policy, here the uniform one."""
     scored: Literal["joint", "visible"] = "joint"
     """What is scored: the draw as a whole (Plackett-Luce), or each visible token by itself."""
-
-    def __post_init__(self) -> None:
-        AlgorithmConfig.__post_init__(self)
-        require(self.group_size >= 2, "algorithm.group_size", self.group_size, "at least 2")
 
     @property
     def default_reward(self) -> str:

@@ -15,8 +15,9 @@ from tats_ray.cli.cluster import Cluster, Doctor
 from tats_ray.cli.command import Command
 from tats_ray.cli.data import Data
 from tats_ray.cli.downstream import Extract, ProbeCommand, Test
-from tats_ray.cli.environments import Env, New
+from tats_ray.cli.environments import Env
 from tats_ray.cli.jobs import Logs, Status, Stop, Submit
+from tats_ray.cli.new import New
 from tats_ray.cli.train import Demo, Fields, Finetune, Pretrain
 from tats_ray.cli.tune import Compare, Tune, TuneReport
 from tats_ray.core.errors import UsageError

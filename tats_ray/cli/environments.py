@@ -1,14 +1,17 @@
-"""Commands about environments, and the start of an algorithm for them."""
+"""Commands about environments."""
 
 from __future__ import annotations
 
+import shutil
+import textwrap
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
-from tats_ray.cli.command import CommandGroup, PlainCommand, TextArg
+from tats_ray.cli.command import CommandGroup, PlainCommand
+
+_MARGIN = 16
 
 
 @dataclass(frozen=True)
@@ -19,9 +22,12 @@ class Card(PlainCommand):
     """Gymnasium id. Use `module:Namespace/Name-vN` for an environment of another package."""
 
     def carry_out(self) -> None:
-        from tats_ray.cli.env_card import env_card
+        from tats_ray.envs.card import describe
 
-        env_card(self.id)
+        width = max(min(shutil.get_terminal_size().columns, 100), 46)
+        for what, answer in describe(self.id):
+            head, rest = f"{what:>{_MARGIN - 2}}  ", " " * _MARGIN
+            print(textwrap.fill(answer, width, initial_indent=head, subsequent_indent=rest))
 
 
 @dataclass(frozen=True)
@@ -49,21 +55,3 @@ class Env(CommandGroup):
         Annotated[Card, tyro.conf.subcommand("card")]
         | Annotated[Baseline, tyro.conf.subcommand("baseline")]
     )
-
-
-@dataclass(frozen=True)
-class New(PlainCommand):
-    """Start something of your own: `algorithm` writes a short file that works, and its test."""
-
-    what: tyro.conf.Positional[Literal["algorithm"]]
-    """What to start."""
-    name: TextArg
-    """Of the module, like my_algorithm."""
-    folder: Path = Path()
-    """Folder for the two files. The default is the current folder."""
-
-    def carry_out(self) -> None:
-        from tats_ray.cli.new_algorithm import new_algorithm
-
-        files = new_algorithm(self.name, self.folder)
-        print(f"{files.source}\n{files.test}\n{files.train_command}")

@@ -2,79 +2,101 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
 import zipfile
-from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
+from packaging.requirements import Requirement
+
 import tats_ray
-import tats_ray.envs
 from tats_ray.core.errors import UsageError
 
 DISTRIBUTION = "tats-ray"
-_SUFFIXES = (".py", ".typed", ".safetensors")
-_EPOCH = (1980, 1, 1, 0, 0, 0)
-"""One date for all files: the same sources give the same bytes, and are uploaded once."""
+# What of a checkout a wheel is built from.
+_FILES = ("pyproject.toml", "README.md", "LICENSE")
+_FOLDERS = ("tats_ray", "envs", "benchmarks", "examples")
+_ONE_DATE = "315532800"
+"""Of all files, 1980-01-01: the same sources give the same bytes, and are uploaded once."""
+_WRITTEN_BY_INSTALLERS = ("INSTALLER", "REQUESTED", "direct_url.json")
 
 
 def build_wheel(folder: Path) -> Path:
-    """Write the wheel of the running code into a folder; needs no build tools and no network.
+    """Write the wheel of the running code into a folder; needs no network.
 
     Raises:
-        UsageError: when the package was never installed, so that its requirements are unknown.
+        UsageError: when pip cannot build it, or when there is nothing to build it from.
     """
-    info = f"tats_ray-{tats_ray.__version__}.dist-info"
-    files = dict(_sources())
-    files[f"{info}/METADATA"] = _metadata().encode()
-    files[f"{info}/WHEEL"] = (
-        b"Wheel-Version: 1.0\nGenerator: tats\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-    )
-    files[f"{info}/entry_points.txt"] = b"[console_scripts]\ntats = tats_ray.__main__:main\n"
-    record = [f"{name},sha256={_digest(data)},{len(data)}" for name, data in files.items()]
-    files[f"{info}/RECORD"] = "\n".join([*record, f"{info}/RECORD,,", ""]).encode()
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"tats_ray-{tats_ray.__version__}-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as wheel:
-        for name, data in files.items():
-            wheel.writestr(zipfile.ZipInfo(name, _EPOCH), data, zipfile.ZIP_DEFLATED)
-    return path
+    checkout = Path(tats_ray.__path__[0]).parent
+    if (checkout / "pyproject.toml").is_file():
+        return _built(checkout, folder)
+    return _repacked(folder)
 
 
 def requirements() -> dict[str, str]:
     """Distribution -> bounds, of what this package itself asks for, without extras."""
-    found = {}
-    for line in metadata.requires(DISTRIBUTION) or []:
-        wanted = line.partition(";")
-        if "extra" not in wanted[2]:
-            name = wanted[0].partition("[")[0].strip(" <>=!~.,0123456789")
-            found[name] = wanted[0].rpartition("]")[2].removeprefix(name).strip()
-    return found
+    wanted = map(Requirement, metadata.requires(DISTRIBUTION) or [])
+    return {
+        one.name: str(one.specifier)
+        for one in wanted
+        if one.marker is None or one.marker.evaluate({"extra": ""})
+    }
 
 
-def _sources() -> Iterator[tuple[str, bytes]]:
-    """(name in the wheel, bytes); a checkout keeps the environments beside the package."""
-    package, envs = Path(tats_ray.__path__[0]), Path(tats_ray.envs.__path__[0])
-    for top, under in ((package, "tats_ray"), (envs, "tats_ray/envs")):
-        for path in sorted(top.rglob("*")):
-            if path.suffix in _SUFFIXES and "__pycache__" not in path.parts:
-                name = f"{under}/{path.relative_to(top).as_posix()}"
-                if under != "tats_ray" or not name.startswith("tats_ray/envs/"):
-                    yield name, path.read_bytes()
+def _built(checkout: Path, folder: Path) -> Path:
+    """By pip, from a copy: setuptools leaves its work in the folder that it builds."""
+    with tempfile.TemporaryDirectory() as work:
+        source, built = Path(work, "source"), Path(work, "built")
+        source.mkdir()
+        for path in map(checkout.joinpath, _FILES):
+            shutil.copy(path, source)
+        for path in map(checkout.joinpath, _FOLDERS):
+            ignored = shutil.ignore_patterns("__pycache__", "results")
+            shutil.copytree(path, source / path.name, ignore=ignored)
+        options = "--quiet --disable-pip-version-check --no-index --no-deps --no-build-isolation"
+        done = subprocess.run(
+            [sys.executable, "-m", "pip", "wheel", *options.split(), "-w", built, source],
+            env={**os.environ, "SOURCE_DATE_EPOCH": _ONE_DATE},
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            why = done.stderr.strip().splitlines() or ["no reason given"]
+            raise UsageError(
+                f"pip cannot build a wheel from {checkout}: {why[-1].strip()}; "
+                'run `python -m ensurepip` and `python -m pip install "setuptools>=77"`'
+            )
+        (wheel,) = built.glob("*.whl")
+        return Path(shutil.copy(wheel, folder))
 
 
-def _metadata() -> str:
+def _repacked(folder: Path) -> Path:
+    """From the installed files: without a checkout there are no sources that pip could build."""
     try:
-        text = metadata.distribution(DISTRIBUTION).read_text("METADATA")
+        files = metadata.files(DISTRIBUTION) or []
     except metadata.PackageNotFoundError:
-        text = None
-    if not text:
-        raise UsageError("tats-ray is not installed here; run `pip install -e .` in the checkout")
-    head = "\n".join(line for line in text.partition("\n\n")[0].splitlines())
-    version = metadata.version(DISTRIBUTION)
-    return head.replace(f"\nVersion: {version}\n", f"\nVersion: {tats_ray.__version__}\n") + "\n"
-
-
-def _digest(data: bytes) -> str:
-    return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+        files = []
+    # Compiled files carry no hash, and scripts lie outside the folder of packages.
+    own = {
+        file: f"{file},sha256={file.hash.value},{file.size}\n"
+        for file in files
+        if file.hash and ".." not in file.parts and file.name not in _WRITTEN_BY_INSTALLERS
+    }
+    if not any(file.locate() == Path(tats_ray.__file__) for file in own):
+        raise UsageError(
+            f"{tats_ray.__path__[0]} is neither a checkout nor installed by pip, so there is "
+            "nothing to make a wheel of; run `pip install .` in a checkout"
+        )
+    stem = f"tats_ray-{tats_ray.__version__}"
+    record = f"{stem}.dist-info/RECORD"
+    path = folder / f"{stem}-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as wheel:
+        for file in own:
+            wheel.writestr(zipfile.ZipInfo(str(file)), file.read_binary(), zipfile.ZIP_DEFLATED)
+        wheel.writestr(zipfile.ZipInfo(record), "".join([*own.values(), f"{record},,\n"]))
+    return path

@@ -7,7 +7,7 @@ ambiguities that `docs/fidelity.md` explains.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 from tats_ray.config.schema import (
     CheckpointConfig,
@@ -15,121 +15,103 @@ from tats_ray.config.schema import (
     DataConfig,
     LogConfig,
     ModelConfig,
-    require,
 )
 from tats_ray.core.grid import MAX_VIEWS, TokenGrid
 from tats_ray.core.protocols import ConfigBase
+from tats_ray.core.ranges import (
+    AtLeastOne,
+    Count,
+    NotNegative,
+    Positive,
+    Range,
+    Share,
+    ShareAboveZero,
+    ShareBelowOne,
+    require,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LabelledDataConfig(ConfigBase):
     """Which labelled videos, and which frames of one make a clip."""
 
+    _prefix = "data."
     train_list: str = ""
     """List of training videos with class ids; `tats finetune` takes it from the data's folder."""
     val_list: str = ""
     """List of validation videos with class ids."""
     root: str = ""
     """Folder that relative paths in the lists start from; default: the list's own folder."""
-    num_classes: int = 0
+    num_classes: Count = 0
     """Classes; 0 is the highest id of the training list and one."""
-    num_frames: int = 0
+    num_frames: Count = 0
     """Frames per clip; 0 as in pre-training."""
-    image_size: int = 0
+    image_size: Count = 0
     """Height and width of a clip, pixels; 0 as in pre-training."""
-    stride: int = 0
+    stride: Count = 0
     """Video frames from one clip frame to the next; 0 as in pre-training."""
     sampling: Literal["dense", "segments"] = "dense"
     """segments takes a frame from each equal part of the video, as for Something-Something [A]."""
-    min_frames: int = 2
+    min_frames: AtLeastOne = 2
     """Videos of fewer frames count as unreadable."""
     decoder: Literal["auto", "decord", "pyav"] = "auto"
     """auto is decord where it is frame-exact, PyAV elsewhere."""
-    num_workers: int = 4
+    num_workers: Count = 4
     """Loader processes per learner; 0 decodes in the learner itself."""
-    cache_mb: int = 0
+    cache_mb: Count = 0
     """Decoded videos kept in memory, per loader process; for small data sets."""
-    max_bad_share: float = 0.01
+    max_bad_share: Share = 0.01
     """The run stops when more than this share of clips could not be read."""
-
-    def __post_init__(self) -> None:
-        for name in ("num_classes", "num_frames", "image_size", "stride", "num_workers"):
-            value = getattr(self, name)
-            require(value >= 0, f"data.{name}", value, "0 or more")
-        require(self.min_frames >= 1, "data.min_frames", self.min_frames, "at least 1")
-        require(self.cache_mb >= 0, "data.cache_mb", self.cache_mb, "0 or more")
-        require(
-            0 <= self.max_bad_share <= 1, "data.max_bad_share", self.max_bad_share, "inside [0, 1]"
-        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncoderConfig(ConfigBase):
     """The encoder, as the checkpoint has it; what is set here must agree with it."""
 
+    _prefix = "model."
     size: Literal["", "tiny", "small", "base", "large", "huge"] = ""
     """Named size; empty is the checkpoint's."""
-    depth: int = 0
+    depth: Count = 0
     """Blocks; 0 is the checkpoint's."""
-    tubelet: int = 0
+    tubelet: Count = 0
     """Frames per token; 0 is the checkpoint's."""
-    patch: int = 0
+    patch: Count = 0
     """Pixels per token along each side; 0 is the checkpoint's."""
     pos_embed: Literal["", "sincos_1d", "sincos_3d"] = ""
     """Position table; empty is the checkpoint's."""
-
-    def __post_init__(self) -> None:
-        for name in ("depth", "tubelet", "patch"):
-            require(getattr(self, name) >= 0, f"model.{name}", getattr(self, name), "0 or more")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AugmentConfig(ConfigBase):
     """What is done to a training clip; the same for all of its frames."""
 
-    rand_ops: int = 4
+    _prefix = "augment."
+    rand_ops: Count = 4
     """Operations of RandAugment; 0 leaves it out [A15]."""
-    rand_magnitude: float = 7.0
+    rand_magnitude: Annotated[float, Range("inside [0, 10]", lambda value: 0 <= value <= 10)] = 7.0
     """Their strength, 0 to 10; the supplement's table says 9, published code runs 7 [A15]."""
-    rand_std: float = 0.5
+    rand_std: NotNegative = 0.5
     """Deviation of the strength from one operation to the next [S table 4]."""
-    min_area: float = 0.08
+    min_area: ShareAboveZero = 0.08
     """Smallest share of the picture that a crop keeps; 1 keeps all of it, squeezed square [A]."""
-    flip: float = 0.5
+    flip: Share = 0.5
     """Chance that a clip is mirrored; 0 where classes know left from right [A]."""
-    erase: float = 0.25
+    erase: Share = 0.25
     """Chance that a box of the clip is replaced by noise [A]."""
-    mixup: float = 0.8
+    mixup: NotNegative = 0.8
     """Mixup's alpha; 0 leaves it out [S table 4]."""
-    cutmix: float = 1.0
+    cutmix: NotNegative = 1.0
     """CutMix's alpha; 0 leaves it out [S table 4]."""
     cut_axes: Literal["picture", "time_height"] = "picture"
     """What CutMix cuts; time_height is what timm's does to clips, and so AdaMAE's code [A]."""
-    switch: float = 0.5
+    switch: Share = 0.5
     """Chance of CutMix where there is mixup, too [A]."""
-    mix: float = 1.0
+    mix: Share = 1.0
     """Share of the batches that are mixed at all [A]."""
-    label_smoothing: float = 0.1
+    label_smoothing: Share = 0.1
     """Share of each target that is spread over all classes [S table 4]."""
-    repeats: int = 1
+    repeats: AtLeastOne = 1
     """Differently cut copies of a video in a batch; the scripts use 1 [A]."""
-
-    def __post_init__(self) -> None:
-        require(self.rand_ops >= 0, "augment.rand_ops", self.rand_ops, "0 or more")
-        require(
-            0 <= self.rand_magnitude <= 10,
-            "augment.rand_magnitude",
-            self.rand_magnitude,
-            "inside [0, 10]",
-        )
-        require(self.rand_std >= 0, "augment.rand_std", self.rand_std, "0 or more")
-        require(0 < self.min_area <= 1, "augment.min_area", self.min_area, "inside (0, 1]")
-        for name in ("flip", "erase", "switch", "mix", "label_smoothing"):
-            share = getattr(self, name)
-            require(0 <= share <= 1, f"augment.{name}", share, "inside [0, 1]")
-        require(self.mixup >= 0, "augment.mixup", self.mixup, "0 or more")
-        require(self.cutmix >= 0, "augment.cutmix", self.cutmix, "0 or more")
-        require(self.repeats >= 1, "augment.repeats", self.repeats, "at least 1")
 
     @property
     def is_mixed(self) -> bool:
@@ -140,72 +122,58 @@ class AugmentConfig(ConfigBase):
 class FinetuneOptimConfig(ConfigBase):
     """AdamW with layer decay, warm-up and cosine [method section 9]."""
 
-    epochs: int = 100
+    _prefix = "optim."
+    epochs: AtLeastOne = 100
     """Passes over the training list [S; A16]."""
-    batch_size: int = 8
+    batch_size: AtLeastOne = 8
     """Clips per learner and step [S table 4]."""
-    base_lr: float = 1e-3
+    base_lr: Positive = 1e-3
     """Learning rate for a total batch of 256; the real one scales with the total batch [S]."""
-    min_lr: float = 1e-6
+    min_lr: NotNegative = 1e-6
     """Where the cosine ends, scaled alike [A]."""
-    warmup_epochs: float = 5
+    warmup_epochs: NotNegative = 5
     """Epochs of linear rise from 0 [S table 4]."""
     betas: tuple[float, float] = (0.9, 0.999)
     """AdamW betas [S table 4]."""
     weight_decay: float = 0.05
     """AdamW weight decay; not on biases and norms [S table 4]."""
-    layer_decay: float = 0.75
+    layer_decay: ShareAboveZero = 0.75
     """Factor on the learning rate from each block to the one below it [S table 4]."""
-    drop_path: float = 0.1
+    drop_path: ShareBelowOne = 0.1
     """Chance that the last block is skipped for a clip; the others' rise to it [S table 4]."""
-    head_scale: float = 0.001
+    head_scale: NotNegative = 0.001
     """Factor on the classifier's first weights [A]."""
-    clip_grad: float = 0.0
+    clip_grad: NotNegative = 0.0
     """Largest gradient norm; 0 does not clip [A]."""
-    ema_decay: float = 0.0
+    ema_decay: ShareBelowOne = 0.0
     """Decay of a moving average of the weights, which is then what is tested; 0 keeps none [A]."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the network; losses stay float32."""
-
-    def __post_init__(self) -> None:
-        require(self.epochs >= 1, "optim.epochs", self.epochs, "at least 1")
-        require(self.batch_size >= 1, "optim.batch_size", self.batch_size, "at least 1")
-        require(self.base_lr > 0, "optim.base_lr", self.base_lr, "positive")
-        for name in ("min_lr", "warmup_epochs", "head_scale", "clip_grad"):
-            value = getattr(self, name)
-            require(value >= 0, f"optim.{name}", value, "0 or more")
-        require(0 < self.layer_decay <= 1, "optim.layer_decay", self.layer_decay, "inside (0, 1]")
-        for name in ("drop_path", "ema_decay"):
-            value = getattr(self, name)
-            require(0 <= value < 1, f"optim.{name}", value, "inside [0, 1)")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ValidationConfig(ConfigBase):
     """What is measured while it trains: the middle of each validation video, centred."""
 
-    every_epochs: int = 5
+    _prefix = "eval."
+    every_epochs: Count = 5
     """Epochs between measurements, 0 for none; the last epoch is always measured."""
-    num_videos: int = 0
+    num_videos: Count = 0
     """Videos used, from the start of the list; 0 takes all."""
-
-    def __post_init__(self) -> None:
-        require(self.every_epochs >= 0, "eval.every_epochs", self.every_epochs, "0 or more")
-        require(self.num_videos >= 0, "eval.num_videos", self.num_videos, "0 or more")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ViewsConfig(ConfigBase):
     """Views of a video that `tats test` averages."""
 
-    clips: int = 2
+    _prefix = "test."
+    clips: AtLeastOne = 2
     """Along the time; 5 for Kinetics-400, else 2 [S table 4]."""
-    crops: int = 3
+    crops: AtLeastOne = 3
     """Along the longer side [S table 4]."""
 
     def __post_init__(self) -> None:
-        require(self.clips >= 1, "test.clips", self.clips, "at least 1")
-        require(self.crops >= 1, "test.crops", self.crops, "at least 1")
+        ConfigBase.__post_init__(self)
         views = self.clips * self.crops
         # Refused here, before the training that the test would follow.
         require(views <= MAX_VIEWS, "test.clips times test.crops", views, f"at most {MAX_VIEWS}")
@@ -236,6 +204,7 @@ class FinetuneConfig(ConfigBase):
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:
+        ConfigBase.__post_init__(self)
         size, repeats = self.optim.batch_size, self.augment.repeats
         require(
             size % repeats == 0, "optim.batch_size", size, f"a multiple of the {repeats} repeats"

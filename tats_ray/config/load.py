@@ -20,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from tats_ray.config.finetune_schema import FinetuneConfig
 from tats_ray.config.schema import AlgorithmConfig, RunConfig
-from tats_ray.core.errors import UsageError
+from tats_ray.core.errors import UsageError, did_you_mean
 
 ALGORITHMS: Mapping[str, str] = {
     "ppo": "tats_ray.algorithms.ppo:PPOConfig",
@@ -78,7 +78,7 @@ def algorithm_class(name: str) -> type[AlgorithmConfig]:
     target = ALGORITHMS.get(name, name)
     if ":" not in target:
         raise UsageError(
-            f"algorithm.name {name!r} is not known{_nearest(name, ALGORITHMS)}; "
+            f"algorithm.name {name!r} is not known{did_you_mean(name, ALGORITHMS)}; "
             f"known: {', '.join(ALGORITHMS)}, or module:Class from another package"
         )
     module, _, attribute = target.partition(":")
@@ -203,7 +203,7 @@ def parse_finetune(raw: Mapping[str, Any], *, source: str = "config") -> Finetun
 
 def dump_config(config: RunConfig | FinetuneConfig) -> str:
     """YAML that `parse_config` or `parse_finetune` reads back to an equal config."""
-    return yaml.safe_dump(_plain(asdict(config)), sort_keys=False)
+    return yaml.safe_dump(asdict(config), sort_keys=False)
 
 
 def field_docs(config: Any = None) -> list[tuple[str, str, Any]]:
@@ -273,18 +273,13 @@ def _explain(error: ValidationError, cls: type[Any], prefix: str) -> str:
             owner = get_type_hints(owner)[part]
         known = [f.name for f in fields(owner)]
         where = prefix + "".join(f"{part}." for part in path[:-1])
-        near = _nearest(path[-1], known, where) or _elsewhere(path[-1], cls)
+        near = did_you_mean(path[-1], known, where) or _elsewhere(path[-1], cls)
         hint = near or f"; known there: {', '.join(known)}"
         return f"unknown field {dotted}{hint}{more}"
     if first["type"] == "value_error":
         # Raised by a __post_init__, which names the field itself.
         return str(first["ctx"]["error"]) + more
     return f"{dotted}: {first['msg'].lower()}, got {first['input']!r}{more}"
-
-
-def _nearest(name: str, known: Mapping[str, Any] | Sequence[str], prefix: str = "") -> str:
-    match = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {prefix}{match[0]}?" if match else ""
 
 
 def _elsewhere(name: str, cls: type[Any]) -> str:
@@ -317,9 +312,3 @@ def field_docstrings(cls: type[Any]) -> dict[str, str]:
             ):
                 found[node.target.id] = " ".join(str(after.value.value).split())
     return found
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -14,18 +14,23 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from tats_ray.core.errors import UsageError
 from tats_ray.core.protocols import ConfigBase
-
-
-def require(condition: bool, name: str, value: object, rule: str) -> None:
-    """Refuse a field's value in the words that every field uses."""
-    if not condition:
-        raise UsageError(f"{name} must be {rule}, got {value!r}")
+from tats_ray.core.ranges import (
+    AtLeastOne,
+    Count,
+    NotNegative,
+    Positive,
+    Share,
+    ShareAboveZero,
+    ShareBetween,
+    require,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig(ConfigBase):
     """Which videos, and how a clip is cut from one."""
 
+    _prefix = "data."
     train_list: str = ""
     """List of training videos: a path per line, then a label where there is one."""
     val_list: str = ""
@@ -38,40 +43,32 @@ class DataConfig(ConfigBase):
     """Frames per clip [S]."""
     image_size: int = 224
     """Height and width of a clip, pixels [S]."""
-    stride: int = 2
+    stride: AtLeastOne = 2
     """Video frames from one clip frame to the next; 4 for Kinetics-400, else 2 [S]."""
-    min_frames: int = 2
+    min_frames: AtLeastOne = 2
     """Videos of fewer frames count as unreadable; ones shorter than a clip repeat their last."""
     augment: Literal["multi_scale_crop", "random_resized_crop", "center"] = "multi_scale_crop"
     """Training crop; random_resized_crop is area [0.5, 1] and a flip [S text versus table, A14]."""
     decoder: Literal["auto", "decord", "pyav"] = "auto"
     """auto is decord where it is frame-exact, PyAV elsewhere."""
-    num_workers: int = 4
+    num_workers: Count = 4
     """Loader processes per learner; 0 decodes in the learner itself."""
-    cache_mb: int = 0
+    cache_mb: Count = 0
     """Decoded videos kept in memory, per loader process; for small data sets."""
-    max_bad_share: float = 0.01
+    max_bad_share: Share = 0.01
     """The run stops when more than this share of clips could not be read."""
-
-    def __post_init__(self) -> None:
-        require(self.stride >= 1, "data.stride", self.stride, "at least 1")
-        require(self.min_frames >= 1, "data.min_frames", self.min_frames, "at least 1")
-        require(self.num_workers >= 0, "data.num_workers", self.num_workers, "0 or more")
-        require(self.cache_mb >= 0, "data.cache_mb", self.cache_mb, "0 or more")
-        require(
-            0 <= self.max_bad_share <= 1, "data.max_bad_share", self.max_bad_share, "inside [0, 1]"
-        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig(ConfigBase):
     """The masked autoencoder."""
 
+    _prefix = "model."
     size: Literal["tiny", "small", "base", "large", "huge"] = "base"
     """Named size; base is the paper's [S table 5]."""
-    depth: int = 0
+    depth: Count = 0
     """Encoder blocks; 0 takes the size's own."""
-    decoder_depth: int = 0
+    decoder_depth: Count = 0
     """Decoder blocks; 0 takes the size's own, which is 4 for base [R]."""
     tubelet: int = 2
     """Frames per token [S table 5]."""
@@ -84,24 +81,21 @@ class ModelConfig(ConfigBase):
     normalize_targets: bool = True
     """Predict pixels normalised in each patch; False predicts them as they are, 0 to 1 [A]."""
 
-    def __post_init__(self) -> None:
-        require(self.depth >= 0, "model.depth", self.depth, "0 or more")
-        require(self.decoder_depth >= 0, "model.decoder_depth", self.decoder_depth, "0 or more")
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplerConfig(ConfigBase):
     """What chooses the visible tokens."""
 
+    _prefix = "sampler."
     name: Literal["tats", "adamae", "random", "tube", "frame", "multi_block", "oracle"] = "tats"
     """Token sampler; only tats and adamae learn. The oracle shows true motion where it is known."""
-    mask_ratio: float = 0.9
+    mask_ratio: ShareBetween = 0.9
     """Share of tokens hidden; 0.85, 0.90 or 0.95 in the paper [S]."""
     trajectory_attention: bool = True
     """False gives `tats` AdaMAE's attention block instead (ablation) [R]."""
-    num_blocks: int = 1
+    num_blocks: AtLeastOne = 1
     """Trajectory attention blocks [R]."""
-    num_heads: int = 0
+    num_heads: Count = 0
     """Heads of the sampler; 0 is the encoder's for tats, 8 for adamae [A5]."""
     qkv_bias: bool = True
     """Biases in the trajectory attention's projections [A5]."""
@@ -113,22 +107,17 @@ class SamplerConfig(ConfigBase):
     """zero starts exactly uniform [A1]."""
     whiten_tokens: bool = False
     """The sampler sees its tokens whitened by running statistics, and learns in fewer steps."""
-    temperature: float = 1.0
+    temperature: Positive = 1.0
     """Softmax temperature [R][S]."""
     value_shares_trunk: bool = False
     """The value head reads the sampler's features instead of the tokens [A6]."""
-
-    def __post_init__(self) -> None:
-        require(0 < self.mask_ratio < 1, "sampler.mask_ratio", self.mask_ratio, "inside (0, 1)")
-        require(self.num_blocks >= 1, "sampler.num_blocks", self.num_blocks, "at least 1")
-        require(self.num_heads >= 0, "sampler.num_heads", self.num_heads, "0 or more")
-        require(self.temperature > 0, "sampler.temperature", self.temperature, "positive")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EnvConfig(ConfigBase):
     """The task that the policy is trained on."""
 
+    _prefix = "env."
     id: str = "tats_ray.envs:TATS/TokenSelection-v0"
     """Gymnasium id of the environment; `module:Namespace/Name-vN`."""
     reward: str = ""
@@ -140,17 +129,15 @@ class EnvConfig(ConfigBase):
 class AlgorithmConfig(ConfigBase):
     """What every policy algorithm has. `name` picks the subclass."""
 
+    _prefix = "algorithm."
     name: str = ""
     """ppo, a2c, reinforce, grpo, rloo, or `module:Class` of a config in another package."""
-    lr: float = 1.5e-6
+    lr: Positive = 1.5e-6
     """Learning rate of the sampler; absolute, not scaled by the batch [S, A8]."""
     betas: tuple[float, float] = (0.9, 0.95)
     """AdamW betas [S]."""
     weight_decay: float = 0.05
     """AdamW weight decay [A21]."""
-
-    def __post_init__(self) -> None:
-        require(self.lr > 0, "algorithm.lr", self.lr, "positive")
 
     @property
     def default_reward(self) -> str:
@@ -175,21 +162,22 @@ class AlgorithmConfig(ConfigBase):
 class LoopConfig(ConfigBase):
     """Who trains when [method section 7.7]."""
 
-    epochs: int = 200
+    _prefix = "loop."
+    epochs: AtLeastOne = 200
     """Passes over the training list."""
-    mae_only_epochs: int = 10
+    mae_only_epochs: Count = 10
     """m_o: epochs with uniformly random masks, before the sampler takes part [R][S]."""
-    mae_steps_per_update: int = 1
+    mae_steps_per_update: AtLeastOne = 1
     """k: MAE steps whose rollouts one policy update takes [R][S]."""
-    max_staleness: int = 0
+    max_staleness: Count = 0
     """Policy updates that may be under way while the MAE goes on. 0 is the paper's recipe. With s,
     masks are drawn by the policy of exactly s updates ago, so that the run stays reproducible."""
     source: Literal["learner", "workers"] = "learner"
     """Whose rollouts the policy learns from: the MAE learners' own training steps, or those of
     rollout workers, which hold frozen copies of the MAE and so leave the MAE learners to train."""
-    publish_every: int = 1
+    publish_every: AtLeastOne = 1
     """With workers: policy updates between two copies of the MAE that they judge with."""
-    rollout_fraction: float = 1.0
+    rollout_fraction: ShareAboveZero = 1.0
     """Share of each batch's clips that the policy learns from; the MAE learns from all."""
     warmup_mask: Literal["random", "tube", "learned"] = "random"
     """Masks of the MAE-only epochs; learned asks the untrained sampler [A1]."""
@@ -198,111 +186,77 @@ class LoopConfig(ConfigBase):
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the networks; losses, softmax and log-probabilities stay float32."""
 
-    def __post_init__(self) -> None:
-        require(self.epochs >= 1, "loop.epochs", self.epochs, "at least 1")
-        require(
-            self.mae_only_epochs >= 0, "loop.mae_only_epochs", self.mae_only_epochs, "0 or more"
-        )
-        require(
-            self.mae_steps_per_update >= 1,
-            "loop.mae_steps_per_update",
-            self.mae_steps_per_update,
-            "at least 1",
-        )
-        require(self.max_staleness >= 0, "loop.max_staleness", self.max_staleness, "0 or more")
-        require(self.publish_every >= 1, "loop.publish_every", self.publish_every, "at least 1")
-        require(
-            0 < self.rollout_fraction <= 1,
-            "loop.rollout_fraction",
-            self.rollout_fraction,
-            "inside (0, 1]",
-        )
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OptimConfig(ConfigBase):
     """The autoencoder's optimiser: AdamW, warm-up, cosine [method section 8]."""
 
-    batch_size: int = 32
+    _prefix = "optim."
+    batch_size: AtLeastOne = 32
     """Clips per learner and step [S]."""
-    base_lr: float = 1.5e-4
+    base_lr: Positive = 1.5e-4
     """Learning rate for a total batch of 256; the real one scales with the total batch [S]."""
-    min_lr: float = 1e-5
+    min_lr: NotNegative = 1e-5
     """Where the cosine ends, scaled alike [A]."""
-    warmup_epochs: float = 40
+    warmup_epochs: NotNegative = 40
     """Epochs of linear rise from 0 [R][S]."""
     betas: tuple[float, float] = (0.9, 0.95)
     """AdamW betas [R][S]."""
     weight_decay: float = 0.05
     """AdamW weight decay; not on biases, norms, position codes [A]."""
-    clip_grad: float = 0.0
+    clip_grad: NotNegative = 0.0
     """Largest gradient norm; 0 does not clip [A]."""
-
-    def __post_init__(self) -> None:
-        require(self.batch_size >= 1, "optim.batch_size", self.batch_size, "at least 1")
-        require(self.base_lr > 0, "optim.base_lr", self.base_lr, "positive")
-        require(self.min_lr >= 0, "optim.min_lr", self.min_lr, "0 or more")
-        require(self.warmup_epochs >= 0, "optim.warmup_epochs", self.warmup_epochs, "0 or more")
-        require(self.clip_grad >= 0, "optim.clip_grad", self.clip_grad, "0 or more")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvalConfig(ConfigBase):
     """What is measured on the validation list, under masks that never change."""
 
-    every_epochs: int = 5
+    _prefix = "eval."
+    every_epochs: Count = 5
     """Epochs between measurements, 0 for none; the last epoch is always measured."""
-    num_clips: int = 64
+    num_clips: AtLeastOne = 64
     """Validation clips used, from the start of the list."""
-
-    def __post_init__(self) -> None:
-        require(self.every_epochs >= 0, "eval.every_epochs", self.every_epochs, "0 or more")
-        require(self.num_clips >= 1, "eval.num_clips", self.num_clips, "at least 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CheckpointConfig(ConfigBase):
     """Where a run lives, and what it keeps."""
 
+    _prefix = "checkpoint."
     folder: str = "runs"
     """Runs go to `<folder>/<name>`. On several nodes: a folder that all of them share."""
-    every_epochs: int = 5
+    every_epochs: AtLeastOne = 5
     """Epochs between checkpoints; the last epoch always has one [R]."""
-    keep_last: int = 2
+    keep_last: AtLeastOne = 2
     """Checkpoints kept; older ones are removed."""
     keep_best: bool = True
     """Keep the one of the lowest `eval/error` too, while fine-tuning that of the highest
     `val/top1`; `checkpoints/best` names it."""
-    retry_s: float = 300.0
+    retry_s: NotNegative = 300.0
     """Seconds that a storage may refuse writes before the run ends; at most half of
     cluster.timeout_s is used, since the other learners wait meanwhile."""
-
-    def __post_init__(self) -> None:
-        require(self.every_epochs >= 1, "checkpoint.every_epochs", self.every_epochs, "at least 1")
-        require(self.keep_last >= 1, "checkpoint.keep_last", self.keep_last, "at least 1")
-        require(self.retry_s >= 0, "checkpoint.retry_s", self.retry_s, "0 or more")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LogConfig(ConfigBase):
     """What a person sees while it runs."""
 
-    every_steps: int = 10
+    _prefix = "log."
+    every_steps: AtLeastOne = 10
     """Steps between metric records; each covers the steps since the last."""
     mode: Literal["auto", "board", "plain", "quiet"] = "auto"
     """auto is the live board on a terminal and plain lines elsewhere."""
-
-    def __post_init__(self) -> None:
-        require(self.every_steps >= 1, "log.every_steps", self.every_steps, "at least 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClusterConfig(ConfigBase):
     """Which machines do the work."""
 
+    _prefix = "cluster."
     address: str = ""
     """Ray cluster to join; default: RAY_ADDRESS, or a private cluster on this machine."""
-    num_workers: int = 1
+    num_workers: AtLeastOne = 1
     """MAE learners; each is a Ray Train worker with a batch of its own."""
     min_workers: int = 0
     """Fewest MAE learners that go on while nodes come and go (Ray Train's elastic scaling); 0 is
@@ -319,7 +273,7 @@ class ClusterConfig(ConfigBase):
     policy_place: Literal["actor", "learner"] = "actor"
     """Where the policy learns: in an actor of its own, or inside the one MAE learner, where its
     rollouts never leave the device and nothing overlaps."""
-    rollout_workers: int = 1
+    rollout_workers: AtLeastOne = 1
     """Rollout workers, where loop.source is workers. How many there are changes no result."""
     rollout_gpus: float = 0.0
     """GPUs reserved for each rollout worker; 0 puts it on the CPU."""
@@ -327,28 +281,21 @@ class ClusterConfig(ConfigBase):
     """Torch threads per learner; 0 divides the cores of each node among the MAE learners on it."""
     max_failures: int = 3
     """Deaths of processes and nodes that the run survives; each one restarts the learners."""
-    buffer_mb: int = 1024
+    buffer_mb: AtLeastOne = 1024
     """Most that waiting rollouts may hold; pushing waits when it is reached."""
-    timeout_s: float = 600.0
+    timeout_s: Positive = 600.0
     """Longest silence of a peer before the run gives up on it and says so."""
-    nodes_timeout_s: float = 1200.0
+    nodes_timeout_s: NotNegative = 1200.0
     """Longest wait for nodes that a cluster's autoscaler has to start first."""
 
     def __post_init__(self) -> None:
-        require(self.num_workers >= 1, "cluster.num_workers", self.num_workers, "at least 1")
+        ConfigBase.__post_init__(self)
         require(
             0 <= self.min_workers <= self.num_workers,
             "cluster.min_workers",
             self.min_workers,
             f"inside [0, cluster.num_workers {self.num_workers}]",
         )
-        require(
-            self.rollout_workers >= 1, "cluster.rollout_workers", self.rollout_workers, "at least 1"
-        )
-        require(self.timeout_s > 0, "cluster.timeout_s", self.timeout_s, "positive")
-        timeout = self.nodes_timeout_s
-        require(timeout >= 0, "cluster.nodes_timeout_s", timeout, "0 or more")
-        require(self.buffer_mb >= 1, "cluster.buffer_mb", self.buffer_mb, "at least 1")
 
     @property
     def fewest_workers(self) -> int:

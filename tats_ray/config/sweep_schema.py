@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,9 +21,10 @@ from tats_ray.config.load import (
     swap_algorithm,
     validated,
 )
-from tats_ray.config.schema import RunConfig, require
+from tats_ray.config.schema import RunConfig
 from tats_ray.core.errors import UsageError
 from tats_ray.core.protocols import ConfigBase
+from tats_ray.core.ranges import AtLeastOne, AtLeastTwo, Count, require
 
 _NOT_VARIED = ("name", "seed", "checkpoint.", "log.", "eval.", "cluster.address")
 """Fields that the sweep itself decides, or that change no result."""
@@ -51,32 +53,28 @@ class SweepConfig(ConfigBase):
     paper, where that differs), `note`."""
     space: dict[str, Any] = field(default_factory=dict)
     """Field -> domain: `algorithm.clip_eps: {uniform: [0.1, 0.3]}`."""
-    num_samples: int = 0
+    num_samples: Count = 0
     """Points that random and tpe try."""
     search_seed: int = 0
     """Of the draws of points; not of the trials."""
     scheduler: Literal["none", "asha", "pbt"] = "none"
     """asha stops trials that are behind."""
-    grace_epochs: int = 1
+    grace_epochs: AtLeastOne = 1
     """asha stops nobody before."""
-    reduction: int = 3
+    reduction: AtLeastTwo = 3
     """asha lets one of so many go on."""
     seeds: tuple[int, ...] = (0,)
     """Every point is run once with each."""
     metric: Literal["train_error", "val_error", "knn"] = "train_error"
     """What decides; all three are measured. train_error is the paper's; it cannot compare samplers
     or mask ratios, the other two can."""
-    knn_k: int = 20
+    knn_k: AtLeastOne = 20
     """Neighbours of the kNN measure."""
-    max_at_once: int = 0
+    max_at_once: Count = 0
     """Trials at a time; 0 is what the cluster holds."""
 
     def __post_init__(self) -> None:
-        require(self.num_samples >= 0, "num_samples", self.num_samples, "0 or more")
-        require(self.grace_epochs >= 1, "grace_epochs", self.grace_epochs, "at least 1")
-        require(self.reduction >= 2, "reduction", self.reduction, "at least 2")
-        require(self.knn_k >= 1, "knn_k", self.knn_k, "at least 1")
-        require(self.max_at_once >= 0, "max_at_once", self.max_at_once, "0 or more")
+        ConfigBase.__post_init__(self)
         require(bool(self.seeds), "seeds", self.seeds, "one number or more")
         require(len(set(self.seeds)) == len(self.seeds), "seeds", self.seeds, "different numbers")
         self._check_search()
@@ -140,7 +138,7 @@ class Sweep:
         Raises:
             UsageError: for a field that does not exist, or a value that it cannot have.
         """
-        raw = _copy(self.raw)
+        raw = deepcopy(self.raw)
         name = values.get("algorithm.name")
         swap_algorithm(raw, None if name is None else str(name))
         for dotted, value in values.items():
@@ -201,11 +199,5 @@ def _check_fields(sweep: Sweep, flags: Sequence[str]) -> None:
 
 
 def settings(sweep: Sweep) -> dict[str, Any]:
-    """All that decides a sweep's trials, plain, to be compared when it is resumed."""
-    return {"sweep": _copy(asdict(sweep.config)), "base": asdict(sweep.run_config({}))}
-
-
-def _copy(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _copy(item) for key, item in value.items()}
-    return [_copy(item) for item in value] if isinstance(value, (list, tuple)) else value
+    """All that decides a sweep's trials, to be compared when it is resumed."""
+    return {"sweep": asdict(sweep.config), "base": asdict(sweep.run_config({}))}

@@ -1,5 +1,14 @@
 """What can go wrong, as types. Each message is one line: the value, the place and the way out."""
 
+import difflib
+from collections.abc import Iterable
+
+
+def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """A question with the nearest known name, to stand behind an unknown one; empty if none is."""
+    match = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {prefix}{match[0]}?" if match else ""
+
 
 class TatsError(Exception):
     """Base of all errors that a user can act on."""

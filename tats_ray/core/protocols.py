@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tats_ray.core.arrays import Float, Int, UInt8
+from tats_ray.core.ranges import check_ranges
 from tats_ray.core.types import Evaluation, Metrics, Rollout, Selection
 
 
@@ -71,6 +72,15 @@ class MeasuringScorer(Scorer, Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConfigBase:
-    """Base of every configuration dataclass: unknown fields are refused, not dropped."""
+    """Base of every configuration dataclass: unknown fields are refused, not dropped.
+
+    Fields are inside their ranges (`core.ranges`). A subclass with a `__post_init__` of its own
+    calls its parent's first.
+    """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+    _prefix: ClassVar[str] = ""
+    """What stands before a field's name in messages, and on the command line."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, self._prefix)

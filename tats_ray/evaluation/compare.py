@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -15,7 +14,7 @@ import numpy as np
 from tats_ray.config.differences import deciding, flat
 from tats_ray.config.load import read_yaml
 from tats_ray.core.arrays import Float
-from tats_ray.core.errors import UsageError
+from tats_ray.core.errors import UsageError, did_you_mean
 from tats_ray.ops.statistics import can_claim, interquartile_mean, interval, resampled_means
 from tats_ray.view.progress import format_duration
 from tats_ray.view.records import series
@@ -157,8 +156,7 @@ def _read(folder: Path, metric: str) -> Run:
     steps, values = series(records, metric)
     if not steps:
         known = sorted({name for record in records for name in record if "/" in name})
-        near = difflib.get_close_matches(metric, known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(metric, known)
         raise UsageError(f"{folder} has no metric {metric!r}{hint}; it has {', '.join(known)}")
     wall_s = records[-1]["time"] - records[0]["time"]
     return Run(folder, flat(read_yaml(folder / "config.yaml")), steps, values, wall_s)

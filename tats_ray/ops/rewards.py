@@ -8,7 +8,6 @@ tokens is good when the rest can be reconstructed from it [method section 7.6].
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 
 from tats_ray.core.arrays import Float, Int
-from tats_ray.core.errors import UsageError
+from tats_ray.core.errors import UsageError, did_you_mean
 from tats_ray.ops.selection import is_visible
 
 Need = Literal["random_error", "motion"]
@@ -110,8 +109,7 @@ def find_reward(name: str) -> Reward:
         UsageError: for an unknown name, with the nearest and all known ones.
     """
     if name not in REWARDS:
-        near = difflib.get_close_matches(name, list(REWARDS), n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(name, REWARDS)
         raise UsageError(f"env.reward {name!r} is not known{hint}; known: {', '.join(REWARDS)}")
     return REWARDS[name]
 

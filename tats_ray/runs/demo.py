@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from tats_ray.config.load import load_config
+from tats_ray.config.load import load_config, parse_config
 from tats_ray.core.errors import UsageError
 from tats_ray.data.synthetic import synthesize
 from tats_ray.runs.pretrain_run import RunResult, pretrain
@@ -62,6 +64,35 @@ def demo(
         figures = demo_figures(result.folder, result.report, time.perf_counter() - started)
         print(figures.line(), flush=True)
     return result
+
+
+def try_out(raw: Mapping[str, Any]) -> RunResult:
+    """Train a tiny autoencoder for three epochs in a temporary folder, on videos made there.
+
+    For files of a user's own: whether they go through the whole loop shows within a minute.
+
+    Args:
+        raw: fields as in a configuration file, such as `algorithm`.
+
+    Raises:
+        UsageError: as `pretrain`.
+    """
+    folder = Path(tempfile.mkdtemp())
+    videos = synthesize(folder / "videos", num_train=16, num_val=4, num_frames=10, size=32)
+    tiny = {
+        "name": "try_out",
+        "data": {
+            "train_list": str(videos.train_list),
+            "num_frames": 4,
+            "image_size": 32,
+            "num_workers": 0,
+        },
+        "model": {"size": "tiny", "patch": 8},
+        "loop": {"epochs": 3, "mae_only_epochs": 1},
+        "optim": {"batch_size": 8, "warmup_epochs": 1},
+        "checkpoint": {"folder": str(folder)},
+    }
+    return pretrain(parse_config({**tiny, **raw}))
 
 
 def demo_figures(folder: Path, report: Path, seconds: float) -> DemoFigures:

@@ -7,13 +7,13 @@ import re
 import gymnasium
 import pytest
 
-from tats_ray.cli.env_card import env_card
+from tats_ray.cli.environments import Card
 from tats_ray.core.errors import UsageError
 from tats_ray.ops.rewards import error_reduction
 
 
 def card(capsys: pytest.CaptureFixture[str], env_id: str) -> str:
-    env_card(env_id)
+    Card(env_id).carry_out()
     return " ".join(capsys.readouterr().out.split())
 
 
@@ -80,5 +80,5 @@ def test_card_of_an_environment_of_others_says_what_its_spaces_say(
 )
 def test_environment_that_cannot_be_made_is_refused_in_one_line(env_id: str, says: str) -> None:
     with pytest.raises(UsageError, match=says) as refused:
-        env_card(env_id)
+        Card(env_id).carry_out()
     assert "\n" not in str(refused.value)

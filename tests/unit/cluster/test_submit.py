@@ -31,30 +31,73 @@ def test_words_after_the_dashes_are_left_alone() -> None:
     assert left == ["pretrain", "x.yaml", "--loop.epochs", "3", "--name", "b"]
 
 
-def test_wheel_is_small_repeatable_and_holds_what_git_has(tmp_path: Path) -> None:
+def test_wheel_is_repeatable_and_leaves_nothing_in_the_checkout(tmp_path: Path) -> None:
+    def left() -> dict[Path, int]:
+        kinds = ("*.egg-info/*", "build/lib*", "build/bdist*")
+        return {path: path.stat().st_mtime_ns for kind in kinds for path in ROOT.glob(kind)}
+
+    before = left()
     first, second = build_wheel(tmp_path / "a"), build_wheel(tmp_path / "b")
     assert first.read_bytes() == second.read_bytes()
-    assert first.stat().st_size < 1_000_000
-    names = set(zipfile.ZipFile(first).namelist())
-    sources = {p.relative_to(ROOT).as_posix() for p in (ROOT / "tats_ray").rglob("*.py")}
-    sources |= {f"tats_ray/{p.relative_to(ROOT).as_posix()}" for p in (ROOT / "envs").glob("*.py")}
-    data = {"tats_ray/py.typed", "tats_ray/checkpoints/tiny_mae.safetensors"}
-    assert {name for name in names if ".dist-info/" not in name} == sources | data
+    assert left() == before
 
 
-def test_pip_installs_the_wheel_and_its_command_runs(tmp_path: Path) -> None:
-    wheel = build_wheel(tmp_path)
+def installed(wheel: Path, site: Path) -> Path:
+    """Where pip put the packages of a wheel, as one that a user downloaded."""
     pip = "-m pip install --quiet --no-deps --no-index --disable-pip-version-check --target"
-    site = tmp_path / "site"
     subprocess.run([sys.executable, *pip.split(), site, wheel], check=True, timeout=120)
-    done = subprocess.run(
-        [site / "bin" / "tats", "--version"],
+    return site
+
+
+def run_in(site: Path, *command: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        cwd=site,
         env={"PYTHONPATH": str(site)},
         capture_output=True,
         text=True,
         timeout=120,
     )
-    assert done.stdout == f"tats {metadata.version('tats-ray')}\n", done.stderr
+
+
+def test_installed_wheel_runs_its_command_and_makes_the_same_wheel_again(tmp_path: Path) -> None:
+    first = build_wheel(tmp_path)
+    site = installed(first, tmp_path / "site")
+    says = run_in(site, site / "bin" / "tats", "--version")
+    assert says.stdout == f"tats {metadata.version('tats-ray')}\n", says.stderr
+    made = run_in(site, sys.executable, "-m", "tats_ray", "cluster", "wheel", tmp_path / "again")
+    second = Path(made.stdout.strip())
+    assert second.parent == tmp_path / "again", made.stderr
+    before, after = zipfile.ZipFile(first), zipfile.ZipFile(second)
+    (record,) = (name for name in before.namelist() if name.endswith("/RECORD"))
+    assert sorted(after.namelist()) == sorted(before.namelist())
+    for name in before.namelist():
+        lines = [sorted(wheel.read(name).splitlines()) for wheel in (before, after)]
+        assert lines[0] == lines[1] if name == record else before.read(name) == after.read(name)
+    again = installed(second, tmp_path / "site2")
+    assert run_in(again, again / "bin" / "tats", "--version").stdout == says.stdout
+
+
+def test_code_that_nobody_installed_makes_no_wheel_and_says_what_to_do(tmp_path: Path) -> None:
+    with zipfile.ZipFile(build_wheel(tmp_path)) as wheel:
+        wheel.extractall(tmp_path / "job")
+    for path in (tmp_path / "job").glob("*.dist-info/RECORD"):
+        path.unlink()
+    made = run_in(tmp_path / "job", sys.executable, "-m", "tats_ray", "cluster", "wheel", "out")
+    assert made.returncode == 2
+    assert made.stderr.count("\n") == 1
+    assert "neither a checkout nor installed by pip" in made.stderr
+    assert "run `pip install .` in a checkout" in made.stderr
+
+
+def test_pip_that_cannot_build_is_quoted_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pip.py").write_text("raise SystemExit('no module named setuptools')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(UsageError, match="no module named setuptools; run `python -m") as refused:
+        build_wheel(tmp_path / "out")
+    assert "\n" not in str(refused.value)
 
 
 def test_upload_holds_the_package_and_named_files_only(
@@ -71,7 +114,7 @@ def test_upload_holds_the_package_and_named_files_only(
     files = {p.relative_to(staged).as_posix() for p in staged.rglob("*") if p.is_file()}
     own = {name for name in files if not name.startswith("tats_ray")}
     assert own == {"conf/run.yaml", "my_algorithm.py", "extra/a.csv"}
-    assert "tats_ray/envs/token_selection.py" in files
+    assert {"tats_ray/envs/token_selection.py", "tats_ray/benchmarks/step.py"} <= files
     assert packed_mb(staged) < 1
 
 

@@ -5,17 +5,27 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
-from dataclasses import FrozenInstanceError, fields, is_dataclass
-from typing import Any
+from dataclasses import FrozenInstanceError, dataclass, fields, is_dataclass
+from typing import Annotated, Any
 
 import pytest
 
 import tats_ray.algorithms.ppo
 import tats_ray.algorithms.reinforce
+from tats_ray.algorithms.ppo import PPOConfig
+from tats_ray.config.finetune_schema import AugmentConfig, EncoderConfig, FinetuneOptimConfig
 from tats_ray.config.load import field_docs, parse_config
-from tats_ray.config.schema import AlgorithmConfig, RunConfig
+from tats_ray.config.schema import (
+    AlgorithmConfig,
+    ClusterConfig,
+    LoopConfig,
+    RunConfig,
+    SamplerConfig,
+)
+from tats_ray.config.sweep_schema import SweepConfig
 from tats_ray.core.errors import UsageError
 from tats_ray.core.protocols import ConfigBase
+from tats_ray.core.ranges import Range
 
 
 def configurations() -> list[type[Any]]:
@@ -127,6 +137,50 @@ def test_default_of_every_bounded_field_is_within_its_bounds(dotted: str) -> Non
     default = {row: value for row, _, value in field_docs()}[dotted]
     again = parse_config({branch: {name: default}})
     assert getattr(getattr(again, branch), name) == default
+
+
+@pytest.mark.parametrize(
+    ("cls", "settings", "says"),
+    [
+        (LoopConfig, {"epochs": 0}, "loop.epochs must be at least 1, got 0"),
+        (EncoderConfig, {"patch": -1}, "model.patch must be 0 or more, got -1"),
+        (
+            FinetuneOptimConfig,
+            {"drop_path": 1.0},
+            r"optim.drop_path must be inside \[0, 1\), got 1.0",
+        ),
+        (AugmentConfig, {"rand_magnitude": 11}, r"rand_magnitude must be inside \[0, 10\], got 11"),
+        (SweepConfig, {"base": "x.yaml", "reduction": 1}, "^reduction must be at least 2, got 1"),
+        (SamplerConfig, {"temperature": float("nan")}, "temperature must be positive, got nan"),
+        # Fields of a parent, in classes that also check fields against each other.
+        (PPOConfig, {"lr": 0.0}, "algorithm.lr must be positive, got 0.0"),
+        (ClusterConfig, {"num_workers": 0}, "cluster.num_workers must be at least 1, got 0"),
+    ],
+)
+def test_value_out_of_bounds_is_refused_in_python_too(
+    cls: type[Any], settings: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(UsageError, match=f"{says}$"):
+        cls(**settings)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PluginConfig(AlgorithmConfig):
+    """Of another package, with a range of its own."""
+
+    keep: Annotated[int, Range("odd", lambda value: value % 2 == 1)] = 3
+
+
+def test_range_of_a_plug_ins_field_is_checked_from_a_file_and_in_python() -> None:
+    says = "algorithm.keep must be odd, got 2"
+    with pytest.raises(UsageError, match=f"^{says}$"):
+        PluginConfig(keep=2)
+    name = f"{__name__}:PluginConfig"
+    with pytest.raises(UsageError, match=f"^config: {says}$"):
+        parse_config({"algorithm": {"name": name, "keep": "2"}})
+    assert parse_config({"algorithm": {"name": name, "keep": "5"}}).algorithm == PluginConfig(
+        name=name, keep=5
+    )
 
 
 def test_algorithm_without_a_name_builds_nothing_and_says_which_do() -> None:

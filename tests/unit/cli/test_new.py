@@ -1,19 +1,25 @@
-"""The files that `tats new algorithm` writes are checked and run as their owner would."""
+"""The files that `tats new` writes are checked and run as their owner would."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tats_ray.cli.new_algorithm import new_algorithm
-from tats_ray.config.load import parse_config
+from tats_ray.__main__ import main
+from tats_ray.cli.new import Written, write_from_example
+from tats_ray.config.load import ALGORITHMS, parse_config
 from tats_ray.core.errors import UsageError
 
 ROOT = Path(__file__).parents[3]
+
+
+def new_algorithm(name: str, folder: Path) -> Written:
+    return write_from_example("algorithm", name, folder, taken=ALGORITHMS)
 
 
 def run(*words: str, cwd: Path) -> None:
@@ -30,7 +36,9 @@ def run(*words: str, cwd: Path) -> None:
 @pytest.mark.parametrize("name", ["pg", "a_name_of_exactly_thirty_chars"])
 def test_written_files_are_clean_under_any_usual_line_length(name: str, tmp_path: Path) -> None:
     made = new_algorithm(name, tmp_path)
-    assert len(made.source.read_text().splitlines()) < 50
+    assert len(made.source.read_text().splitlines()) < 60
+    for path in (made.source, made.test):
+        assert not re.search("custom_?algorithm", path.read_text(), re.IGNORECASE)
     rules = "A,B,C4,D2,D3,D4,E,F,I,N,PIE,PT,RET,RUF,SIM,UP,W"
     for length in ("88", "100"):
         own = ["--isolated", "--line-length", length]
@@ -55,17 +63,18 @@ def test_written_test_notices_a_gradient_of_the_wrong_sign(tmp_path: Path) -> No
 
 
 def test_printed_command_names_a_configuration_that_builds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made = new_algorithm("some_rule", tmp_path)
-    assert made.train_command.endswith(
-        "tats pretrain CONFIG --algorithm.name some_rule:SomeRuleConfig"
-    )
-    assert made.train_command.startswith(f"PYTHONPATH={tmp_path} ")
+    main(["new", "algorithm", "some_rule", "--folder", str(tmp_path)])
+    source, test, command = capsys.readouterr().out.splitlines()
+    assert {Path(source), Path(test)} == set(tmp_path.iterdir())
+    reference = "some_rule:SomeRuleConfig"
+    expected = f"PYTHONPATH={tmp_path} tats pretrain CONFIG --algorithm.name {reference}"
+    assert command == expected
     monkeypatch.syspath_prepend(str(tmp_path))
-    config = parse_config({"algorithm": {"name": made.reference, "entropy_coef": 0.5}})
+    config = parse_config({"algorithm": {"name": reference, "entropy_coef": 0.5}})
     assert type(config.algorithm).__name__ == "SomeRuleConfig"
-    assert config.algorithm.name == made.reference
+    assert config.algorithm.name == reference
 
 
 @pytest.mark.parametrize(
