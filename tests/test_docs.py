@@ -222,7 +222,7 @@ def test_plug_in_of_the_algorithms_page_trains(
     (tmp_path / "custom_algorithm.py").write_text(source)
     monkeypatch.syspath_prepend(str(tmp_path))
     importlib.invalidate_caches()
-    selected = next(body for body in fences(page, "yaml") if "my_algorithm:" in body)
+    selected = next(body for body in fences(page, "yaml") if "custom_algorithm:" in body)
     config = parse_config(yaml.safe_load(selected))
     assert config.algorithm.lr == 1e-3
     learner = config.algorithm.build(flat_policy)
