@@ -53,17 +53,19 @@ class Env(CommandGroup):
 
 @dataclass(frozen=True)
 class New(PlainCommand):
-    """Start something of your own: `algorithm` writes a short file that works, and its test."""
+    """Start an algorithm or a sampler of your own: a short file that works, and its test."""
 
-    what: tyro.conf.Positional[Literal["algorithm"]]
+    what: tyro.conf.Positional[Literal["algorithm", "sampler"]]
     """What to start."""
     name: TextArg
-    """Of the module, like my_algorithm."""
+    """Of the module, like my_sampler."""
     folder: Path = Path()
     """Where the two files go; default: here."""
 
     def carry_out(self) -> None:
         from tats_ray.cli.new_algorithm import new_algorithm
+        from tats_ray.cli.new_sampler import new_sampler
 
-        files = new_algorithm(self.name, self.folder)
+        write = new_algorithm if self.what == "algorithm" else new_sampler
+        files = write(self.name, self.folder)
         print(f"{files.source}\n{files.test}\n{files.train_command}")

@@ -56,18 +56,22 @@ def find_sampler(config: SamplerConfig) -> Sampler:
     found = load_named("sampler.name", config.name, SAMPLERS)
     if isinstance(found, Sampler):
         return found
-    if not callable(found) or isinstance(found, nn.Module):
-        raise UsageError(
-            f"sampler.name {config.name!r} is a {type(found).__name__}; name a class of "
-            "torch.nn.Module, or a function or class that draws masks"
-        )
-    if isinstance(found, type) and issubclass(found, nn.Module):
+    is_class = isinstance(found, type)
+    if is_class and issubclass(found, nn.Module):
         return Sampler(shows="what it has learned to", learns=True, build=partial(_wrapped, found))
-    rule = _called(found, config) if isinstance(found, type) else partial(found, **config.options)
+    rule = _made(found, config) if is_class else found
+    if not callable(rule) or isinstance(rule, nn.Module):
+        raise UsageError(
+            f"sampler.name {config.name!r} draws no masks; name a class of torch.nn.Module, a "
+            "function that draws, or a class whose objects can be called to draw"
+        )
+    if not is_class:
+        _check_options(rule, config, num_given=4)
+    bound = rule if is_class else partial(rule, **config.options)
     return Sampler(
         shows="what its rule draws",
-        num_visible=getattr(rule if isinstance(found, type) else found, "num_visible", _any_number),
-        build=lambda _config, grid, _width, _heads: FixedPolicy(grid, rule),
+        num_visible=getattr(rule, "num_visible", _any_number),
+        build=lambda _config, grid, _width, _num_heads: FixedPolicy(grid, bound),
     )
 
 
@@ -84,29 +88,29 @@ def learned_policy(network: nn.Module, width: int, config: SamplerConfig) -> Sam
 def _wrapped(
     network: type[nn.Module], config: SamplerConfig, grid: TokenGrid, width: int, num_heads: int
 ) -> SamplerPolicy:
-    return learned_policy(_called(network, config, width, grid), width, config)
+    return learned_policy(_made(network, config, width, grid), width, config)
 
 
-def _called(target: Callable[..., Any], config: SamplerConfig, *arguments: object) -> Any:
-    """`target(*arguments, **options)`, its errors in one line.
-
-    Raises:
-        UsageError: for options that it does not take, and for whatever its own code raises.
-    """
-    known = inspect.signature(target).parameters
-    is_open = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
-    unknown = [name for name in config.options if name not in known and not is_open]
-    if unknown:
-        own = list(known)[len(arguments) :]
-        raise UsageError(
-            f"sampler.options.{unknown[0]} is no argument of sampler.name {config.name}"
-            f"{nearest(unknown[0], own)}; known: {', '.join(own) or 'none'}"
-        )
+def _made(target: type[Any], config: SamplerConfig, *arguments: object) -> Any:
+    """`target(*arguments, **options)`, its errors in one line."""
+    _check_options(target, config, num_given=len(arguments))
     try:
         return target(*arguments, **config.options)
-    except UsageError:
-        raise
     except Exception as error:  # code of another package, which may fail in any way
         raise UsageError(
             f"sampler.name {config.name} cannot be built: {type(error).__name__}: {one_line(error)}"
         ) from error
+
+
+def _check_options(target: Callable[..., Any], config: SamplerConfig, *, num_given: int) -> None:
+    """Refuse an option that is no argument beyond the first, which a run gives."""
+    own = list(inspect.signature(target).parameters.values())[num_given:]
+    if any(argument.kind is inspect.Parameter.VAR_KEYWORD for argument in own):
+        return
+    known = [argument.name for argument in own]
+    for name in config.options:
+        if name not in known:
+            raise UsageError(
+                f"sampler.options.{name} is no argument of sampler.name {config.name}"
+                f"{nearest(name, known)}; known: {', '.join(known) or 'none'}"
+            )
