@@ -15,7 +15,7 @@ from tats_ray.core.grid import TokenGrid
 from tats_ray.core.seeds import stream
 from tats_ray.core.types import Rollout
 from tats_ray.models.policy import SamplerPolicy
-from tats_ray.models.zoo import SIZES, build_mae, build_policy, num_visible, token_grid
+from tats_ray.models.zoo import SIZES, build_learned_policy, build_mae, num_visible, token_grid
 from tats_ray.training.mae_learner import MAELearner
 from tats_ray.training.policy_learner import PolicyLearner
 
@@ -61,8 +61,7 @@ def bench_buffer(
     where = find_device(device)
     model = ModelConfig(size=size)  # type: ignore[arg-type]
     grid = token_grid(DataConfig(), model)
-    policy = build_policy(SAMPLER, model, grid, seed=0)
-    assert isinstance(policy, SamplerPolicy)
+    policy = build_learned_policy(SAMPLER, model, grid, seed=0)
     rollout = sized_rollout(grid, SIZES[size].width, batch).to(where)
     weights = policy.to(where).state_dict()
     weight_bytes = sum(value.nbytes for value in weights.values())

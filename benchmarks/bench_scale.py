@@ -10,7 +10,7 @@ from tats_ray.benchmarks.handover import bench_cluster
 from tats_ray.benchmarks.producers import Flow, measure_flow
 
 from tats_ray.config.schema import DataConfig, ModelConfig
-from tats_ray.models.zoo import SIZES, build_policy, token_grid
+from tats_ray.models.zoo import SIZES, build_learned_policy, token_grid
 
 _CLIPS_PER_UPDATE = 32
 _KNEE = 0.5
@@ -33,7 +33,7 @@ def bench_scale(
     model = ModelConfig()
     grid = token_grid(DataConfig(), model)
     rollout = sized_rollout(grid, SIZES[model.size].width, clips)
-    weights = build_policy(SAMPLER, model, grid, seed=0).state_dict()  # type: ignore[union-attr]
+    weights = build_learned_policy(SAMPLER, model, grid, seed=0).state_dict()
     size = rollout.num_bytes / 1e6
     print(
         f"rollouts of {clips} clips, {size:.1f} MB, one per producer and {period_s:g} s; updates "

@@ -25,8 +25,8 @@ from tats_ray.config.schema import DataConfig, ModelConfig, OptimConfig, Sampler
 from tats_ray.core.devices import autocast, now
 from tats_ray.core.seeds import stream
 from tats_ray.core.types import Rollout
-from tats_ray.models.policy import FixedPolicy, SamplerPolicy
-from tats_ray.models.zoo import build_mae, build_policy, num_visible, token_grid
+from tats_ray.models.policy import FixedPolicy
+from tats_ray.models.zoo import build_learned_policy, build_mae, num_visible, token_grid
 from tats_ray.training.mae_learner import MAELearner
 
 
@@ -53,8 +53,7 @@ def main() -> None:
         global_batch=args.batch,
         precision=args.precision,
     )
-    policy = build_policy(sampler, model, grid, seed=0)
-    assert isinstance(policy, SamplerPolicy)
+    policy = build_learned_policy(sampler, model, grid, seed=0)
     policy.to(device)
     algorithm = PPOConfig().build(policy)
     generator, draws = stream(0, "benchmark"), stream(0, "benchmark", device=device)

@@ -29,8 +29,10 @@ from tats_ray.core.protocols import MaskPolicy
 from tats_ray.core.seeds import derive, stream
 from tats_ray.core.types import Rollout
 from tats_ray.data.clips import SyntheticClips
-from tats_ray.models.policy import FixedPolicy, MotionOracle, SamplerPolicy
+from tats_ray.models.policy import FixedPolicy, SamplerPolicy
+from tats_ray.models.samplers.fixed_masks import multi_block_mask, tube_mask
 from tats_ray.models.samplers.learned import LearnedSampler
+from tats_ray.models.samplers.oracle import MotionOracle
 from tats_ray.ops.selection import draw_visible
 from tats_ray.ops.statistics import standard_error
 from tats_ray.training.policy_learner import PolicyLearner
@@ -91,8 +93,8 @@ def env_baseline(*, num_clips: int = 256, num_steps: int = 100, num_seeds: int =
     yardstick = Yardstick(scorer, num_clips, NUM_VISIBLE)
     rules: Mapping[str, MaskPolicy] = {
         "random": FixedPolicy(scorer.grid),
-        "tube": FixedPolicy(scorer.grid, "tube"),
-        "multi-block": FixedPolicy(scorer.grid, "multi_block"),
+        "tube": FixedPolicy(scorer.grid, tube_mask),
+        "multi-block": FixedPolicy(scorer.grid, multi_block_mask),
         "motion oracle": MotionOracle(scorer.grid, yardstick.motion),
     }
     measured = {name: [yardstick.measure(policy)] for name, policy in rules.items()}

@@ -20,7 +20,7 @@ from tats_ray.core.grid import TokenGrid
 from tats_ray.core.seeds import stream
 from tats_ray.models.mae import MaskedAutoencoder
 from tats_ray.models.policy import FixedPolicy, SamplerPolicy
-from tats_ray.models.samplers.learned import tats_sampler
+from tats_ray.models.samplers.tats import tats_sampler
 from tats_ray.training.mae_learner import MAELearner
 from tats_ray.training.policy_learner import LocalPolicyClient, PolicyLearner, PolicyUpdate
 from tats_ray.training.pretrain_loop import Batch, PretrainLoop, Stage

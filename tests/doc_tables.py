@@ -19,8 +19,10 @@ from tats_ray.config.load import (
     field_docstrings,
     load_config,
 )
-from tats_ray.config.schema import AlgorithmConfig
+from tats_ray.config.plugins import SAMPLERS
+from tats_ray.config.schema import AlgorithmConfig, SamplerConfig
 from tats_ray.config.sweep_schema import SweepConfig
+from tats_ray.models.samplers.registry import find_sampler
 from tats_ray.view.glossary import GLOSSARY
 from tests.test_layers import DOORS
 
@@ -79,6 +81,14 @@ def algorithms_table() -> str:
         for name in ALGORITHMS
     ]
     return table(("Name", "Fields of its own, with defaults"), rows)
+
+
+def samplers_table() -> str:
+    rows = []
+    for name in SAMPLERS:
+        sampler = find_sampler(SamplerConfig(name=name))
+        rows.append((f"`{name}`", "yes" if sampler.learns else "no", sampler.shows))
+    return table(("Name", "Learns", "Visible tokens"), rows)
 
 
 def sweep_table() -> str:
@@ -160,6 +170,7 @@ TABLES = {
     "scaling": scaling_table,
     "shards": shards_table,
     "algorithms": algorithms_table,
+    "samplers": samplers_table,
     "flags": flags_table,
     "fields": fields_table,
     "finetune_fields": finetune_fields_table,

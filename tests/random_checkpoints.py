@@ -12,7 +12,7 @@ from tats_ray.checkpoints import format as checkpoints
 from tats_ray.config.load import dump_config, parse_config
 from tats_ray.core.seeds import stream
 from tats_ray.core.types import Position
-from tats_ray.models.policy import SamplerPolicy
+from tats_ray.models.policy import is_learned
 from tats_ray.models.zoo import build_mae, build_policy, token_grid
 from tats_ray.runs.convert import convert
 from tats_ray.training.mae_learner import MAELearner
@@ -49,7 +49,7 @@ def own_run(folder: Path, *, pos_embed: str = "sincos_1d", sampler: str = "tats"
     learner = MAELearner(mae, config.optim, steps_per_epoch=1, total_steps=1, global_batch=1)
     policy = build_policy(config.sampler, config.model, grid, seed=5)
     state = None
-    if isinstance(policy, SamplerPolicy):
+    if is_learned(policy):
         state = PolicyLearner(policy, config.algorithm.build(policy), seed=5).state_dict()
     text = dump_config(config)
     found = checkpoints.Checkpoint(Position(step=7), learner.state_dict(), state, text)

@@ -33,7 +33,7 @@ from tats_ray.config.load import (
     parse_config,
     parse_flags,
 )
-from tats_ray.config.schema import LoopConfig
+from tats_ray.config.schema import LoopConfig, ModelConfig, SamplerConfig
 from tats_ray.config.sweep_schema import load_sweep
 from tats_ray.core.grid import TokenGrid
 from tats_ray.core.seeds import stream
@@ -41,7 +41,9 @@ from tats_ray.core.types import Position, Rollout
 from tats_ray.data.synthetic import synthesize
 from tats_ray.evaluation.mask_evaluator import Evaluator, ValidationSet
 from tats_ray.models.policy import SamplerPolicy
-from tats_ray.models.zoo import build_mae, token_grid
+from tats_ray.models.samplers.dry_run import check_sampler
+from tats_ray.models.samplers.registry import find_sampler
+from tats_ray.models.zoo import build_learned_policy, build_mae, build_policy, token_grid
 from tats_ray.training.mae_learner import MAELearner
 from tats_ray.view.glossary import GLOSSARY
 from tests.doc_tables import DEMO, PAPER, TABLES, algorithm_fields, shown
@@ -246,6 +248,33 @@ def test_plug_in_of_the_algorithms_page_trains(
     assert {f"policy/{name}" for name in metrics} <= set(GLOSSARY)
     # Uniform would give the hard quarter of the tokens a quarter of the probability.
     assert flat_policy.evaluate(tokens).log_prob.exp()[:, hard].sum(1).mean() > 0.3
+
+
+def test_samplers_of_their_page_are_accepted_and_draw_what_they_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = ROOT / "docs" / "samplers.md"
+    learned, function, rule = fences(page, "python")
+    (tmp_path / "my_sampler.py").write_text(learned)
+    (tmp_path / "my_rule.py").write_text(f"{function}\n\n{rule}")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    importlib.invalidate_caches()
+    shown = [parse_config(yaml.safe_load(body)).sampler for body in fences(page, "yaml")]
+    shown.append(SamplerConfig(name="my_rule:OneSlot"))
+    size, grid = ModelConfig(size="tiny"), TokenGrid(num_frames=4, image_size=32, patch=8)
+    for sampler in shown:
+        check_sampler(sampler, size, grid, seed=0)
+    assert [find_sampler(sampler).learns for sampler in shown] == [True, False, False]
+    assert build_learned_policy(shown[0], size, grid, seed=0).sampler.out.in_features == 128
+    policy, tokens = build_policy(shown[1], size, grid, seed=0), torch.zeros(400, 32, 128)
+    drawn = policy.act(tokens, 8, generator=stream(0, "docs")).visible_idx
+    is_odd = (drawn // 4 + drawn % 4) % 2
+    assert 0.7 < is_odd.float().mean() < 1  # half a bonus: 8 of 32 are mostly of one colour
+    slot = build_policy(shown[2], size, grid, seed=0).act(tokens, 16, generator=stream(0, "docs"))
+    assert {tuple(row) for row in slot.visible_idx.tolist()} == {
+        tuple(range(16)),
+        tuple(range(16, 32)),
+    }
 
 
 @pytest.mark.parametrize("page", ["docs/quickstart.md", "docs/checkpoints.md"])

@@ -11,7 +11,7 @@ from tats_ray.checkpoints.open import open_checkpoint, own_fit, resolve_path
 from tats_ray.checkpoints.restore import Restored
 from tats_ray.checkpoints.weight_files import one_line
 from tats_ray.core.errors import UsageError
-from tats_ray.models.policy import SamplerPolicy
+from tats_ray.models.policy import is_learned
 from tats_ray.models.zoo import count_parameters
 
 
@@ -45,7 +45,7 @@ def _own_lines(path: Path, found: Restored) -> Iterator[tuple[str, str]]:
     yield "sampler", f"{sampler.name}, mask ratio {sampler.mask_ratio}"
     if found.missing:
         yield "at random", ", ".join(found.missing)
-    parts = [part for part in (mae, found.policy) if isinstance(part, SamplerPolicy | type(mae))]
+    parts = [mae, found.policy] if is_learned(found.policy) else [mae]
     yield (
         "tensors",
         _amount(

@@ -16,7 +16,7 @@ from tats_ray.checkpoints.restore import Restored
 from tats_ray.checkpoints.weight_files import refuse_existing
 from tats_ray.config.encoder_flags import AS_IT_SAYS, ClipSize
 from tats_ray.core.errors import CheckpointError
-from tats_ray.models.policy import SamplerPolicy
+from tats_ray.models.policy import is_learned
 
 
 def export_hf(source: str | Path, out: str | Path, *, clip: ClipSize = AS_IT_SAYS) -> Path:
@@ -39,7 +39,7 @@ def export_hf(source: str | Path, out: str | Path, *, clip: ClipSize = AS_IT_SAY
     print(origin)
     if missing:
         print(f"{len(missing)} not in it, at random in the export: {some(missing)}")
-    is_learned = isinstance(found.policy, SamplerPolicy)
+    policy = found.policy if is_learned(found.policy) else None
     write_folder(
         out,
         Export(
@@ -47,8 +47,8 @@ def export_hf(source: str | Path, out: str | Path, *, clip: ClipSize = AS_IT_SAY
             grid=found.grid,
             mae=found.mae.state_dict(),
             head=found.head.state_dict() if found.head else None,
-            policy=found.policy.state_dict() if isinstance(found.policy, SamplerPolicy) else None,
-            sampler=found.config.sampler if is_learned else None,
+            policy=policy.state_dict() if policy else None,
+            sampler=found.config.sampler if policy else None,
             origin=origin,
             missing=missing,
         ),

@@ -28,8 +28,10 @@ from tats_ray.config.load import parse_config
 from tats_ray.config.schema import RunConfig
 from tats_ray.core.errors import CheckpointError, UsageError
 from tats_ray.core.grid import TokenGrid
+from tats_ray.core.protocols import MaskPolicy
 from tats_ray.models.head import ClassifierHead
-from tats_ray.models.policy import FixedPolicy, SamplerPolicy
+from tats_ray.models.policy import is_learned
+from tats_ray.models.samplers.registry import find_sampler
 from tats_ray.models.zoo import SIZES, build_mae, build_policy, token_grid
 
 _MOST = 8
@@ -197,18 +199,16 @@ def _sampler(found: Foreign) -> dict[str, Any]:
     return {"name": "tube", "mask_ratio": ratio if is_ratio else 0.9}
 
 
-def _policy(
-    found: Foreign, config: RunConfig, grid: TokenGrid
-) -> tuple[SamplerPolicy | FixedPolicy, int, str]:
+def _policy(found: Foreign, config: RunConfig, grid: TokenGrid) -> tuple[MaskPolicy, int, str]:
     """The policy, how many of the file's sampler tensors have no place, and words about it."""
     policy = build_policy(config.sampler, config.model, grid, seed=config.seed)
     own, theirs = found.path / SAMPLER_WEIGHTS, found.weights.sampler
-    if not isinstance(policy, SamplerPolicy):
+    if not is_learned(policy):
         return policy, len(theirs), ""
     if own.is_file():
         load_weights(policy, read_weights(own).tensors, source=str(own))
         return policy, len(theirs), f"; {config.sampler.name} sampler with it"
-    if theirs and config.sampler.name == "adamae":
+    if theirs and find_sampler(config.sampler).has_published_names:
         brought = fit(policy, theirs, only="sampler.")
         require_fit(
             brought, source=f"{found.path}, its sampler", way_out="use a complete checkpoint"

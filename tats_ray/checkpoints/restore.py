@@ -11,9 +11,10 @@ from tats_ray.config.finetune_schema import clip_config, model_config
 from tats_ray.config.load import parse_config, parse_yaml
 from tats_ray.config.schema import RunConfig
 from tats_ray.core.grid import TokenGrid
+from tats_ray.core.protocols import MaskPolicy
 from tats_ray.models.head import ClassifierHead
 from tats_ray.models.mae import MaskedAutoencoder
-from tats_ray.models.policy import FixedPolicy, SamplerPolicy
+from tats_ray.models.policy import is_learned
 from tats_ray.models.zoo import build_mae, build_policy, token_grid
 
 
@@ -25,7 +26,7 @@ class Restored:
     config: RunConfig
     grid: TokenGrid
     mae: MaskedAutoencoder
-    policy: SamplerPolicy | FixedPolicy
+    policy: MaskPolicy
     head: ClassifierHead | None = None
     """Of a fine-tuned model, which has no `encoder.norm`."""
     origin: str = ""
@@ -50,7 +51,7 @@ def restore(path: str | Path) -> Restored:
     mae = build_mae(config.model, grid, seed=config.seed)
     checkpoints.load_weights(mae, found.mae["network"], source=str(folder / "mae.safetensors"))
     policy = build_policy(config.sampler, config.model, grid, seed=config.seed)
-    if isinstance(policy, SamplerPolicy) and found.policy is not None:
+    if is_learned(policy) and found.policy is not None:
         weights = found.policy["network"]
         checkpoints.load_weights(policy, weights, source=str(folder / "policy.safetensors"))
     origin = f"tats_ray run {config.name}, step {found.position.step}"

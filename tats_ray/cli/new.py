@@ -25,7 +25,7 @@ _LONGEST_NAME = 30
 class New(PlainCommand):
     """Write a short file of your own to start from, which works as it is, and its test."""
 
-    what: tyro.conf.Positional[Literal["algorithm"]]
+    what: tyro.conf.Positional[Literal["algorithm", "sampler"]]
     """What to write."""
     name: TextArg
     """Name of the module, for example my_algorithm."""
@@ -34,11 +34,14 @@ class New(PlainCommand):
 
     def carry_out(self) -> None:
         from tats_ray.config.load import ALGORITHMS
+        from tats_ray.config.plugins import SAMPLERS
 
-        made = write_from_example(self.what, self.name, self.folder, taken=ALGORITHMS)
+        is_algorithm = self.what == "algorithm"
+        taken = ALGORITHMS if is_algorithm else SAMPLERS
+        made = write_from_example(self.what, self.name, self.folder, taken=taken)
         # Every process of a run imports the module, hence the path.
         path = shlex.quote(str(self.folder.resolve()))
-        reference = f"{self.name}:{made.class_name}Config"
+        reference = f"{self.name}:{made.class_name}{'Config' * is_algorithm}"
         print(f"{made.source}\n{made.test}")
         print(f"PYTHONPATH={path} tats pretrain CONFIG --{self.what}.name {reference}")
 

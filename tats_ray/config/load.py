@@ -9,8 +9,8 @@ string, is a number where a number is declared).
 from __future__ import annotations
 
 import difflib
-import importlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -19,6 +19,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from tats_ray.config.finetune_schema import FinetuneConfig
+from tats_ray.config.plugins import load_named
 from tats_ray.config.schema import AlgorithmConfig, RunConfig
 from tats_ray.core.errors import UsageError, did_you_mean
 
@@ -75,17 +76,7 @@ def algorithm_class(name: str) -> type[AlgorithmConfig]:
         UsageError: for an unknown name, with the nearest; for a plug-in that does not import,
             with the import error.
     """
-    target = ALGORITHMS.get(name, name)
-    if ":" not in target:
-        raise UsageError(
-            f"algorithm.name {name!r} is not known{did_you_mean(name, ALGORITHMS)}; "
-            f"known: {', '.join(ALGORITHMS)}, or module:Class from another package"
-        )
-    module, _, attribute = target.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # importing a plug-in runs its code, which may fail in any way
-        raise UsageError(f"algorithm.name {name!r} cannot be loaded: {error}") from error
+    found = load_named("algorithm.name", name, ALGORITHMS)
     if not (isinstance(found, type) and issubclass(found, AlgorithmConfig)):
         raise UsageError(f"algorithm.name {name!r} is not a subclass of AlgorithmConfig")
     return found
@@ -132,10 +123,8 @@ def load_config(path: str | Path, flags: Sequence[str] = ()) -> RunConfig:
     raw = read_yaml(path)
     raw.setdefault("name", Path(path).stem)
     pairs = parse_flags(flags)
-    name = dict(pairs).get("algorithm.name")
-    left_out = swap_algorithm(raw, name)
-    if left_out:
-        text = f"algorithm {name} has no {', '.join(left_out)}: left out of those of {path}"
+    for branch, name, left_out in swap_parts(raw, dict(pairs)):
+        text = f"{branch} {name} has no {', '.join(left_out)}: left out of those of {path}"
         print(f"{'note':>14}  {text}")  # above the plan, and in its form
     for dotted, value in pairs:
         set_field(raw, dotted, flag_value(dotted, value))
@@ -149,6 +138,10 @@ def parse_config(raw: Mapping[str, Any], *, source: str = "config") -> RunConfig
     if isinstance(algorithm, Mapping):
         cls = algorithm_class(str(algorithm.get("name", "ppo")))
         values["algorithm"] = validated(cls, algorithm, source, "algorithm.")
+    sampler = values.get("sampler")
+    if isinstance(sampler, Mapping) and isinstance(sampler.get("options"), Mapping):
+        options = {key: _option(value) for key, value in sampler["options"].items()}
+        values["sampler"] = {**sampler, "options": options}
     return validated(RunConfig, values, source, "")
 
 
@@ -223,16 +216,47 @@ def field_docs(config: Any = None) -> list[tuple[str, str, Any]]:
     return rows
 
 
-def swap_algorithm(raw: dict[str, Any], name: str | None) -> list[str]:
-    """Leave out, and name, the file's fields that another algorithm does not have."""
-    fields_of_file = raw.get("algorithm")
-    if name is None or not isinstance(fields_of_file, dict):
-        return []
-    before = {f.name for f in fields(algorithm_class(str(fields_of_file.get("name", "ppo"))))}
-    gone = before - {f.name for f in fields(algorithm_class(name))}
-    left_out = [key for key in fields_of_file if key in gone]  # what neither knows is refused later
-    raw["algorithm"] = {key: value for key, value in fields_of_file.items() if key not in gone}
-    return left_out
+def swap_parts(raw: dict[str, Any], chosen: Mapping[str, Any]) -> list[tuple[str, str, list[str]]]:
+    """Leave out the file's fields that another algorithm or sampler does not have.
+
+    Args:
+        chosen: dotted fields that are about to be set; the two names are looked at.
+
+    Returns:
+        (branch, its new name, the fields that were left out), where there are any.
+    """
+    found = []
+    for branch, missing in (("algorithm", _missing_fields), ("sampler", _own_options)):
+        name, old = chosen.get(f"{branch}.name"), raw.get(branch)
+        if name is None or not isinstance(old, dict):
+            continue
+        gone = missing(str(old.get("name", "")), str(name))
+        left_out = [key for key in old if key in gone]  # what neither knows is refused later
+        raw[branch] = {key: value for key, value in old.items() if key not in gone}
+        if left_out:
+            found.append((branch, str(name), left_out))
+    return found
+
+
+def _missing_fields(old: str, new: str) -> set[str]:
+    """Fields of one algorithm that another does not have."""
+    before, after = ({f.name for f in fields(algorithm_class(n))} for n in (old or "ppo", new))
+    return before - after
+
+
+def _own_options(old: str, new: str) -> set[str]:
+    """Options are the arguments of one sampler."""
+    return {"options"} if old != new else set()
+
+
+def _option(value: Any) -> Any:
+    """Its type is not declared here, so text that reads as a number is one: flags, YAML's 1e-4."""
+    if not isinstance(value, str):
+        return value
+    for read in ({"true": True, "false": False}.__getitem__, int, float):
+        with suppress(KeyError, ValueError):
+            return read(value)
+    return value
 
 
 def set_field(raw: dict[str, Any], dotted: str, value: Any) -> None:

@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from tats_ray.config.plugins import SAMPLERS, check_name
 from tats_ray.core.errors import UsageError
 from tats_ray.core.protocols import ConfigBase
 from tats_ray.core.ranges import (
@@ -87,8 +88,11 @@ class SamplerConfig(ConfigBase):
     """What chooses the visible tokens."""
 
     _prefix = "sampler."
-    name: Literal["tats", "adamae", "random", "tube", "frame", "multi_block", "oracle"] = "tats"
-    """Token sampler; only tats and adamae learn. The oracle shows true motion where it is known."""
+    name: str = "tats"
+    """tats, adamae, random, tube, frame, multi_block, oracle, or `module:Class` from another
+    package. Only tats and adamae learn. The oracle shows true motion where it is known."""
+    options: dict[str, Any] = field(default_factory=dict, hash=False)
+    """Arguments of a sampler from another package, by name."""
     mask_ratio: ShareBetween = 0.9
     """Share of tokens hidden; 0.85, 0.90 or 0.95 in the paper [S]."""
     trajectory_attention: bool = True
@@ -111,6 +115,12 @@ class SamplerConfig(ConfigBase):
     """Softmax temperature [R][S]."""
     value_shares_trunk: bool = False
     """The value head reads the sampler's features instead of the tokens [A6]."""
+
+    def __post_init__(self) -> None:
+        ConfigBase.__post_init__(self)
+        check_name("sampler.name", self.name, SAMPLERS)
+        is_allowed = not self.options or self.name not in SAMPLERS
+        require(is_allowed, "sampler.options", self.options, f"empty for sampler {self.name}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -18,7 +18,7 @@ from tats_ray.config.load import (
     parse_flags,
     read_yaml,
     set_field,
-    swap_algorithm,
+    swap_parts,
     validated,
 )
 from tats_ray.config.schema import RunConfig
@@ -139,8 +139,7 @@ class Sweep:
             UsageError: for a field that does not exist, or a value that it cannot have.
         """
         raw = deepcopy(self.raw)
-        name = values.get("algorithm.name")
-        swap_algorithm(raw, None if name is None else str(name))
+        swap_parts(raw, values)
         for dotted, value in values.items():
             set_field(raw, dotted, value)
         return parse_config(raw, source=source or self.source)
@@ -166,7 +165,7 @@ def load_sweep(path: str | Path, flags: Sequence[str] = ()) -> Sweep:
     config: SweepConfig = validated(SweepConfig, raw, str(path))
     base = read_yaml(path.parent / config.base)
     chosen = dict(config.fixed) | {dotted: flag_value(dotted, text) for dotted, text in rest}
-    swap_algorithm(base, chosen.get("algorithm.name"))
+    swap_parts(base, chosen)
     for dotted, value in chosen.items():
         set_field(base, dotted, value)
     sweep = Sweep(name, config, str(path), base)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tats_ray.core.arrays import Float, Int, UInt8
+from tats_ray.core.grid import TokenGrid
 from tats_ray.core.ranges import check_ranges
 from tats_ray.core.types import Evaluation, Metrics, Rollout, Selection
 
@@ -33,6 +34,16 @@ class MaskPolicy(Protocol):
 
     def evaluate(self, tokens: Float[Tensor, "B N D"]) -> Evaluation:
         """Log-probabilities and value under the current weights, with gradients."""
+
+
+@runtime_checkable
+class MaskRule(Protocol):
+    """Draws masks without looking at the clips; any function of this form is one."""
+
+    def __call__(
+        self, grid: TokenGrid, num_clips: int, num_visible: int, generator: torch.Generator, /
+    ) -> Int[Tensor, "B K"]:
+        """Distinct token indices that stay visible, `num_visible` for each clip."""
 
 
 @runtime_checkable

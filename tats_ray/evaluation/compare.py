@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -13,8 +13,11 @@ import numpy as np
 
 from tats_ray.config.differences import deciding, flat
 from tats_ray.config.load import read_yaml
+from tats_ray.config.schema import SamplerConfig
 from tats_ray.core.arrays import Float
 from tats_ray.core.errors import UsageError, did_you_mean
+from tats_ray.core.grid import TokenGrid
+from tats_ray.models.zoo import num_visible
 from tats_ray.ops.statistics import can_claim, interquartile_mean, interval, resampled_means
 from tats_ray.view.progress import format_duration
 from tats_ray.view.records import series
@@ -107,11 +110,9 @@ def compare(folders: Sequence[Path], metric: str = "eval/error") -> None:
     last = [run.steps[-1] for run in runs]
     step = min(last)
     _print_groups(groups, metric, None if step == max(last) else step)
-    settings = [group.settings for group in groups]
     for line in _differing(groups):
         print(line)
-    whole = {s["sampler.name"] if s["sampler.name"] in ("tube", "frame") else "" for s in settings}
-    if metric.startswith("eval/") and len(whole) > 1:
+    if metric.startswith("eval/") and len({_num_shown(group.settings) for group in groups}) > 1:
         print("note: tube and frame masks show whole ones, so these are measured with more tokens")
     for line in verdicts(groups, metric, step):
         print(line)
@@ -173,6 +174,24 @@ def _check_validation(runs: Sequence[Run], metric: str) -> None:
                     f"validation clips or masks: {name} is {one!r} and {other!r}; "
                     "compare runs that agree in it, or another metric"
                 )
+
+
+def _num_shown(settings: Mapping[str, Any]) -> int:
+    """Tokens that the metrics of eval/ are measured with."""
+    name = "sampler.options."
+    options = {k.removeprefix(name): v for k, v in settings.items() if k.startswith(name)}
+    sampler = SamplerConfig(name=settings["sampler.name"], options=options)
+    grid = TokenGrid(
+        num_frames=settings["data.num_frames"],
+        image_size=settings["data.image_size"],
+        tubelet=settings["model.tubelet"],
+        patch=settings["model.patch"],
+    )
+    ratio = settings["sampler.mask_ratio"]
+    try:
+        return num_visible(sampler, grid, ratio)
+    except UsageError:  # its package is not on this machine, and need not be
+        return grid.num_visible(ratio)
 
 
 def _grouped(runs: Sequence[Run]) -> list[RunGroup]:

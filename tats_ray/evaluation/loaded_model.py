@@ -14,9 +14,9 @@ from tats_ray.config.schema import RunConfig
 from tats_ray.core.arrays import Float
 from tats_ray.core.errors import UsageError
 from tats_ray.core.grid import TokenGrid
+from tats_ray.core.protocols import MaskPolicy
 from tats_ray.models.head import ClassifierHead
 from tats_ray.models.mae import MaskedAutoencoder
-from tats_ray.models.policy import FixedPolicy, SamplerPolicy
 
 
 class Model:
@@ -33,7 +33,7 @@ class Model:
         self.config: RunConfig = found.config
         self.grid: TokenGrid = found.grid
         self.mae: MaskedAutoencoder = found.mae
-        self.policy: SamplerPolicy | FixedPolicy = found.policy
+        self.policy: MaskPolicy = found.policy
         self.head: ClassifierHead | None = found.head
         self.origin: str = found.origin
         self.missing: tuple[str, ...] = found.missing

@@ -20,7 +20,8 @@ from tats_ray.data.dataset import collate
 from tats_ray.data.manifest import VideoEntry
 from tats_ray.data.motion import token_motion
 from tats_ray.models.mae import MaskedAutoencoder
-from tats_ray.models.policy import FixedPolicy, with_motion
+from tats_ray.models.policy import FixedPolicy
+from tats_ray.models.samplers.oracle import with_motion
 from tats_ray.models.zoo import num_visible, token_grid
 from tats_ray.ops.measures import chance_ratio, overlap, ranking_auc
 from tats_ray.ops.selection import draw_visible, entropy, is_visible

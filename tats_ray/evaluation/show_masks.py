@@ -10,12 +10,14 @@ import torch
 from tats_ray.checkpoints.open import open_checkpoint
 from tats_ray.checkpoints.restore import Restored
 from tats_ray.core.errors import UsageError
+from tats_ray.core.protocols import MaskPolicy
 from tats_ray.core.seeds import stream
 from tats_ray.data.clip_lists import clip_dataset
 from tats_ray.data.manifest import VideoEntry
 from tats_ray.data.motion import token_motion
 from tats_ray.evaluation.mask_evaluator import MOVING_SHARE
-from tats_ray.models.policy import FixedPolicy, with_motion
+from tats_ray.models.policy import FixedPolicy
+from tats_ray.models.samplers.oracle import with_motion
 from tats_ray.models.zoo import num_visible
 from tats_ray.ops.selection import is_visible
 from tats_ray.view.mask_panel import build_panel, draw_masks
@@ -66,9 +68,8 @@ def draw_panel(
     entries = [VideoEntry(str(video), None)]
     dataset = clip_dataset(main.config.data, entries, is_centered=True)
     clips = dataset[0, 0].pixels.unsqueeze(0)
-    count = num_visible(main.config.sampler, main.grid)
-    if mask_ratio is not None:
-        count = main.grid.num_visible(mask_ratio)
+    ratio = main.config.sampler.mask_ratio if mask_ratio is None else mask_ratio
+    count = num_visible(main.config.sampler, main.grid, ratio)
     tokens = main.mae.embed(clips)
     pixels_moving = dataset.motion(0)
     motion, moving = None, None
@@ -77,9 +78,14 @@ def draw_panel(
         motion, moving = torch.from_numpy(shares)[None], np.asarray(shares >= MOVING_SHARE)
     policy = with_motion(main.policy, motion)
     selection = policy.act(tokens, count, generator=stream(_SEED, "show", "main"))
-    rival = with_motion(other.policy, motion) if other is not None else FixedPolicy(main.grid)
-    rival_tokens = other.mae.embed(clips) if other is not None else tokens
-    rival_draw = rival.act(rival_tokens, count, generator=stream(_SEED, "show", "other"))
+    rival: MaskPolicy = FixedPolicy(main.grid)
+    rival_tokens, rival_count, rival_name = tokens, count, "uniformly random"
+    if other is not None:
+        rival, rival_tokens = with_motion(other.policy, motion), other.mae.embed(clips)
+        # Tubes and frames round to whole ones, each sampler in its own way.
+        rival_count = num_visible(other.config.sampler, other.grid, ratio)
+        rival_name = other.config.sampler.name
+    rival_draw = rival.act(rival_tokens, rival_count, generator=stream(_SEED, "show", "other"))
     panel = build_panel(
         clip=clips[0],
         reconstruction=main.mae(clips, selection.visible_idx),
@@ -88,7 +94,7 @@ def draw_panel(
         grid=main.grid,
         other_visible=is_visible(rival_draw.visible_idx, main.grid.num_tokens)[0],
         label=f"mask: {main.config.sampler.name}",
-        other_label=f"mask: {other.config.sampler.name if other else 'uniformly random'}",
+        other_label=f"mask: {rival_name}",
         moving=moving,
         is_normalized=main.mae.normalize_targets,
         title=f"{Path(video).name}: {count} of {main.grid.num_tokens} tokens visible",

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any, Protocol, TypeGuard, runtime_checkable
+
 import torch
 from torch import Tensor, nn
 
-from tats_ray.core.arrays import Float
+from tats_ray.core.arrays import Float, Int
 from tats_ray.core.errors import UsageError
 from tats_ray.core.grid import TokenGrid
-from tats_ray.core.protocols import MaskPolicy
+from tats_ray.core.protocols import MaskPolicy, MaskRule
 from tats_ray.core.types import Evaluation, Selection
-from tats_ray.models.samplers.fixed_masks import MASKS
-from tats_ray.models.samplers.learned import LearnedSampler
 from tats_ray.ops.selection import draw_visible, token_log_prob
 
-_MOTION_FLOOR = 0.05
-"""The oracle's weight of a still token; one that moves as a whole has 1 + this."""
+
+@runtime_checkable
+class Trunk(Protocol):
+    """A sampler whose features a value head may read, too [A6]."""
+
+    def features(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]: ...
+
+    def logits(self, features: Float[Tensor, "B N D"]) -> Float[Tensor, "B N"]: ...
 
 
 class ValueHead(nn.Module):
@@ -40,20 +46,30 @@ class SamplerPolicy(nn.Module):
     """A learned sampler, a temperature, and a value: draws in proportion to pi.
 
     Args:
+        sampler: any network from `B N D` tokens to `B N` logits. Its `observe(tokens)`, where it
+            has one, sees what the policy has learned from.
         temperature: logits are divided by it before the softmax.
         shares_trunk: the value head reads the sampler's features instead of the tokens [A6].
+
+    Raises:
+        UsageError: for a shared trunk with a sampler that is no `Trunk`.
     """
 
     def __init__(
         self,
-        sampler: LearnedSampler,
+        sampler: nn.Module,
         width: int,
         *,
         temperature: float = 1.0,
         shares_trunk: bool = False,
     ) -> None:
         super().__init__()
-        self.sampler = sampler
+        if shares_trunk and not isinstance(sampler, Trunk):
+            raise UsageError(
+                f"sampler.value_shares_trunk needs a sampler with `features` and `logits`; "
+                f"{type(sampler).__name__} lacks them; use false"
+            )
+        self.sampler: Any = sampler
         self.value_head = ValueHead(width)
         self.temperature = temperature
         self.shares_trunk = shares_trunk
@@ -65,13 +81,16 @@ class SamplerPolicy(nn.Module):
             NonFiniteError: when the sampler has diverged.
         """
         tokens = tokens.detach()
-        features = self.sampler.features(tokens)
-        log_prob = token_log_prob(self.sampler.logits(features), self.temperature)
-        return Evaluation(log_prob, self.value_head(features if self.shares_trunk else tokens))
+        features = self.sampler.features(tokens) if self.shares_trunk else tokens
+        logits = self.sampler.logits(features) if self.shares_trunk else self.sampler(tokens)
+        log_prob = token_log_prob(logits, self.temperature)
+        return Evaluation(log_prob, self.value_head(features))
 
     def observe(self, tokens: Float[Tensor, "B N D"]) -> None:
         """Take tokens into the sampler's running statistics, where it keeps any."""
-        self.sampler.observe(tokens)
+        observe = getattr(self.sampler, "observe", None)
+        if observe is not None:
+            observe(tokens)
 
     @torch.no_grad()
     def act(
@@ -86,19 +105,28 @@ class SamplerPolicy(nn.Module):
         return self.evaluate(tokens)
 
 
+def is_learned(policy: MaskPolicy) -> TypeGuard[SamplerPolicy]:
+    """Whether a policy has a network to train; of a configuration, `find_sampler` knows it."""
+    return isinstance(policy, SamplerPolicy)
+
+
+def random_mask(
+    grid: TokenGrid, num_clips: int, num_visible: int, generator: torch.Generator
+) -> Int[Tensor, "B K"]:
+    """Any tokens, each as likely."""
+    uniform = torch.zeros(num_clips, grid.num_tokens, device=generator.device)
+    return draw_visible(token_log_prob(uniform), num_visible, generator=generator)
+
+
 class FixedPolicy:
     """Draws by a rule that knows neither the clip nor anything learned.
 
     Its probabilities are uniform: over many draws every token is about as likely.
-
-    Args:
-        name: one of `MASKS`. Tubes and frames show whole ones: the caller rounds `num_visible` to
-            `TokenGrid.num_visible_tube` or `num_visible_frame`.
     """
 
-    def __init__(self, grid: TokenGrid, name: str = "random") -> None:
+    def __init__(self, grid: TokenGrid, rule: MaskRule = random_mask) -> None:
         self.grid = grid
-        self.name = name
+        self.rule = rule
 
     def evaluate(self, tokens: Float[Tensor, "B N D"]) -> Evaluation:
         batch, num_tokens = tokens.shape[:2]
@@ -108,39 +136,16 @@ class FixedPolicy:
     def act(
         self, tokens: Float[Tensor, "B N D"], num_visible: int, *, generator: torch.Generator
     ) -> Selection:
+        """Draw `num_visible` tokens of each clip.
+
+        Raises:
+            UsageError: for a rule that draws another number.
+        """
         seen = self.evaluate(tokens)
-        visible_idx = MASKS[self.name](self.grid, len(tokens), num_visible, generator)
-        return Selection(visible_idx.to(tokens.device), seen.log_prob, seen.value)
-
-
-class MotionOracle(FixedPolicy):
-    """Shows what truly moves, where that is known: a bound for what motion can give.
-
-    Tokens are drawn in proportion to the share of their pixels that move, plus a floor. True
-    motion is no part of what a policy observes, so `with_motion` gives it for one batch.
-    """
-
-    def __init__(self, grid: TokenGrid, motion: Float[Tensor, "B N"] | None = None) -> None:
-        super().__init__(grid, "oracle")
-        self.motion = motion
-
-    def evaluate(self, tokens: Float[Tensor, "B N D"]) -> Evaluation:
-        if self.motion is None:
+        visible_idx = self.rule(self.grid, len(tokens), num_visible, generator)
+        if visible_idx.shape != (len(tokens), num_visible):
             raise UsageError(
-                "sampler.name oracle needs the true motion of every clip beside its video, as "
-                "`tats data synth` writes it; choose another sampler"
+                f"a mask rule drew {tuple(visible_idx.shape)} (clips, tokens) where "
+                f"{(len(tokens), num_visible)} were asked for; draw as many as num_visible says"
             )
-        log_prob = token_log_prob((self.motion.to(tokens.device) + _MOTION_FLOOR).log())
-        return Evaluation(log_prob, torch.zeros(len(tokens), device=tokens.device))
-
-    def act(
-        self, tokens: Float[Tensor, "B N D"], num_visible: int, *, generator: torch.Generator
-    ) -> Selection:
-        seen = self.evaluate(tokens)
-        visible_idx = draw_visible(seen.log_prob, num_visible, generator=generator)
-        return Selection(visible_idx, seen.log_prob, seen.value)
-
-
-def with_motion(policy: MaskPolicy, motion: Float[Tensor, "B N"] | None) -> MaskPolicy:
-    """The policy for clips that move like this: only the oracle is another one than before."""
-    return MotionOracle(policy.grid, motion) if isinstance(policy, MotionOracle) else policy
+        return Selection(visible_idx.to(tokens.device), seen.log_prob, seen.value)

@@ -11,14 +11,13 @@ from torch import nn
 
 from tats_ray.config.finetune_schema import FinetuneConfig, model_config, token_grid_of
 from tats_ray.config.schema import DataConfig, ModelConfig, SamplerConfig
-from tats_ray.core.errors import UsageError
 from tats_ray.core.grid import TokenGrid
+from tats_ray.core.protocols import MaskPolicy
 from tats_ray.core.seeds import derive
 from tats_ray.models.classifier import VideoClassifier
 from tats_ray.models.mae import MaskedAutoencoder
-from tats_ray.models.policy import FixedPolicy, MotionOracle, SamplerPolicy
-from tats_ray.models.samplers.fixed_masks import MASKS
-from tats_ray.models.samplers.learned import adamae_sampler, tats_sampler
+from tats_ray.models.policy import SamplerPolicy, is_learned
+from tats_ray.models.samplers.registry import find_sampler
 
 
 class Size(NamedTuple):
@@ -89,57 +88,26 @@ def build_classifier(
 
 def build_policy(
     sampler: SamplerConfig, model: ModelConfig, grid: TokenGrid, *, seed: int
-) -> SamplerPolicy | FixedPolicy:
+) -> MaskPolicy:
     """The mask policy that `sampler.name` asks for; the same seed gives the same weights."""
-    if sampler.name == "oracle":
-        return MotionOracle(grid)
-    if sampler.name in MASKS:
-        return FixedPolicy(grid, sampler.name)
     size = SIZES[model.size]
-    num_heads = sampler.num_heads or (size.num_heads if sampler.name == "tats" else 8)
-    if size.width % num_heads:
-        raise UsageError(
-            f"sampler.num_heads {num_heads} does not divide the width {size.width} of "
-            f"model.size {model.size!r}; try {size.num_heads}"
-        )
     with _seeded(derive(seed, "init", "policy")):
-        if sampler.name == "tats" and sampler.trajectory_attention:
-            network = tats_sampler(
-                size.width,
-                grid,
-                num_heads=num_heads,
-                num_blocks=sampler.num_blocks,
-                qkv_bias=sampler.qkv_bias,
-                project_values=sampler.project_values,
-                actor_init=sampler.actor_init,
-                pos_embed=sampler.pos_embed,
-                whiten_tokens=sampler.whiten_tokens,
-            )
-        else:
-            network = adamae_sampler(
-                size.width,
-                grid,
-                num_heads=num_heads,
-                num_blocks=sampler.num_blocks,
-                actor_init=sampler.actor_init,
-                pos_embed=sampler.pos_embed,
-                whiten_tokens=sampler.whiten_tokens,
-            )
-        return SamplerPolicy(
-            network,
-            size.width,
-            temperature=sampler.temperature,
-            shares_trunk=sampler.value_shares_trunk,
-        )
+        return find_sampler(sampler).build(sampler, grid, size.width, size.num_heads)
 
 
-def num_visible(sampler: SamplerConfig, grid: TokenGrid) -> int:
-    """Visible tokens of a clip, the same for any sampler but tube and frame [method section 5]."""
-    if sampler.name == "tube":
-        return grid.num_visible_tube(sampler.mask_ratio)
-    if sampler.name == "frame":
-        return grid.num_visible_frame(sampler.mask_ratio)
-    return grid.num_visible(sampler.mask_ratio)
+def build_learned_policy(
+    sampler: SamplerConfig, model: ModelConfig, grid: TokenGrid, *, seed: int
+) -> SamplerPolicy:
+    """`build_policy` where the sampler is known to learn."""
+    policy = build_policy(sampler, model, grid, seed=seed)
+    assert is_learned(policy), sampler.name
+    return policy
+
+
+def num_visible(sampler: SamplerConfig, grid: TokenGrid, mask_ratio: float | None = None) -> int:
+    """Visible tokens of a clip, under another ratio than the configured one where one is given."""
+    ratio = sampler.mask_ratio if mask_ratio is None else mask_ratio
+    return find_sampler(sampler).num_visible(ratio, grid)
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -26,7 +26,8 @@ from tats_ray.config.load import dump_config, load_config
 from tats_ray.core.errors import UsageError
 from tats_ray.core.storage import whole_folder
 from tats_ray.core.types import Position
-from tats_ray.models.policy import SamplerPolicy
+from tats_ray.models.policy import is_learned
+from tats_ray.models.samplers.registry import find_sampler
 from tats_ray.training.mae_learner import MAELearner
 from tats_ray.training.policy_learner import PolicyLearner
 
@@ -75,12 +76,12 @@ def _write_official(found: Restored, out: Path) -> Iterator[str]:
     require_flat_positions(found.config.model, found.origin)
     sampler = found.config.sampler
     is_adamae = (
-        sampler.name == "adamae"
+        find_sampler(sampler).has_published_names
         and (sampler.num_blocks, sampler.temperature) == (1, 1.0)
         and sampler.num_heads in (0, 8)
         and sampler.pos_embed == "learned"
     )
-    policy = found.policy.state_dict() if isinstance(found.policy, SamplerPolicy) else {}
+    policy = found.policy.state_dict() if is_learned(found.policy) else {}
     if policy and not is_adamae:
         yield f"left out the {sampler.name} sampler: published code has names for AdaMAE's only"
     head = found.head.state_dict() if found.head else {}
@@ -94,7 +95,7 @@ def _write_ours(found: Restored, source: Path, out: Path) -> Iterator[str]:
     config = replace(found.config, name=out.name)
     config = replace(config, checkpoint=replace(config.checkpoint, folder=str(out.parent)))
     policy = None
-    if isinstance(found.policy, SamplerPolicy):
+    if is_learned(found.policy):
         algorithm = config.algorithm.build(found.policy)
         policy = PolicyLearner(found.policy, algorithm, seed=config.seed).state_dict()
     else:

@@ -11,6 +11,8 @@ from tats_ray.core.grid import TokenGrid
 from tats_ray.data.clip_lists import Lists, read_lists
 from tats_ray.data.manifest import VideoEntry
 from tats_ray.data.motion import motion_path
+from tats_ray.models.samplers.dry_run import check_sampler
+from tats_ray.models.samplers.registry import find_sampler
 from tats_ray.models.zoo import SIZES, num_visible, token_grid
 from tats_ray.ops.rewards import find_reward
 from tats_ray.runtime.driver.launch import Placement, plan_placement
@@ -128,6 +130,7 @@ def make_plan(config: RunConfig) -> Plan:
         raise UsageError("data.train_list names no list of videos; use --data.train_list PATH")
     _check_reward(config)
     grid = token_grid(config.data, config.model)
+    check_sampler(config.sampler, config.model, grid, seed=config.seed)
     visible = num_visible(config.sampler, grid)
     placement = plan_placement(config)
     if config.num_rollout_workers and not placement.learns_policy:
@@ -237,10 +240,10 @@ def _check_elastic(config: RunConfig) -> None:
 
 def _check_motion(config: RunConfig, lists: Lists) -> None:
     """Motion can be shown, or paid for, only where somebody has marked it."""
-    is_oracle = config.sampler.name == "oracle"
-    who = "sampler.name oracle" if is_oracle else f"env.reward {config.reward}"
-    # Only the oracle draws on validation clips, too.
-    for entry in [*lists.train, *(lists.val if is_oracle else [])]:
+    draws_by_it = find_sampler(config.sampler).needs_motion
+    who = f"sampler.name {config.sampler.name}" if draws_by_it else f"env.reward {config.reward}"
+    # Policies draw on validation clips, too.
+    for entry in [*lists.train, *(lists.val if draws_by_it else [])]:
         beside = motion_path(entry.path)
         if not beside.is_file():
             raise UsageError(

@@ -14,7 +14,7 @@ from tats_ray.data.clip_lists import read_lists
 from tats_ray.data.views import ViewPlan
 from tats_ray.envs import TokenSelectionVectorEnv
 from tats_ray.evaluation.features import FeatureRequest, FrozenEncoder, compute
-from tats_ray.models.policy import FixedPolicy, SamplerPolicy
+from tats_ray.models.policy import FixedPolicy, is_learned
 from tats_ray.models.zoo import build_mae, build_policy, num_visible, token_grid
 from tats_ray.training.mae_learner import MAELearner
 from tats_ray.training.policy_learner import LocalPolicyClient, PolicyLearner
@@ -94,10 +94,10 @@ def _time_steps(config: RunConfig) -> StepTiming:
     )
     visible = num_visible(config.sampler, grid)
     policy, owned = (build_policy(config.sampler, config.model, grid, seed=0) for _ in range(2))
-    if isinstance(policy, SamplerPolicy):
+    if is_learned(policy):
         policy.to(device)
     client = None
-    if isinstance(owned, SamplerPolicy):
+    if is_learned(owned):
         beside = config.cluster.policy_place == "learner" or config.cluster.policy_gpus
         owned.to(device if beside else "cpu")
         client = LocalPolicyClient(

@@ -7,13 +7,14 @@ from tats_ray.data.clip_lists import clip_dataset
 from tats_ray.data.clip_loader import ClipLoader
 from tats_ray.data.manifest import VideoEntry
 from tats_ray.data.sampler import ClipSampler
+from tats_ray.models.samplers.registry import find_sampler
 from tats_ray.models.zoo import token_grid
 from tats_ray.ops.rewards import find_reward
 
 
 def wants_motion(config: RunConfig) -> bool:
     """Whether the run needs the true motion of its training clips."""
-    return config.sampler.name == "oracle" or "motion" in find_reward(config.reward).needs
+    return find_sampler(config.sampler).needs_motion or "motion" in find_reward(config.reward).needs
 
 
 class Batches(ClipLoader):

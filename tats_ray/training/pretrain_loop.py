@@ -33,7 +33,7 @@ from tats_ray.core.devices import autocast
 from tats_ray.core.protocols import MaskPolicy
 from tats_ray.core.seeds import stream
 from tats_ray.core.types import Position, Rollout, Selection
-from tats_ray.models.policy import with_motion
+from tats_ray.models.samplers.oracle import with_motion
 from tats_ray.training.mae_learner import MAELearner
 from tats_ray.training.policy_learner import PolicyClient, PolicyUpdate
 

@@ -19,8 +19,7 @@ from tats_ray.data.dataset import ClipBatch, collate
 from tats_ray.data.manifest import VideoEntry
 from tats_ray.data.sampler import ClipSampler
 from tats_ray.models.mae import MaskedAutoencoder
-from tats_ray.models.policy import SamplerPolicy
-from tats_ray.models.zoo import build_mae, build_policy, num_visible, token_grid
+from tats_ray.models.zoo import build_learned_policy, build_mae, num_visible, token_grid
 from tats_ray.training.pretrain_build import wants_motion
 from tats_ray.training.pretrain_loop import Environment
 
@@ -70,8 +69,7 @@ class RolloutMaker:
     ) -> None:
         grid = token_grid(config.data, config.model)
         mae = build_mae(config.model, grid, seed=config.seed).to(device)
-        policy = build_policy(config.sampler, config.model, grid, seed=config.seed)
-        assert isinstance(policy, SamplerPolicy)  # rollouts are made for learned ones only
+        policy = build_learned_policy(config.sampler, config.model, grid, seed=config.seed)
         self.config, self.mae, self.policy = config, mae, policy.to(device)
         self.num_visible = num_visible(config.sampler, grid)
         self.masks = config.algorithm.masks_per_clip

@@ -59,6 +59,26 @@ def write_list(tmp_path: Path, text: str) -> str:
         (["--sampler.mask_ration", "0.9"], r"unknown field sampler\.mask_ration; did you mean"),
         (["--mask_ration", "0.9"], r"unknown field mask_ration; did you mean"),
         (["--algorithm.name", "poo"], r"'poo' is not known; did you mean ppo\?"),
+        (
+            ["--sampler.name", "tatz"],
+            r"sampler\.name 'tatz' is not known; did you mean tats\?; known: tats, adamae, random",
+        ),
+        (
+            ["--sampler.name", "no_such_module:Net"],
+            r"'no_such_module:Net' cannot be loaded: .*; add its folder to PYTHONPATH",
+        ),
+        (
+            ["--sampler.name", "torch.nn:Identity"],
+            r"sampler\.name torch\.nn:Identity is a .* so it learns, but it has no parameters",
+        ),
+        (
+            ["--sampler.name", "torch.nn:LayerNorm"],
+            r"sampler\.name torch\.nn:LayerNorm fails on random tokens: TypeError: ",
+        ),
+        (
+            ["--sampler.name", "tube", "--sampler.options.hidden", "2"],
+            r"sampler\.options must be empty for sampler tube, got \{'hidden': 2\}",
+        ),
         (["--env.reward", "speed"], r"env\.reward 'speed' is not known; known: token_error"),
         (["--loop.epochs", "many"], r"loop\.epochs: .*got 'many'"),
         (["--loop.epochs"], r"flag --loop\.epochs has no value"),
@@ -104,6 +124,25 @@ def test_a_wrong_request_is_refused_before_anything_starts(
     error = refusal(capsys, *pretrain(videos, tmp_path, *flags))
     assert re.search(says, error), error
     assert not list(tmp_path.iterdir())
+
+
+def test_a_sampler_that_gives_nan_is_refused_before_anything_starts(
+    videos: SyntheticSet,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    example = (REPO / "examples" / "custom_sampler.py").read_text()
+    broken = example.replace("return logits", "return logits / 0")
+    assert broken != example
+    plug_ins = tmp_path / "plug_ins"
+    plug_ins.mkdir()
+    (plug_ins / "nan_sampler.py").write_text(broken)
+    monkeypatch.syspath_prepend(str(plug_ins))
+    flags = ["--sampler.name", "nan_sampler:CustomSampler", "--sampler.options.hidden", "8"]
+    error = refusal(capsys, *pretrain(videos, tmp_path / "runs", *flags))
+    assert re.search(r"nan_sampler:CustomSampler returned NaN or infinite logits", error), error
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize("flags", [["--sampler.name", "oracle"], ["--env.reward", "motion_share"]])

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from tats_ray.config.schema import SamplerConfig
 from tats_ray.core.arrays import Int
 from tats_ray.core.grid import TokenGrid
-from tats_ray.ops.selection import draw_visible, token_log_prob
-
-MaskRule = Callable[[TokenGrid, int, int, torch.Generator], Int[Tensor, "B K"]]
-"""(grid, clips, visible tokens, generator) -> the tokens that stay visible."""
+from tats_ray.core.protocols import MaskRule
+from tats_ray.models.policy import FixedPolicy, random_mask
+from tats_ray.models.samplers.registry import Sampler
+from tats_ray.ops.selection import draw_visible
 
 _NUM_BLOCKS = 64
 _BLOCK_SHARE = 0.15
 _BLOCK_ASPECTS = (0.75, 1.5)
-
-
-def random_mask(
-    grid: TokenGrid, num_clips: int, num_visible: int, generator: torch.Generator
-) -> Int[Tensor, "B K"]:
-    """Any tokens, each as likely."""
-    uniform = torch.zeros(num_clips, grid.num_tokens, device=generator.device)
-    return draw_visible(token_log_prob(uniform), num_visible, generator=generator)
 
 
 def tube_mask(
@@ -86,10 +79,22 @@ def multi_block_mask(
     return when.flatten(1).argsort(1)[:, grid.num_tokens - num_visible :]
 
 
-MASKS: Mapping[str, MaskRule] = {
-    "random": random_mask,
-    "tube": tube_mask,
-    "frame": frame_mask,
-    "multi_block": multi_block_mask,
-}
-"""`sampler.name` -> how it draws."""
+def _by(rule: MaskRule) -> Callable[[SamplerConfig, TokenGrid, int, int], FixedPolicy]:
+    return lambda config, grid, width, num_heads: FixedPolicy(grid, rule)
+
+
+RANDOM = Sampler(shows="any, each as likely", build=_by(random_mask))
+TUBE = Sampler(
+    shows="the same columns in every time slot",
+    num_visible=lambda ratio, grid: grid.num_visible_tube(ratio),
+    build=_by(tube_mask),
+)
+FRAME = Sampler(
+    shows="whole time slots; the plan says what mask ratio that comes to",
+    num_visible=lambda ratio, grid: grid.num_visible_frame(ratio),
+    build=_by(frame_mask),
+)
+MULTI_BLOCK = Sampler(
+    shows="what a union of blocks, extended over all time, leaves over",
+    build=_by(multi_block_mask),
+)

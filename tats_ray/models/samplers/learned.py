@@ -1,8 +1,7 @@
-"""Token samplers that learn: TATS (trajectory attention) and AdaMAE (joint attention).
+"""What the samplers that learn share: tokens plus a position code, and one logit per token.
 
-Both read the clip's tokens plus a position code and give each token one logit. Inputs are
-detached by whoever calls: a sampler never trains the tokenizer (deviation from AdaMAE, whose
-sampling loss does; method section 13, A12).
+The policy detaches what it passes in: a sampler never trains the tokenizer (deviation from AdaMAE,
+whose sampling loss does; method section 13, A12).
 """
 
 from __future__ import annotations
@@ -13,15 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from tats_ray.core.arrays import Float
+from tats_ray.core.errors import UsageError
 from tats_ray.core.grid import TokenGrid
-from tats_ray.models.layers import init_linear, position_table, transformer_block
-from tats_ray.models.trajectory import TrajectoryBlock
+from tats_ray.models.layers import init_linear, position_table
 from tats_ray.models.whitening import Whitening
 
 ActorInit = Literal["zero", "xavier"]
-_KEPT_VALUES = 2**20
-"""Values per clip up to which trajectories are kept for the backward pass, not recomputed."""
-
 SamplerPosEmbed = Literal["learned", "sincos_1d", "sincos_3d"]
 
 
@@ -82,64 +78,16 @@ class LearnedSampler(nn.Module):
         return self.logits(self.features(tokens))
 
 
-def tats_sampler(
-    width: int,
-    grid: TokenGrid,
-    *,
-    num_heads: int,
-    num_blocks: int = 1,
-    qkv_bias: bool = True,
-    project_values: bool = True,
-    actor_init: ActorInit = "zero",
-    pos_embed: SamplerPosEmbed = "learned",
-    whiten_tokens: bool = False,
-) -> LearnedSampler:
-    """The paper's sampler: trajectory attention blocks [method sections 7.1, 7.2]."""
-    trajectory_values = grid.num_tokens * grid.time * width
-    blocks = [
-        TrajectoryBlock(
-            width,
-            num_heads,
-            grid.time,
-            qkv_bias=qkv_bias,
-            project_values=project_values,
-            recompute=trajectory_values > _KEPT_VALUES,
-        )
-        for _ in range(num_blocks)
-    ]
-    return LearnedSampler(
-        list(blocks),
-        width,
-        grid,
-        actor_init=actor_init,
-        pos_embed=pos_embed,
-        whiten_tokens=whiten_tokens,
-    )
+def divided(width: int, asked: int, default: int, encoder: int) -> int:
+    """Heads of a sampler: those asked for, or the default.
 
-
-def adamae_sampler(
-    width: int,
-    grid: TokenGrid,
-    *,
-    num_heads: int = 8,
-    num_blocks: int = 1,
-    actor_init: ActorInit = "zero",
-    pos_embed: SamplerPosEmbed = "learned",
-    whiten_tokens: bool = False,
-) -> LearnedSampler:
-    """AdaMAE's sampler: plain attention over all tokens, LayerNorm eps 1e-5, no QKV bias.
-
-    Deviation: no dropout (AdaMAE has 0.1), since it would make PPO's ratio noisy
-    [method sections 6, 14].
+    Raises:
+        UsageError: where they do not divide the width, with the encoder's heads, which do.
     """
-    blocks: list[nn.Module] = [
-        transformer_block(width, num_heads, qkv_bias=False, eps=1e-5) for _ in range(num_blocks)
-    ]
-    return LearnedSampler(
-        blocks,
-        width,
-        grid,
-        actor_init=actor_init,
-        pos_embed=pos_embed,
-        whiten_tokens=whiten_tokens,
-    )
+    num_heads = asked or default
+    if width % num_heads:
+        raise UsageError(
+            f"sampler.num_heads {num_heads} does not divide the width {width} of a token; "
+            f"try {encoder}"
+        )
+    return num_heads

@@ -12,8 +12,7 @@ import torch
 from tats_ray.config.load import parse_config
 from tats_ray.core.errors import StaleError
 from tats_ray.core.types import Rollout
-from tats_ray.models.policy import SamplerPolicy
-from tats_ray.models.zoo import build_policy, token_grid
+from tats_ray.models.zoo import build_learned_policy, token_grid
 from tats_ray.runtime.actors.calls import replaced
 from tats_ray.runtime.actors.transfer import to_arrays, to_tensors
 from tats_ray.runtime.resources.capacity import threads_of
@@ -46,8 +45,7 @@ class PolicyLearnerActor:
     def _fresh(self) -> PolicyLearner:
         config = self._config
         grid = token_grid(config.data, config.model)
-        policy = build_policy(config.sampler, config.model, grid, seed=config.seed)
-        assert isinstance(policy, SamplerPolicy)  # launch starts this actor for learned ones only
+        policy = build_learned_policy(config.sampler, config.model, grid, seed=config.seed)
         policy.to(self._device)
         return PolicyLearner(
             policy,

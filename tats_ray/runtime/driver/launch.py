@@ -21,8 +21,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from tats_ray.config.schema import Clustered, RunConfig
 from tats_ray.core.errors import UsageError
-from tats_ray.models.policy import SamplerPolicy
-from tats_ray.models.zoo import build_policy, token_grid
+from tats_ray.models.samplers.registry import find_sampler
 from tats_ray.runtime.actors.calls import call_restarting
 from tats_ray.runtime.actors.peers import Peers
 from tats_ray.runtime.actors.policy_learner_actor import PolicyLearnerActor
@@ -90,9 +89,7 @@ def plan_placement(config: RunConfig) -> Placement:
     Raises:
         UsageError: for a GPU that is not there, or more learners than CPUs, on a private cluster.
     """
-    grid = token_grid(config.data, config.model)
-    policy = build_policy(config.sampler, config.model, grid, seed=config.seed)
-    return place(config, learns_policy=isinstance(policy, SamplerPolicy))
+    return place(config, learns_policy=find_sampler(config.sampler).learns)
 
 
 def place(config: Clustered, *, learns_policy: bool = False) -> Placement:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from torch.nn.parallel import DistributedDataParallel
 from tats_ray.checkpoints import format as checkpoints
 from tats_ray.config.load import dump_config, parse_config
 from tats_ray.config.schema import RunConfig
+from tats_ray.core.protocols import MaskPolicy
 from tats_ray.core.types import Position
 from tats_ray.data.clip_lists import read_lists
 from tats_ray.evaluation.mask_evaluator import collapse_signs, evaluator
-from tats_ray.models.policy import FixedPolicy, SamplerPolicy
+from tats_ray.models.policy import is_learned
 from tats_ray.models.sharding import shard
 from tats_ray.models.zoo import build_mae, build_policy, num_visible, token_grid
 from tats_ray.runtime.actors.calls import call_restarting
@@ -151,7 +153,7 @@ class _Rank(Rank):
         """Beside the MAE, on its device: rollouts are handed over as the tensors they are."""
         config = self.config
         policy = build_policy(config.sampler, config.model, self.grid, seed=config.seed)
-        if not isinstance(policy, SamplerPolicy):
+        if not is_learned(policy):
             return None
         policy.to(self.device)
         learner = PolicyLearner(
@@ -168,7 +170,7 @@ class _Rank(Rank):
         config = self.config
         policy = build_policy(config.sampler, config.model, self.grid, seed=config.seed)
         if self.client is not None:
-            assert isinstance(policy, SamplerPolicy)
+            assert is_learned(policy)
             policy.load_state_dict(dict(self.client.current()))
             policy.to(self.device)
         main = self._stage(policy, num_visible(config.sampler, self.grid))
@@ -191,12 +193,11 @@ class _Rank(Rank):
         kind = self.config.loop.warmup_mask
         if kind == "learned":
             return main
-        ratio = self.config.sampler.mask_ratio
-        is_tube = kind == "tube"
-        count = self.grid.num_visible_tube(ratio) if is_tube else self.grid.num_visible(ratio)
-        return self._stage(FixedPolicy(self.grid, kind), count)
+        sampler = replace(self.config.sampler, name=kind, options={})
+        policy = build_policy(sampler, self.config.model, self.grid, seed=self.config.seed)
+        return self._stage(policy, num_visible(sampler, self.grid))
 
-    def _stage(self, policy: SamplerPolicy | FixedPolicy, count: int) -> Stage:
+    def _stage(self, policy: MaskPolicy, count: int) -> Stage:
         env = make_env(self.config, self.learner, self.config.optim.batch_size, count)
         return Stage(policy, env, count)
 

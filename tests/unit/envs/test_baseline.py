@@ -24,7 +24,8 @@ from torch import Tensor
 from tats_ray.checkpoints.frozen_scorer import FrozenScorer
 from tats_ray.core.errors import UsageError
 from tats_ray.core.types import Selection
-from tats_ray.models.policy import FixedPolicy, MotionOracle
+from tats_ray.models.policy import FixedPolicy
+from tats_ray.models.samplers.oracle import MotionOracle
 from tats_ray.ops.selection import entropy
 
 

@@ -49,6 +49,42 @@ def test_masks_of_an_official_checkpoint_are_drawn_without_converting(tmp_path: 
     assert torch.isfinite(features).all()
 
 
+@pytest.mark.parametrize(
+    ("sampler", "rival", "shown", "rivals"),
+    [
+        ("tube", None, 10, 10),
+        ("tats", "tube", 9, 10),
+        ("tube", "tats", 10, 9),
+        ("tats", None, 9, 9),
+    ],
+)
+def test_masks_under_another_ratio_are_rounded_as_each_sampler_does(
+    sampler: str,
+    rival: str | None,
+    shown: int,
+    rivals: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of 2 x 4 x 4 tokens, 0.7 hides int(11.2) tubes, and shows floor(9.6) tokens elsewhere."""
+    assert NUM_TOKENS == 32
+    made = synthesize(tmp_path / "v", num_train=1, num_val=1, num_frames=16, size=32, workers=1)
+    panels = []
+    monkeypatch.setattr(
+        "tats_ray.evaluation.show_masks.draw_masks", lambda p, out: panels.append(p)
+    )
+    show_masks(
+        own_run(tmp_path / "main", sampler=sampler),
+        next(made.train_list.parent.rglob("*.mp4")),
+        tmp_path / "masks.png",
+        compare=None if rival is None else own_run(tmp_path / "rival", sampler=rival),
+        mask_ratio=0.7,
+    )
+    (panel,) = panels
+    assert f"{shown} of 32 tokens visible" in panel.title
+    assert int(panel.other_visible.sum()) == rivals
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("form", ["run", "checkpoint", "file", "transformers"])
 def test_features_are_the_mean_of_the_encoders_tokens_in_any_form(

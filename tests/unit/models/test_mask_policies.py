@@ -11,15 +11,17 @@ from torch import Tensor
 from tats_ray.algorithms.ppo import PPOConfig
 from tats_ray.core.errors import NonFiniteError, UsageError
 from tats_ray.core.grid import TokenGrid
+from tats_ray.core.protocols import MaskRule
 from tats_ray.core.types import Rollout
 from tats_ray.models.policy import (
     FixedPolicy,
-    MotionOracle,
     SamplerPolicy,
     ValueHead,
-    with_motion,
 )
-from tats_ray.models.samplers.learned import adamae_sampler, tats_sampler
+from tats_ray.models.samplers.adamae import adamae_sampler
+from tats_ray.models.samplers.fixed_masks import frame_mask, multi_block_mask, tube_mask
+from tats_ray.models.samplers.oracle import MotionOracle, with_motion
+from tats_ray.models.samplers.tats import tats_sampler
 
 PAPER = TokenGrid()
 
@@ -207,7 +209,7 @@ def test_uniform_policy_draws_every_token_equally_often() -> None:
 
 
 def test_tube_shows_the_same_columns_in_every_slot_and_different_ones_in_each_clip() -> None:
-    policy = FixedPolicy(PAPER, "tube")
+    policy = FixedPolicy(PAPER, tube_mask)
     count = PAPER.num_visible_tube(0.9)
     drawn = policy.act(torch.zeros(4, 1568, 1), count, generator=generator()).visible_idx
     assert drawn.shape == (4, 160)
@@ -221,13 +223,13 @@ def test_tube_shows_the_same_columns_in_every_slot_and_different_ones_in_each_cl
 
 def test_tube_refuses_a_count_that_is_not_whole_columns() -> None:
     with pytest.raises(ValueError, match="over 8 time slots cannot show 157"):
-        FixedPolicy(PAPER, "tube").act(torch.zeros(1, 1568, 1), 157, generator=generator())
+        FixedPolicy(PAPER, tube_mask).act(torch.zeros(1, 1568, 1), 157, generator=generator())
 
 
 def test_frames_are_shown_whole_and_the_rounding_is_the_methods() -> None:
     shown = [PAPER.num_visible_frame(ratio) for ratio in (0.75, 0.8, 0.85, 0.9, 0.95)]
     assert shown == [392, 392, 392, 196, 196]  # method section 5
-    drawn = FixedPolicy(PAPER, "frame").act(torch.zeros(40, 1568, 1), 392, generator=generator())
+    drawn = FixedPolicy(PAPER, frame_mask).act(torch.zeros(40, 1568, 1), 392, generator=generator())
     slots = []
     for row in drawn.visible_idx.tolist():
         per_slot = [len({n for n in row if n // 196 == slot}) for slot in range(8)]
@@ -235,7 +237,7 @@ def test_frames_are_shown_whole_and_the_rounding_is_the_methods() -> None:
         slots.append(tuple(per_slot))
     assert len(set(slots)) > 15  # of 28 pairs
     with pytest.raises(ValueError, match="196 tokens a slot cannot show 157"):
-        FixedPolicy(PAPER, "frame").act(torch.zeros(1, 1568, 1), 157, generator=generator())
+        FixedPolicy(PAPER, frame_mask).act(torch.zeros(1, 1568, 1), 157, generator=generator())
     with pytest.raises(
         UsageError, match=r"0\.1 hides none of the 8 time slots; use at least 0\.125"
     ):
@@ -246,7 +248,7 @@ def test_frames_are_shown_whole_and_the_rounding_is_the_methods() -> None:
 def test_blocks_hide_columns_through_all_time_and_leave_exactly_the_asked_count(
     count: int,
 ) -> None:
-    policy = FixedPolicy(PAPER, "multi_block")
+    policy = FixedPolicy(PAPER, multi_block_mask)
     drawn = policy.act(torch.zeros(4, 1568, 1), count, generator=generator()).visible_idx
     assert drawn.shape == (4, count)
     visible = torch.zeros(4, 1568, dtype=torch.bool).scatter(1, drawn, True)
@@ -258,15 +260,15 @@ def test_blocks_hide_columns_through_all_time_and_leave_exactly_the_asked_count(
 
 
 def test_blocks_hide_neighbours_together_where_a_random_tube_does_not() -> None:
-    def alike(name: str) -> float:
+    def alike(rule: MaskRule) -> float:
         """Share of neighbouring columns that are both shown or both hidden."""
-        drawn = FixedPolicy(PAPER, name).act(torch.zeros(64, 1568, 1), 784, generator=generator())
+        drawn = FixedPolicy(PAPER, rule).act(torch.zeros(64, 1568, 1), 784, generator=generator())
         visible = torch.zeros(64, 1568, dtype=torch.bool).scatter(1, drawn.visible_idx, True)
         first_slot = visible[:, :196].view(64, 14, 14)
         return float((first_slot[:, :, 1:] == first_slot[:, :, :-1]).float().mean())
 
-    assert alike("tube") == pytest.approx(0.5, abs=0.02)
-    assert alike("multi_block") > 0.8
+    assert alike(tube_mask) == pytest.approx(0.5, abs=0.02)
+    assert alike(multi_block_mask) > 0.8
 
 
 def test_oracle_draws_in_proportion_to_true_motion_plus_a_floor() -> None:

@@ -1,0 +1,78 @@
+"""The paper's sampler: trajectory attention [method sections 7.1, 7.2]."""
+
+from __future__ import annotations
+
+from tats_ray.config.schema import SamplerConfig
+from tats_ray.core.grid import TokenGrid
+from tats_ray.models.policy import SamplerPolicy
+from tats_ray.models.samplers.adamae import adamae_policy
+from tats_ray.models.samplers.learned import (
+    ActorInit,
+    LearnedSampler,
+    SamplerPosEmbed,
+    divided,
+)
+from tats_ray.models.samplers.registry import Sampler, learned_policy
+from tats_ray.models.trajectory import TrajectoryBlock
+
+_KEPT_VALUES = 2**20
+"""Values per clip up to which trajectories are kept for the backward pass, not recomputed."""
+
+
+def tats_sampler(
+    width: int,
+    grid: TokenGrid,
+    *,
+    num_heads: int,
+    num_blocks: int = 1,
+    qkv_bias: bool = True,
+    project_values: bool = True,
+    actor_init: ActorInit = "zero",
+    pos_embed: SamplerPosEmbed = "learned",
+    whiten_tokens: bool = False,
+) -> LearnedSampler:
+    """The network: trajectory attention blocks."""
+    trajectory_values = grid.num_tokens * grid.time * width
+    blocks = [
+        TrajectoryBlock(
+            width,
+            num_heads,
+            grid.time,
+            qkv_bias=qkv_bias,
+            project_values=project_values,
+            recompute=trajectory_values > _KEPT_VALUES,
+        )
+        for _ in range(num_blocks)
+    ]
+    return LearnedSampler(
+        list(blocks),
+        width,
+        grid,
+        actor_init=actor_init,
+        pos_embed=pos_embed,
+        whiten_tokens=whiten_tokens,
+    )
+
+
+def _policy(config: SamplerConfig, grid: TokenGrid, width: int, num_heads: int) -> SamplerPolicy:
+    if not config.trajectory_attention:
+        return adamae_policy(config, grid, width, num_heads, default=num_heads)
+    network = tats_sampler(
+        width,
+        grid,
+        num_heads=divided(width, config.num_heads, num_heads, num_heads),
+        num_blocks=config.num_blocks,
+        qkv_bias=config.qkv_bias,
+        project_values=config.project_values,
+        actor_init=config.actor_init,
+        pos_embed=config.pos_embed,
+        whiten_tokens=config.whiten_tokens,
+    )
+    return learned_policy(network, width, config)
+
+
+TATS = Sampler(
+    shows="drawn in proportion to what trajectory attention has learned",
+    learns=True,
+    build=_policy,
+)
