@@ -43,7 +43,7 @@ def test_frozen_scorer_answers_the_same_twice_and_keeps_no_gradient() -> None:
     scorer = FrozenScorer.tiny()
     clips = torch.randint(256, (2, *TINY_GRID.clip_shape), dtype=torch.uint8)
     masks = torch.arange(16).expand(2, -1)
-    first, second = scorer.score(clips, masks), scorer.measure(clips, masks)
+    first, second = scorer.score(clips, masks), scorer.score(clips, masks)
     assert torch.equal(first, second)
     assert not first[:, :16].any()
     assert not first.requires_grad
@@ -87,4 +87,4 @@ def test_checkpoint_of_a_run_becomes_a_scorer_with_its_weights_and_ratio(tmp_pat
     assert (scorer.grid, scorer.width, scorer.mask_ratio) == (grid, 128, config.sampler.mask_ratio)
     clips = torch.randint(256, (2, *grid.clip_shape), dtype=torch.uint8)
     masks = torch.tensor([[0], [5]])
-    assert torch.equal(scorer.score(clips, masks), learner.measure(clips, masks))
+    assert torch.equal(scorer.score(clips, masks), learner.score(clips, masks))

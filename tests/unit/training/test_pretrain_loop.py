@@ -247,15 +247,20 @@ def test_acting_copy_has_the_learners_weights_after_every_update(small_run: Any)
 
 def test_metrics_of_a_batch_are_the_learners_and_the_environments(small_run: Any) -> None:
     run = small_run(loop=LoopConfig(epochs=1, mae_only_epochs=1))
-    rates, losses = [], []
+    rates, steps = [], []
+    run.after_batch = lambda loop: rates.append(run.learner.lr)  # of the next step
+    env, step = run.loop.warmup.env, run.loop.warmup.env.step
 
-    def look(loop: PretrainLoop) -> None:
-        losses.append(run.learner.loss)
-        rates.append(run.learner.lr)  # of the next step
+    def spy(visible_idx: torch.Tensor) -> Any:
+        found = step(visible_idx)
+        steps.append(found[4]["training_step"])
+        return found
 
-    run.after_batch = look
+    env.step = spy
     run.loop.run()
+    losses = [found.loss for found in steps]
     assert [m["mae/loss"] for m in run.metrics] == losses
+    assert [m["mae/grad_norm"] for m in run.metrics] == [found.grad_norm for found in steps]
     assert [m["mae/lr"] for m in run.metrics] == [0.0, *rates[:-1]]
     # The reward of each clip is its mean error, and the loss is the mean over clips.
     assert [m["env/reward"] for m in run.metrics] == pytest.approx(losses, rel=1e-5)
