@@ -12,7 +12,7 @@ from tats_ray.core.grid import TokenGrid
 from tats_ray.core.protocols import Scorer
 from tats_ray.core.seeds import stream
 
-_NUM_PROBES = 4
+_NUM_MASKS = 4
 Compute = Callable[[Tensor, Sequence[int]], Tensor]
 """(clips, a number for each) -> one row per clip."""
 
@@ -55,5 +55,5 @@ def random_error(scorer: Scorer, grid: TokenGrid, num_visible: int) -> Compute:
 
 
 def _masks(num_tokens: int, num_visible: int, number: int) -> Int[Tensor, "r K"]:
-    noise = torch.rand(_NUM_PROBES, num_tokens, generator=stream(0, "probe", number))
+    noise = torch.rand(_NUM_MASKS, num_tokens, generator=stream(0, "probe", number))
     return noise.argsort(1)[:, :num_visible]
