@@ -123,7 +123,7 @@ def step_seconds(
         tokens = learner.embed(clips)
         with autocast(learner.device, "bfloat16"):
             drawn = policy.act(tokens, count, generator=stream(0, "bench", number, device=device))
-        error = learner.score(clips, drawn.visible_idx)
+        error = learner.learn(clips, drawn.visible_idx).error
         updates.update(
             [
                 Rollout(

@@ -66,7 +66,7 @@ def main() -> None:
         with autocast(learner.device, learner.precision):
             selection = drawer.act(tokens, count, generator=draws)
         times.append(now(device))
-        error = learner.score(clips, selection.visible_idx)
+        error = learner.learn(clips, selection.visible_idx).error
         times.append(now(device))
         if drawer is policy:
             rollout = Rollout(

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from tats_ray.core.arrays import Float, Int, UInt8
 from tats_ray.core.grid import TokenGrid
-from tats_ray.core.protocols import MeasuringScorer
+from tats_ray.core.protocols import Scorer
 from tats_ray.core.seeds import stream
 
-_NUM_PROBES = 4
+_NUM_MASKS = 4
 Compute = Callable[[Tensor, Sequence[int]], Tensor]
 """(clips, a number for each) -> one row per clip."""
 
@@ -42,12 +42,12 @@ class Remembered:
         return torch.stack([self._rows[number] for number in numbers])
 
 
-def random_error(scorer: MeasuringScorer, grid: TokenGrid, num_visible: int) -> Compute:
+def random_error(scorer: Scorer, grid: TokenGrid, num_visible: int) -> Compute:
     """Mean error over hidden tokens under four random masks, which the clip's number decides."""
 
     def compute(clips: Tensor, numbers: Sequence[int]) -> Tensor:
         masks = torch.stack([_masks(grid.num_tokens, num_visible, number) for number in numbers])
-        errors = [scorer.measure(clips, mask).sum(1) for mask in masks.unbind(1)]
+        errors = [scorer.score(clips, mask).sum(1) for mask in masks.unbind(1)]
         mean = torch.stack(errors).mean(0) / (grid.num_tokens - num_visible)
         return mean.to(clips.device)  # remembered where the clips are
 
@@ -55,5 +55,5 @@ def random_error(scorer: MeasuringScorer, grid: TokenGrid, num_visible: int) -> 
 
 
 def _masks(num_tokens: int, num_visible: int, number: int) -> Int[Tensor, "r K"]:
-    noise = torch.rand(_NUM_PROBES, num_tokens, generator=stream(0, "probe", number))
+    noise = torch.rand(_NUM_MASKS, num_tokens, generator=stream(0, "probe", number))
     return noise.argsort(1)[:, :num_visible]

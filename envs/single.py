@@ -58,4 +58,8 @@ class SequentialTokenSelectionEnv(TokenSelectionEnv):
 
 
 def _row(info: dict[str, Any]) -> dict[str, Any]:
-    return {name: value[0] for name, value in info.items() if not name.startswith("_")}
+    return {
+        name: value if name == "training_step" else value[0]
+        for name, value in info.items()
+        if not name.startswith("_")
+    }

@@ -9,7 +9,7 @@ from tats_ray.envs.actions import ActionReader, Indices, NewIndices, Scores
 from tats_ray.checkpoints.frozen_scorer import TINY_GRID, FrozenScorer
 from tats_ray.core.errors import UsageError
 from tats_ray.core.grid import TokenGrid
-from tats_ray.core.protocols import MeasuringScorer, Scorer
+from tats_ray.core.protocols import Scorer
 from tats_ray.data.clips import ClipSource, SyntheticClips, VideoClips
 from tats_ray.ops.rewards import Reward, find_reward
 
@@ -24,7 +24,7 @@ class TaskOptions:
     scorer: Scorer | None = None
     """Who judges. Default: the autoencoder of `checkpoint`, else the tiny one, both frozen."""
     checkpoint: str | None = None
-    """Run folder, or one of its checkpoints."""
+    """Run folder, one of its checkpoints, or another project's file or folder with a decoder."""
     device: str | None = None
     """Where the autoencoder of `checkpoint`, or the tiny one, runs: cpu, cuda, cuda:1, ...
     Default: cpu."""
@@ -94,15 +94,12 @@ def build_task(options: TaskOptions, num_rounds: int | None = None) -> Task:
     if num_rounds is not None:
         _check_rounds(num_visible, num_rounds)
     name = options.reward or ("error_reduction" if is_own else "token_error")
-    reward = find_reward(name)
-    if "random_error" in reward.needs and not isinstance(scorer, MeasuringScorer):
-        raise UsageError(f"reward {name!r} needs a scorer with method measure, as FrozenScorer has")
     return Task(
         scorer=scorer,
         grid=grid,
         width=width,
         num_visible=num_visible,
-        reward=reward,
+        reward=find_reward(name),
         reward_name=name,
         action=_reader(
             options.action or ("scores" if is_own else "indices"), grid, num_visible, num_rounds

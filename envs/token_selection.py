@@ -15,7 +15,7 @@ from tats_ray.envs.task import TaskOptions, build_task
 from torch import Tensor
 
 from tats_ray.core.errors import UsageError
-from tats_ray.core.protocols import MeasuringScorer
+from tats_ray.core.protocols import LearningScorer
 from tats_ray.ops.rewards import clip_return
 from tats_ray.view.overlay import draw_overlay
 
@@ -30,7 +30,7 @@ class TokenSelectionVectorEnv(VectorEnv[Any, Any, Any]):
     * Action: `num_visible` distinct token indices per clip, or a score per token, of which the
       highest are taken.
     * Step: the masked autoencoder reconstructs the hidden tokens. With a scorer that learns, this
-      is its training step, and the reward drifts as it does.
+      is its training step, which `info["training_step"]` tells of, and the reward drifts.
     * Reward: the reward function, averaged over hidden tokens: one number per clip; per token in
       `info["token_reward"]`, raw errors in `info["token_error"]`, both `B N`.
     * Episode: one step; `terminated` is always True. With clips of its own, the environment shows
@@ -79,11 +79,10 @@ class TokenSelectionVectorEnv(VectorEnv[Any, Any, Any]):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._features = Remembered(lambda clips, _: clip_features(clips, task.grid))
-        if isinstance(self.scorer, MeasuringScorer):
-            self._random_error = Remembered(
-                random_error(self.scorer, task.grid, task.num_visible),
-                is_lasting=getattr(self.scorer, "is_frozen", False),
-            )
+        self._random_error = Remembered(
+            random_error(self.scorer, task.grid, task.num_visible),
+            is_lasting=getattr(self.scorer, "is_frozen", False),
+        )
         self.draws = ClipDraws(task.source, task.grid, num_envs)
         self._episode: Episode | None = None
         self._static: Tensor
@@ -123,7 +122,9 @@ class TokenSelectionVectorEnv(VectorEnv[Any, Any, Any]):
         if at is None:
             raise UsageError("step was called after the episode's end; call reset first")
         at.show(self.task.action.read(actions, at.shown))
-        error = self.scorer.score(at.judged, at.visible_idx)
+        scorer, question = self.scorer, (at.judged, at.visible_idx)
+        trained = scorer.learn(*question) if isinstance(scorer, LearningScorer) else None
+        error = trained.error if trained else scorer.score(*question)
         # For numpy all that follows is small: one wait for the scorer's device, not one per array.
         at.take_in(error if self.arrays == "torch" else error.cpu())
         visible_idx = at.visible_idx
@@ -135,6 +136,8 @@ class TokenSelectionVectorEnv(VectorEnv[Any, Any, Any]):
             info["motion_share"] = at.motion.to(visible_idx.device).gather(1, visible_idx).mean(1)
         is_over = visible_idx.shape[1] >= self.num_visible
         observation, handed = self._observe(at), self._hand_out_all(info)
+        if trained:
+            handed["training_step"] = trained
         if is_over:
             observation, handed = self._end(observation, handed)
         ended = np.full(self.num_envs, is_over)

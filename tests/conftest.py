@@ -138,7 +138,6 @@ class SmallRun:
             total_steps=batches_per_epoch * loop.epochs,
             global_batch=optim.batch_size * slots,
             precision=loop.precision,
-            num_slots=slots,
             weight=1 / slots,
         )
         owned = small_policy(seed).to(device)

@@ -44,7 +44,7 @@ DOORS = {
     "yaml": ("config/",),
     "pydantic": ("config/",),
     "tyro": ("cli/",),
-    "gymnasium": ("envs/", "runtime/", "benchmarks/env.py"),
+    "gymnasium": ("envs/", "training/environments.py", "benchmarks/env.py"),
     "stable_baselines3": (),
     "torchrl": (),
     "rich": ("view/",),
@@ -207,10 +207,11 @@ class Env:
         return learner.embed(self.clips), {}
 
     def step(self, actions):
-        error = learner.score(self.clips, actions)
-        reward = token_error(error, actions)
+        step = learner.learn(self.clips, actions)
+        reward = token_error(step.error, actions)
         ended = np.ones(2, dtype=bool)
-        return None, clip_return(reward, actions), ended, ~ended, {"token_reward": reward}
+        info = {"token_reward": reward, "training_step": step}
+        return None, clip_return(reward, actions), ended, ~ended, info
 
 
 class Batch:

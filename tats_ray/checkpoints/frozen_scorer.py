@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from tats_ray.checkpoints import format as checkpoints
-from tats_ray.config.load import parse_config, parse_yaml
+from tats_ray.checkpoints.open import open_checkpoint
 from tats_ray.core.arrays import Float, Int, UInt8
 from tats_ray.core.devices import find_device
 from tats_ray.core.grid import TokenGrid
 from tats_ray.models.mae import MaskedAutoencoder
-from tats_ray.models.zoo import build_mae, token_grid
 
 TINY_GRID = TokenGrid(num_frames=8, image_size=24, tubelet=2, patch=4)
 """4 x 6 x 6 = 144 tokens, each as large in the scene as 16 pixels of a video of 96."""
@@ -66,21 +65,15 @@ class FrozenScorer:
 
     @classmethod
     def load(cls, checkpoint: str | Path, *, device: str = "cpu") -> FrozenScorer:
-        """The autoencoder of a run folder, or of one of its checkpoints.
+        """The autoencoder of any checkpoint that has a decoder, whoever's it is.
 
         Raises:
-            CheckpointError: when there is none, or its tensors do not fit its configuration.
+            CheckpointError: when there is none, or no decoder, or its tensors do not fit.
             UsageError: for a device that is not here.
         """
         where = find_device(device)
-        folder = checkpoints.find(checkpoint)
-        found = checkpoints.load(folder)
-        source = str(folder / "config.yaml")
-        config = parse_config(parse_yaml(found.config_yaml, source=source), source=source)
-        mae = build_mae(config.model, token_grid(config.data, config.model), seed=config.seed)
-        weights = found.mae["network"]
-        checkpoints.load_weights(mae, weights, source=str(folder / "mae.safetensors"))
-        return cls(mae.to(where), mask_ratio=config.sampler.mask_ratio)
+        found = open_checkpoint(checkpoint)
+        return cls(found.mae.to(where), mask_ratio=found.config.sampler.mask_ratio)
 
     @torch.no_grad()
     def embed(self, clips: UInt8[Tensor, "B C F H W"]) -> Float[Tensor, "B N D"]:
@@ -94,5 +87,3 @@ class FrozenScorer:
         """Error per token; exactly 0 where visible."""
         error: Tensor = self.mae(clips.to(self.device), visible_idx.to(self.device)).error
         return error
-
-    measure = score

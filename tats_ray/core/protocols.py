@@ -12,7 +12,7 @@ from torch import Tensor
 from tats_ray.core.arrays import Float, Int, UInt8
 from tats_ray.core.grid import TokenGrid
 from tats_ray.core.ranges import check_ranges
-from tats_ray.core.types import Evaluation, Metrics, Rollout, Selection
+from tats_ray.core.types import Evaluation, Metrics, Rollout, Selection, TrainingStep
 
 
 @runtime_checkable
@@ -60,7 +60,7 @@ class Algorithm(Protocol):
 
 @runtime_checkable
 class Scorer(Protocol):
-    """What judges a selection: the masked autoencoder, learning or frozen."""
+    """What judges a selection: a masked autoencoder. Asking it changes nothing."""
 
     def embed(self, clips: UInt8[Tensor, "B C F H W"]) -> Float[Tensor, "B N D"]:
         """What the policy observes; carries no gradient."""
@@ -72,13 +72,15 @@ class Scorer(Protocol):
 
 
 @runtime_checkable
-class MeasuringScorer(Scorer, Protocol):
-    """A scorer that can also judge without learning; rewards that compare masks need one."""
+class LearningScorer(Scorer, Protocol):
+    """A scorer that can also train: the one that a run hands to its environment."""
 
-    def measure(
+    def learn(
         self, clips: UInt8[Tensor, "B C F H W"], visible_idx: Int[Tensor, "B K"]
-    ) -> Float[Tensor, "B N"]:
-        """As `score`, and nothing changes."""
+    ) -> TrainingStep:
+        """Score, and learn from the error. The environment calls this once in each `step`, and
+        puts the result into `info["training_step"]`.
+        """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -53,6 +53,18 @@ class Reconstruction:
 
 
 @dataclass(frozen=True, slots=True)
+class TrainingStep:
+    """What the autoencoder found while it learned from a batch; travels in `info`."""
+
+    error: Float[Tensor, "B N"]
+    """Of each token, before the update; carries no gradient."""
+    loss: float
+    """Mean over clips and hidden tokens."""
+    grad_norm: float
+    """Length of the gradient of the latest optimiser step, before clipping; 0 before the first."""
+
+
+@dataclass(frozen=True, slots=True)
 class Rollout:
     """One batch of one-step episodes: what the policy saw, did and earned.
 

@@ -12,10 +12,10 @@ import torch
 from tats_ray.config.schema import LoopConfig, RunConfig
 from tats_ray.data.clip_lists import read_lists
 from tats_ray.data.views import ViewPlan
-from tats_ray.envs import TokenSelectionVectorEnv
 from tats_ray.evaluation.features import FeatureRequest, FrozenEncoder, compute
 from tats_ray.models.policy import FixedPolicy, is_learned
 from tats_ray.models.zoo import build_mae, build_policy, num_visible, token_grid
+from tats_ray.training.environments import make_env
 from tats_ray.training.mae_learner import MAELearner
 from tats_ray.training.policy_learner import LocalPolicyClient, PolicyLearner
 from tats_ray.training.pretrain_build import Batches
@@ -83,16 +83,8 @@ def _time_steps(config: RunConfig) -> StepTiming:
         global_batch=config.optim.batch_size,
         precision=config.loop.precision,
     )
-    env = TokenSelectionVectorEnv(
-        config.optim.batch_size,
-        scorer=learner,
-        grid=grid,
-        width=mae.width,
-        num_visible=num_visible(config.sampler, grid),
-        reward=config.reward,
-        arrays="torch",
-    )
     visible = num_visible(config.sampler, grid)
+    env = make_env(config, learner, config.optim.batch_size, visible)
     policy, owned = (build_policy(config.sampler, config.model, grid, seed=0) for _ in range(2))
     if is_learned(policy):
         policy.to(device)

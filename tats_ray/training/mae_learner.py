@@ -1,4 +1,4 @@
-"""Owner of the autoencoder, its optimiser and its schedule; the environment's scorer."""
+"""Owner of the autoencoder, its optimiser and its schedule; the scorer of a run's environment."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 from tats_ray.config.schema import LoopConfig, OptimConfig
 from tats_ray.core.arrays import Float, Int, UInt8
 from tats_ray.core.devices import Precision, autocast
-from tats_ray.core.errors import NonFiniteError
-from tats_ray.core.types import Reconstruction
+from tats_ray.core.errors import NonFiniteError, UsageError
+from tats_ray.core.types import Reconstruction, TrainingStep
 from tats_ray.models.mae import MaskedAutoencoder
 from tats_ray.models.sharding import load_whole, load_whole_optimizer, whole
 from tats_ray.ops.optim import adamw
@@ -32,7 +32,10 @@ def optimizer_steps(loop: LoopConfig, batches_per_epoch: int) -> int:
 
 
 class MAELearner:
-    """Scores selections by reconstructing clips, and learns from every score.
+    """Scores selections by reconstructing clips, and learns from those that it is told to.
+
+    By itself, every `learn` is a whole step. A loop whose steps have several batches, or that must
+    know that its environment learns from each of them once, calls `begin_slot` before each batch.
 
     Args:
         mae: the network.
@@ -42,7 +45,6 @@ class MAELearner:
         global_batch: clips per optimiser step over all ranks; scales the learning rate by /256.
         wrapped: `mae` inside DistributedDataParallel; default: `mae` itself, which may be sharded.
         all_finite: agrees over all ranks whether a loss is finite; default: this rank's word.
-        num_slots: batches of this rank in each step; ranks may have different numbers of them.
         weight: of each batch's gradient before the mean over ranks; ranks per slot, which makes
             that the mean over slots.
     """
@@ -58,7 +60,6 @@ class MAELearner:
         precision: Precision = "float32",
         wrapped: nn.Module | None = None,
         all_finite: Any = None,
-        num_slots: int = 1,
         weight: float = 1.0,
     ) -> None:
         self.mae = mae
@@ -73,20 +74,20 @@ class MAELearner:
             mae, lr=optim.base_lr * self.scale, betas=optim.betas, weight_decay=optim.weight_decay
         )
         self.all_finite = all_finite or (lambda is_finite: is_finite)
-        self.num_slots = num_slots
         self.weight = weight
+        self._is_last_slot = True
+        self._is_slot_done: bool | None = None
+        """None: no loop says where a slot begins."""
         self._are_finite: list[bool] = []
         """Losses of the present step's slots that are done."""
         self.step = 0
         """Optimiser steps taken."""
         self.pending = 0
         """Steps of the loop whose gradient waits for the next optimiser step."""
-        self.steps_per_score = 1
+        self.accumulation_steps = 1
         """Steps of the loop per optimiser step; more than one averages their gradients [A9]."""
-        self.is_learning = True
-        self.loss = 0.0
-        """Reconstruction loss of the last batch."""
         self.grad_norm = 0.0
+        """Of the latest optimiser step, before clipping."""
 
     @property
     def lr(self) -> float:
@@ -104,27 +105,8 @@ class MAELearner:
         with autocast(self.device, self.precision):
             return self.mae.embed(clips.to(self.device, non_blocking=True))
 
-    def score(
-        self, clips: UInt8[Tensor, "B C F H W"], visible_idx: Int[Tensor, "B K"]
-    ) -> Float[Tensor, "B N"]:
-        """Error per token; while `is_learning`, also one step towards less of it, or this slot's
-        part of one.
-
-        Raises:
-            NonFiniteError: for a loss that is not finite on any rank; nothing was updated.
-        """
-        clips = clips.to(self.device, non_blocking=True)
-        visible_idx = visible_idx.to(self.device)
-        learns = torch.enable_grad() if self.is_learning else torch.no_grad()
-        with learns, autocast(self.device, self.precision), self._exchange():
-            reconstruction: Reconstruction = self.network(clips, visible_idx)
-            if self.is_learning:
-                self._learn(reconstruction.loss)
-        self.loss = reconstruction.loss.item()
-        return reconstruction.error.detach()
-
     @torch.no_grad()
-    def measure(
+    def score(
         self, clips: UInt8[Tensor, "B C F H W"], visible_idx: Int[Tensor, "B K"]
     ) -> Float[Tensor, "B N"]:
         """Error per token, without learning from it."""
@@ -134,9 +116,40 @@ class MAELearner:
             )
         return reconstruction.error
 
-    @property
-    def _is_last_slot(self) -> bool:
-        return len(self._are_finite) == self.num_slots - 1
+    def begin_slot(self, index: int, count: int) -> None:
+        """Say that the next batch is number `index` of the `count` that this rank has in a step.
+
+        One `learn` may follow. Ranks may have different counts: they meet in the last slot.
+        """
+        if index == 0:
+            self._are_finite = []
+        self._is_last_slot = index == count - 1
+        self._is_slot_done = False
+
+    @torch.enable_grad()
+    def learn(
+        self, clips: UInt8[Tensor, "B C F H W"], visible_idx: Int[Tensor, "B K"]
+    ) -> TrainingStep:
+        """Score, and take one step towards less error, or this slot's part of one.
+
+        Raises:
+            NonFiniteError: for a loss that is not finite on any rank; nothing was updated.
+            UsageError: for a second call in one slot.
+        """
+        if self._is_slot_done:
+            raise UsageError(
+                "the environment (env.id) called scorer.learn twice for one batch; call it once in "
+                "each step, and scorer.score to judge other masks"
+            )
+        if self._is_slot_done is not None:
+            self._is_slot_done = True
+        clips = clips.to(self.device, non_blocking=True)
+        visible_idx = visible_idx.to(self.device)
+        with autocast(self.device, self.precision), self._exchange():
+            reconstruction: Reconstruction = self.network(clips, visible_idx)
+            self._descend(reconstruction.loss)
+        loss = reconstruction.loss.item()
+        return TrainingStep(reconstruction.error.detach(), loss, self.grad_norm)
 
     def _exchange(self) -> AbstractContextManager[None]:
         """Ranks meet once in a step, at the last slot of each: they may have different numbers."""
@@ -144,18 +157,17 @@ class MAELearner:
             return nullcontext()
         return self.network.no_sync()
 
-    def _learn(self, loss: Float[Tensor, ""]) -> None:
-        is_last = self._is_last_slot
+    def _descend(self, loss: Float[Tensor, ""]) -> None:
         self._are_finite.append(bool(torch.isfinite(loss)))
-        if is_last:
+        if self._is_last_slot:
             are_finite, self._are_finite = self._are_finite, []
             if not self.all_finite(all(are_finite)):
                 raise NonFiniteError(f"the MAE loss is {loss.item()} at its step {self.step}")
         loss.backward(torch.full_like(loss, self.weight))
-        if not is_last:
+        if not self._is_last_slot:
             return
         self.pending += 1
-        if self.pending >= self.steps_per_score:
+        if self.pending >= self.accumulation_steps:
             self.finish_step()
 
     def finish_step(self) -> None:

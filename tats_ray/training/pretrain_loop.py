@@ -1,8 +1,8 @@
 """The recipe: who trains when [method section 7.7].
 
 Each rank runs one `PretrainLoop`. Per batch: embed the clips, let the policy draw, let the
-environment reconstruct (and so train the autoencoder), push the rollout; where rollout workers are
-the source, they make the k batches' rollouts meanwhile. After k batches every rank asks for the
+environment reconstruct and the autoencoder learn from it, push the rollout; where rollout workers
+are the source, they make the k batches' rollouts meanwhile. After k batches every rank asks for the
 update and goes on with the new weights. During the first m_o epochs the draw is uniform, and
 nothing is pushed.
 
@@ -30,9 +30,10 @@ from torch import Tensor
 from tats_ray.config.schema import LoopConfig
 from tats_ray.core.arrays import Float, UInt8
 from tats_ray.core.devices import autocast
+from tats_ray.core.errors import UsageError
 from tats_ray.core.protocols import MaskPolicy
 from tats_ray.core.seeds import stream
-from tats_ray.core.types import Position, Rollout, Selection
+from tats_ray.core.types import Position, Rollout, Selection, TrainingStep
 from tats_ray.models.samplers.oracle import with_motion
 from tats_ray.training.mae_learner import MAELearner
 from tats_ray.training.policy_learner import PolicyClient, PolicyUpdate
@@ -91,6 +92,22 @@ class Stage:
     policy: MaskPolicy
     env: Environment
     num_visible: int
+
+
+def training_step(env: Environment, info: Mapping[str, Any]) -> TrainingStep:
+    """What a step of the environment says that it did to the autoencoder.
+
+    Raises:
+        UsageError: naming the environment that trained nothing.
+    """
+    found = info.get("training_step")
+    if isinstance(found, TrainingStep):
+        return found
+    name = getattr(getattr(env, "spec", None), "id", None) or type(env).__name__
+    raise UsageError(
+        f"env.id {name}: its step trained nothing, as info['training_step'] is missing; step must "
+        "call scorer.learn(clips, visible_idx) once and put what it returns there"
+    )
 
 
 class Halt(Exception):  # noqa: N818 - not an error
@@ -168,7 +185,7 @@ class PretrainLoop:
             self.hooks.on_epoch(self)
 
     def _epoch(self) -> None:
-        self.learner.steps_per_score = (
+        self.learner.accumulation_steps = (
             1
             if self.config.mae_step_every_batch or not self.policy_takes_part
             else self.config.mae_steps_per_update
@@ -197,21 +214,23 @@ class PretrainLoop:
         if learning is not None and not self.num_pending:
             with self.stopwatch("policy"), self.stopwatch("handover"):
                 learning.begin(self.at.step, self.learner.mae)
-        seen = [
-            self._batch(slot, batch, learning)
-            for slot, batch in zip(self.slots, batches, strict=True)
-        ]
+        seen = []
+        for index, (slot, batch) in enumerate(zip(self.slots, batches, strict=True)):
+            self.learner.begin_slot(index, len(self.slots))
+            seen.append(self._batch(slot, batch, learning))
         if learning is not None:
             self.num_pending += 1
         return {
-            "mae/loss": fmean(loss for loss, _ in seen),
+            "mae/loss": fmean(trained.loss for trained, _ in seen),
             "mae/lr": lr,
-            "mae/grad_norm": self.learner.grad_norm,
+            "mae/grad_norm": seen[-1][0].grad_norm,
             "env/reward": fmean(reward for _, reward in seen),
         }
 
-    def _batch(self, slot: int, batch: Batch, learning: PolicyClient | None) -> tuple[float, float]:
-        """Loss and reward of one slot."""
+    def _batch(
+        self, slot: int, batch: Batch, learning: PolicyClient | None
+    ) -> tuple[TrainingStep, float]:
+        """What the autoencoder did in one slot, and the reward."""
         stage = self.main if self.policy_takes_part else self.warmup
         with self.stopwatch("mae"):
             options = {"clips": self._repeated(batch.pixels)}
@@ -226,10 +245,11 @@ class PretrainLoop:
                 selection = policy.act(tokens, stage.num_visible, generator=generator)
         with self.stopwatch("mae"):
             _, reward, _, _, info = stage.env.step(selection.visible_idx)
+        trained = training_step(stage.env, info)
         if learning is not None and self.config.source == "learner":
             with self.stopwatch("policy"), self.stopwatch("handover"):
                 learning.push(self._rollout(slot, tokens, selection, info["token_reward"]))
-        return self.learner.loss, float(reward.mean())
+        return trained, float(reward.mean())
 
     def _repeated(self, rows: Tensor) -> Tensor:
         """Each clip as often as it gets masks."""

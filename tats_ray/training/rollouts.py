@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -20,8 +20,8 @@ from tats_ray.data.manifest import VideoEntry
 from tats_ray.data.sampler import ClipSampler
 from tats_ray.models.mae import MaskedAutoencoder
 from tats_ray.models.zoo import build_learned_policy, build_mae, num_visible, token_grid
+from tats_ray.training.environments import make_env
 from tats_ray.training.pretrain_build import wants_motion
-from tats_ray.training.pretrain_loop import Environment
 
 
 class Replica(FrozenScorer):
@@ -44,8 +44,6 @@ class Replica(FrozenScorer):
         with autocast(self.device, self.precision):
             return super().score(clips, visible_idx)
 
-    measure = score
-
 
 class RolloutMaker:
     """Makes any rollout of a run, from its number and the weights of both networks.
@@ -55,7 +53,6 @@ class RolloutMaker:
 
     Args:
         entries: the training list.
-        make_env: (scorer, rows, tokens to show) -> the environment.
         device: of both networks; tokens are made there and leave it with the rollout.
     """
 
@@ -64,7 +61,6 @@ class RolloutMaker:
         config: RunConfig,
         entries: list[VideoEntry],
         *,
-        make_env: Callable[[FrozenScorer, int, int], Environment],
         device: torch.device,
     ) -> None:
         grid = token_grid(config.data, config.model)
@@ -74,7 +70,8 @@ class RolloutMaker:
         self.num_visible = num_visible(config.sampler, grid)
         self.masks = config.algorithm.masks_per_clip
         scorer = Replica(mae, config.loop.precision)
-        self.env = make_env(scorer, config.clips_per_rollout * self.masks, self.num_visible)
+        rows = config.clips_per_rollout * self.masks
+        self.env = make_env(config, scorer, rows, self.num_visible)
         # Another order and other crops than the MAE learners': they see the same videos.
         seed = derive(config.seed, "rollouts")
         self.dataset = clip_dataset(

@@ -83,17 +83,19 @@ def test_autoencoder_learns_on_cuda_as_on_the_cpu(precision: Precision, toleranc
     clips = random_clips("gpu", count=4)
     here, there = learner("cpu"), learner("cuda", precision)
     for _ in range(6):
-        expected, found = here.score(clips, masks()), there.score(clips, masks())
-        assert found.is_cuda
-        assert found.dtype == torch.float32
-        assert there.loss == pytest.approx(here.loss, rel=tolerance)
-    torch.testing.assert_close(found.cpu(), expected, rtol=5 * tolerance, atol=5 * tolerance)
+        expected, found = here.learn(clips, masks()), there.learn(clips, masks())
+        assert found.error.is_cuda
+        assert found.error.dtype == torch.float32
+        assert found.loss == pytest.approx(expected.loss, rel=tolerance)
+    torch.testing.assert_close(
+        found.error.cpu(), expected.error, rtol=5 * tolerance, atol=5 * tolerance
+    )
 
 
 def test_checkpoint_made_on_cuda_goes_on_on_the_cpu_and_back(tmp_path: Path) -> None:
     clips, made = random_clips("gpu", count=4), learner("cuda")
     for _ in range(2):
-        made.score(clips, masks())
+        made.learn(clips, masks())
     state = Checkpoint(Position(), made.state_dict(), None, "seed: 0\n")
     checkpoints.save(tmp_path, state, keep_last=1)
     found = checkpoints.load(checkpoints.find(tmp_path))
@@ -102,7 +104,7 @@ def test_checkpoint_made_on_cuda_goes_on_on_the_cpu_and_back(tmp_path: Path) -> 
         again.load_state_dict(found.mae)
         assert again.step == made.step
         error = again.score(clips, masks())
-        expected = made.measure(clips, masks())
+        expected = made.score(clips, masks())
         torch.testing.assert_close(error.cpu(), expected.cpu(), rtol=1e-3, atol=1e-3)
 
 

@@ -7,12 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, Literal
 
-import gymnasium
 import ray
 import torch
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayTaskError
 
-from tats_ray.checkpoints.frozen_scorer import FrozenScorer
 from tats_ray.config.load import parse_config
 from tats_ray.config.schema import RunConfig
 from tats_ray.core.errors import PeerFailedError, StaleError
@@ -21,7 +19,6 @@ from tats_ray.runtime.actors.calls import call_restarting
 from tats_ray.runtime.actors.credits import Ticket
 from tats_ray.runtime.actors.transfer import to_tensors
 from tats_ray.runtime.driver import home
-from tats_ray.training.pretrain_loop import Environment
 from tats_ray.training.rollouts import RolloutMaker
 
 _PATIENCE_S = 5.0
@@ -37,21 +34,6 @@ _PEER_GONE = (
     RayActorError,
 )
 """The run begins a new incarnation, or has ended: the ticket is worth nothing any more."""
-
-
-def make_env(config: RunConfig, scorer: Any, num_envs: int, num_visible: int) -> Environment:
-    """The environment that a configuration names, judged by `scorer`."""
-    env: Any = gymnasium.make_vec(
-        config.env.id,
-        num_envs=num_envs,
-        scorer=scorer,
-        grid=scorer.mae.grid,
-        width=scorer.mae.width,
-        num_visible=num_visible,
-        reward=config.reward,
-        arrays="torch",
-    )
-    return env
 
 
 class RolloutWorkerActor:
@@ -79,12 +61,8 @@ class RolloutWorkerActor:
         torch.set_num_threads(threads)
         parsed = parse_config(config)
         self._index, self._timeout_s = index, parsed.cluster.timeout_s
-
-        def env(scorer: FrozenScorer, rows: int, num_visible: int) -> Environment:
-            return make_env(parsed, scorer, rows, num_visible)
-
         entries = read_lists(parsed.data).train
-        self._maker = RolloutMaker(parsed, entries, make_env=env, device=torch.device(device))
+        self._maker = RolloutMaker(parsed, entries, device=torch.device(device))
         self._loaded: dict[str, tuple[str, int]] = {}
         """Network -> incarnation and version of its weights."""
 

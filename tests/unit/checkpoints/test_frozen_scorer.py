@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import gymnasium
 import pytest
 import torch
+from tats_ray.envs import TOKEN_SELECTION
 
 from tats_ray.checkpoints import format as checkpoint
+from tats_ray.checkpoints.export_hf import export_hf
 from tats_ray.checkpoints.format import Checkpoint
 from tats_ray.checkpoints.frozen_scorer import TINY_GRID, TINY_WEIGHTS, FrozenScorer
+from tats_ray.checkpoints.open import open_checkpoint
 from tats_ray.config.load import dump_config, parse_config
 from tats_ray.config.schema import OptimConfig
 from tats_ray.core.errors import CheckpointError
@@ -20,6 +24,9 @@ from tats_ray.data.clips import SyntheticClips
 from tats_ray.models.zoo import build_mae
 from tats_ray.ops.measures import ranking_auc
 from tats_ray.training.mae_learner import MAELearner
+from tests.official import adamae, encoder_only, videomae
+from tests.random_checkpoints import clips as some_clips
+from tests.random_checkpoints import official, own_run
 
 
 def test_tiny_autoencoder_has_left_the_plateau_and_finds_moving_tokens_harder() -> None:
@@ -43,7 +50,7 @@ def test_frozen_scorer_answers_the_same_twice_and_keeps_no_gradient() -> None:
     scorer = FrozenScorer.tiny()
     clips = torch.randint(256, (2, *TINY_GRID.clip_shape), dtype=torch.uint8)
     masks = torch.arange(16).expand(2, -1)
-    first, second = scorer.score(clips, masks), scorer.measure(clips, masks)
+    first, second = scorer.score(clips, masks), scorer.score(clips, masks)
     assert torch.equal(first, second)
     assert not first[:, :16].any()
     assert not first.requires_grad
@@ -87,4 +94,46 @@ def test_checkpoint_of_a_run_becomes_a_scorer_with_its_weights_and_ratio(tmp_pat
     assert (scorer.grid, scorer.width, scorer.mask_ratio) == (grid, 128, config.sampler.mask_ratio)
     clips = torch.randint(256, (2, *grid.clip_shape), dtype=torch.uint8)
     masks = torch.tensor([[0], [5]])
-    assert torch.equal(scorer.score(clips, masks), learner.measure(clips, masks))
+    assert torch.equal(scorer.score(clips, masks), learner.score(clips, masks))
+
+
+def test_autoencoders_of_other_projects_and_exported_ones_judge_too(tmp_path: Path) -> None:
+    run = own_run(tmp_path / "run")
+    export_hf(run, tmp_path / "hf")
+    files = {
+        official(tmp_path, videomae, "videomae.pth")[0]: 0.75,
+        official(tmp_path, adamae, "adamae.pth")[0]: 0.75,
+        tmp_path / "hf": 0.75,
+        run: 0.75,
+    }
+    masks = torch.arange(0, 32, 4).expand(2, -1)
+    for path, ratio in files.items():
+        scorer = FrozenScorer.load(path)
+        error = scorer.score(some_clips(), masks)
+        expected = open_checkpoint(path).mae(some_clips(), masks).error
+        assert torch.equal(error, expected)
+        assert error.std() > 0
+        assert scorer.mask_ratio == ratio
+        assert not any(p.requires_grad for p in scorer.mae.parameters())
+    # The same weights, by way of another format.
+    theirs, ours = (FrozenScorer.load(path) for path in (tmp_path / "hf", run))
+    assert torch.equal(theirs.score(some_clips(), masks), ours.score(some_clips(), masks))
+
+
+def test_environment_opens_an_official_file(tmp_path: Path) -> None:
+    path, _ = official(tmp_path, videomae)
+    env = gymnasium.make_vec(TOKEN_SELECTION, num_envs=2, checkpoint=str(path), num_clips=4)
+    env.reset(seed=0)
+    _, _, _, _, info = env.step(env.action_space.sample())
+    assert info["token_error"].shape == (2, 32)
+    assert (info["token_error"] == 0).sum(1).tolist() == [8, 8]  # a quarter of 32 is visible
+
+
+def test_checkpoint_without_a_decoder_is_refused_in_one_line(
+    tmp_path: Path, fine_tuned: Path
+) -> None:
+    file, _ = official(tmp_path, encoder_only)
+    for path in (file, fine_tuned / "tuned", fine_tuned / "enc.safetensors"):
+        with pytest.raises(CheckpointError, match="it has no decoder; .*use a complete") as caught:
+            FrozenScorer.load(path)
+        assert "\n" not in str(caught.value)

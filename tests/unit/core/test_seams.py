@@ -10,8 +10,9 @@ import pytest
 from tats_ray.algorithms.base import PolicyGradient
 from tats_ray.algorithms.ppo import PPO, PPOConfig
 from tats_ray.algorithms.reinforce import Reinforce, ReinforceConfig
+from tats_ray.checkpoints.frozen_scorer import FrozenScorer
 from tats_ray.config.schema import AlgorithmConfig
-from tats_ray.core.protocols import Algorithm, MaskPolicy, Scorer, TokenSampler
+from tats_ray.core.protocols import Algorithm, LearningScorer, MaskPolicy, Scorer, TokenSampler
 from tats_ray.models.policy import FixedPolicy, SamplerPolicy
 from tats_ray.models.samplers.learned import LearnedSampler
 from tats_ray.training.mae_learner import MAELearner
@@ -22,7 +23,9 @@ from tats_ray.training.pretrain_loop import Environment
 @pytest.mark.parametrize(
     ("seam", "implementation"),
     [
+        (Scorer, FrozenScorer),
         (Scorer, MAELearner),
+        (LearningScorer, MAELearner),
         (MaskPolicy, SamplerPolicy),
         (MaskPolicy, FixedPolicy),
         (Algorithm, PolicyGradient),

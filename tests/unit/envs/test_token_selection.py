@@ -11,14 +11,15 @@ import pytest
 import tats_ray.envs
 import torch
 from gymnasium import spaces
-from tats_ray.envs import TOKEN_SELECTION, TokenSelectionVectorEnv
+from tats_ray.envs import TOKEN_SELECTION, TokenSelectionEnv, TokenSelectionVectorEnv
 from torch import Tensor
 
-from tats_ray.config.schema import LoopConfig
+from tats_ray.config.schema import LoopConfig, OptimConfig
 from tats_ray.core.errors import UsageError
 from tats_ray.core.grid import TokenGrid
 from tats_ray.models.mae import MaskedAutoencoder
 from tats_ray.ops.rewards import REWARDS, clip_return
+from tats_ray.training.mae_learner import MAELearner
 
 NUM_ENVS, NUM_VISIBLE = 2, 8
 
@@ -98,16 +99,34 @@ def test_motion_share_pays_the_motion_of_what_is_visible(make: Any, clips: Tenso
         env.reset(options={"clips": clips})
 
 
-def test_error_reduction_of_a_learning_scorer_takes_a_probe_that_changes_nothing(
-    small_run: Any, clips: Tensor
+@pytest.mark.parametrize("arrays", ["torch", "numpy"])
+def test_step_trains_a_learning_scorer_once_and_tells_of_it(
+    make: Any, small_run: Any, clips: Tensor, arrays: str
 ) -> None:
     learner = small_run(loop=LoopConfig(epochs=1, mae_only_epochs=0)).learner
     before = {name: value.clone() for name, value in learner.mae.state_dict().items()}
-    measured = learner.measure(clips, actions())
+    env = make(scorer=learner, arrays=arrays, reward="error_reduction", action="indices")
+    env.reset(options={"clips": clips})
+    measured = learner.score(clips, actions())
     assert all(torch.equal(before[k], value) for k, value in learner.mae.state_dict().items())
-    assert learner.step == 0
-    # A learner's own score is of the weights before its step.
-    assert torch.equal(learner.score(clips, actions()), measured)
+    _, reward, _, _, info = env.step(actions())
+    assert learner.step == 1
+    found = info["training_step"]
+    # Of the weights before its step.
+    assert torch.equal(found.error, measured)
+    assert found.loss == pytest.approx(float(measured.sum()) / (2 * 24))
+    assert found.grad_norm > 0
+    assert len(reward) == NUM_ENVS
+
+
+def test_single_form_tells_of_the_training_step_too(mae: MaskedAutoencoder, clips: Tensor) -> None:
+    learner = MAELearner(
+        mae, OptimConfig(warmup_epochs=0), steps_per_epoch=1, total_steps=9, global_batch=1
+    )
+    env = TokenSelectionEnv(scorer=learner, grid=mae.grid, width=16, num_visible=NUM_VISIBLE)
+    env.reset(options={"clips": clips[0]})
+    *_, info = env.step(actions()[0])
+    assert info["training_step"].error.shape == (1, 32)
     assert learner.step == 1
 
 
@@ -217,7 +236,6 @@ def test_registered_id_builds_the_environment_through_gymnasium(
 
 def test_scorer_without_what_an_option_needs_is_refused(mae: MaskedAutoencoder) -> None:
     cases: list[tuple[dict[str, Any], str]] = [
-        ({"reward": "error_reduction"}, "'error_reduction' needs a scorer with method measure"),
         ({"num_visible": None}, "num_visible is missing"),
         ({"num_visible": 32}, r"num_visible 32 is not in \[1, 31\]"),
         ({"grid": None}, "Frozen has no grid and width; give both"),

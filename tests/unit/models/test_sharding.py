@@ -39,15 +39,15 @@ def train(one: MAELearner, rank: int, first: int) -> list[tuple[float, float]]:
     """`STEPS` steps of two batches each, each rank on clips of its own."""
     seen = []
     for step in range(first, first + STEPS):
-        one.steps_per_score = 1 + step % 2
-        for part in range(one.steps_per_score):
+        one.accumulation_steps = 1 + step % 2
+        for part in range(one.accumulation_steps):
             clips = random_clips("sharding", step, part, rank)
             generator = torch.Generator().manual_seed(step * 10 + rank)
             masks = torch.rand(2, GRID.num_tokens, generator=generator).argsort(1)[:, :8]
             one.embed(clips)
-            one.measure(clips, masks)
             one.score(clips, masks)
-        seen.append((one.loss, one.grad_norm))
+            found = one.learn(clips, masks)
+        seen.append((found.loss, found.grad_norm))
     return seen
 
 

@@ -1,4 +1,4 @@
-"""The MAE learner: every score is a training step, and what that step is."""
+"""The MAE learner: what it learns in a step, and what it does not change."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from tats_ray.config.schema import LoopConfig, OptimConfig
-from tats_ray.core.errors import NonFiniteError
+from tats_ray.core.errors import NonFiniteError, UsageError
 from tats_ray.models.mae import MaskedAutoencoder
 from tats_ray.ops.optim import adamw
 from tats_ray.training.mae_learner import MAELearner, optimizer_steps
@@ -47,16 +47,19 @@ def test_score_is_the_error_before_one_adamw_step_on_the_loss(
     reference = adamw(mae, lr=4e-3 * 64 / 256, betas=(0.9, 0.95), weight_decay=0.05)
     expected = mae(clips, VISIBLE)
     expected.loss.backward()
+    norm = math.sqrt(sum(float(p.grad.square().sum()) for p in mae.parameters()))  # type: ignore[union-attr]
     reference.step()
     after = weights(mae)
 
     mae.load_state_dict(start)
     mae.zero_grad(set_to_none=True)
     learner = make(mae)
-    error = learner.score(clips, VISIBLE)
+    found = learner.learn(clips, VISIBLE)
+    error = found.error
     assert torch.equal(error, expected.error.detach())
     assert not error.requires_grad
-    assert learner.loss == expected.loss.item()
+    assert found.loss == expected.loss.item()
+    assert found.grad_norm == pytest.approx(norm)
     assert distance(weights(mae), after) == 0
     assert learner.step == 1
 
@@ -69,7 +72,7 @@ def test_rate_scales_with_the_batch_and_follows_the_schedule(
     rates = []
     for _ in range(8):
         rates.append(learner.lr)
-        learner.score(clips, VISIBLE)
+        learner.learn(clips, VISIBLE)
         assert {g["lr"] for g in learner.optimizer.param_groups} == {rates[-1]}
     cosine = [2e-4 + 0.9e-3 * (1 + math.cos(math.pi * i / 4)) for i in range(4)]
     assert rates == pytest.approx([0.0, 0.5e-3, 1e-3, 1.5e-3, *cosine])
@@ -79,28 +82,28 @@ def test_first_step_of_a_warmup_has_rate_zero_and_moves_nothing(
     mae: MaskedAutoencoder, clips: Tensor
 ) -> None:
     before = weights(mae)
-    make(mae, OptimConfig(warmup_epochs=1)).score(clips, VISIBLE)
+    make(mae, OptimConfig(warmup_epochs=1)).learn(clips, VISIBLE)
     assert distance(weights(mae), before) == 0
 
 
-@pytest.mark.parametrize("steps_per_score", [2, 5])
+@pytest.mark.parametrize("accumulation_steps", [2, 5])
 def test_batches_that_share_a_step_give_the_step_of_their_union(
-    mae: MaskedAutoencoder, steps_per_score: int
+    mae: MaskedAutoencoder, accumulation_steps: int
 ) -> None:
     # Two batches; with five to a step, the end of the epoch cuts it short.
     start = {name: value.clone() for name, value in mae.state_dict().items()}
     whole = make(mae)
-    whole.score(torch.cat([noise(1), noise(2)]), VISIBLE.repeat(2, 1))
+    whole.learn(torch.cat([noise(1), noise(2)]), VISIBLE.repeat(2, 1))
     expected, norm = weights(mae), whole.grad_norm
 
     mae.load_state_dict(start)
     learner = make(mae)
-    learner.steps_per_score = steps_per_score
+    learner.accumulation_steps = accumulation_steps
     before = weights(mae)
-    learner.score(noise(1), VISIBLE)
+    learner.learn(noise(1), VISIBLE)
     assert (learner.step, learner.pending) == (0, 1)
     assert distance(weights(mae), before) == 0
-    learner.score(noise(2), VISIBLE)
+    learner.learn(noise(2), VISIBLE)
     learner.finish_step()
     assert (learner.step, learner.pending) == (1, 0)
     assert learner.grad_norm == pytest.approx(norm, rel=1e-4)
@@ -133,51 +136,62 @@ def test_ranks_exchange_the_gradient_of_every_batch_so_that_a_step_cut_short_is_
     hook.__annotations__ = {"bucket": dist.GradBucket, "return": torch.futures.Future[Tensor]}
     wrapped.register_comm_hook(None, hook)
     learner = make(mae, wrapped=wrapped)
-    learner.steps_per_score = 3
-    learner.score(noise(1), VISIBLE)
+    learner.accumulation_steps = 3
+    learner.learn(noise(1), VISIBLE)
     buckets = len(exchanged)
-    learner.score(noise(2), VISIBLE)
+    learner.learn(noise(2), VISIBLE)
     learner.finish_step()
     assert len(exchanged) > buckets >= 1
 
 
 def test_gradient_norm_is_limited_and_reported_as_it_was(mae: MaskedAutoencoder) -> None:
     free = make(mae)
-    free.score(noise(1), VISIBLE)
+    free.learn(noise(1), VISIBLE)
     assert free.grad_norm > 0.01
     gradients: list[Tensor] = []
     learner = make(mae, OptimConfig(clip_grad=0.01, warmup_epochs=0))
     learner.optimizer.register_step_pre_hook(
         lambda *_: gradients.extend(p.grad.flatten().clone() for p in mae.parameters())  # type: ignore[union-attr]
     )
-    learner.score(noise(1), VISIBLE)
+    learner.learn(noise(1), VISIBLE)
     assert float(torch.cat(gradients).norm()) == pytest.approx(0.01, rel=1e-3)
     assert learner.grad_norm > 0.01
 
 
-def test_learner_that_does_not_learn_scores_and_changes_nothing(
+def test_score_says_what_learning_would_and_changes_nothing(
     mae: MaskedAutoencoder, clips: Tensor
 ) -> None:
     learner = make(mae)
-    learner.is_learning = False
     before = weights(mae)
     first, second = learner.score(clips, VISIBLE), learner.score(clips, VISIBLE)
     assert torch.equal(first, second)
     assert distance(weights(mae), before) == 0
     assert learner.step == 0
-    assert learner.loss > 0
+    assert torch.equal(learner.learn(clips, VISIBLE).error, first)
+    assert distance(weights(mae), before) > 0
+
+
+def test_slot_is_learned_from_once_and_the_last_one_takes_the_step(mae: MaskedAutoencoder) -> None:
+    learner = make(mae, weight=0.5)
+    for index in range(2):
+        learner.begin_slot(index, 2)
+        learner.learn(noise(index), VISIBLE)
+        with pytest.raises(UsageError, match=r"called scorer\.learn twice for one batch"):
+            learner.learn(noise(index), VISIBLE)
+        learner.score(noise(index), VISIBLE)
+        assert learner.step == index
 
 
 def test_loss_that_is_not_finite_is_an_error_and_moves_nothing(
     mae: MaskedAutoencoder, clips: Tensor
 ) -> None:
     learner = make(mae)
-    learner.score(clips, VISIBLE)
+    learner.learn(clips, VISIBLE)
     with torch.no_grad():
         mae.mask_token.fill_(float("nan"))
     before = weights(mae.encoder)
     with pytest.raises(NonFiniteError, match="nan at its step 1"):
-        learner.score(clips, VISIBLE)
+        learner.learn(clips, VISIBLE)
     assert distance(weights(mae.encoder), before) == 0
     assert (learner.step, learner.pending) == (1, 0)
 
@@ -193,7 +207,7 @@ def test_other_ranks_word_that_a_loss_is_not_finite_stops_this_one_too(
 
     before = weights(mae)
     with pytest.raises(NonFiniteError):
-        make(mae, all_finite=all_finite).score(clips, VISIBLE)
+        make(mae, all_finite=all_finite).learn(clips, VISIBLE)
     assert asked == [True]
     assert distance(weights(mae), before) == 0
 
@@ -211,12 +225,12 @@ def test_bfloat16_learner_keeps_float32_weights_and_errors_and_learns(
 ) -> None:
     learner = make(mae, precision="bfloat16")
     assert learner.embed(clips).dtype == torch.bfloat16
-    first = learner.score(clips, VISIBLE)
-    assert first.dtype == torch.float32
+    first = learner.learn(clips, VISIBLE)
+    assert first.error.dtype == torch.float32
     assert all(p.dtype == torch.float32 for p in mae.parameters())
     for _ in range(20):
-        learner.score(clips, VISIBLE)
-    assert learner.loss < float(first.sum()) / (2 * 24)
+        last = learner.learn(clips, VISIBLE)
+    assert last.loss < first.loss
 
 
 def test_wrapped_network_is_the_one_that_is_called(mae: MaskedAutoencoder, clips: Tensor) -> None:
@@ -227,7 +241,7 @@ def test_wrapped_network_is_the_one_that_is_called(mae: MaskedAutoencoder, clips
             Wrapper.calls += 1
             return mae(*inputs)
 
-    make(mae, wrapped=Wrapper()).score(clips, VISIBLE)
+    make(mae, wrapped=Wrapper()).learn(clips, VISIBLE)
     assert Wrapper.calls == 1
 
 

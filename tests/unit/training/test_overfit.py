@@ -31,7 +31,6 @@ def test_tiny_autoencoder_learns_eight_clips_by_heart() -> None:
     for step in range(320):
         tokens = torch.zeros(8, grid.num_tokens, 1)
         drawn = policy.act(tokens, visible, generator=stream(0, "draw", step))
-        learner.score(clips, drawn.visible_idx)
-        losses.append(learner.loss)
+        losses.append(learner.learn(clips, drawn.visible_idx).loss)
     assert losses[0] > 0.9
     assert sum(losses[-10:]) / 10 < 0.3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,11 +13,13 @@ from tats_ray.algorithms.grpo import GRPOConfig
 from tats_ray.algorithms.ppo import PPO, PPOConfig
 from tats_ray.algorithms.rloo import RLOOConfig
 from tats_ray.config.schema import LoopConfig, OptimConfig
+from tats_ray.core.errors import UsageError
 from tats_ray.core.seeds import stream
 from tats_ray.core.types import Rollout
 from tats_ray.models.policy import FixedPolicy
 from tats_ray.training.policy_learner import PolicyUpdate
 from tats_ray.training.pretrain_loop import Halt, PretrainLoop, Stopwatch
+from tests.conftest import random_clips
 
 
 def optimizer_steps(run: Any) -> int:
@@ -247,19 +250,80 @@ def test_acting_copy_has_the_learners_weights_after_every_update(small_run: Any)
 
 def test_metrics_of_a_batch_are_the_learners_and_the_environments(small_run: Any) -> None:
     run = small_run(loop=LoopConfig(epochs=1, mae_only_epochs=1))
-    rates, losses = [], []
+    rates, steps = [], []
+    run.after_batch = lambda loop: rates.append(run.learner.lr)  # of the next step
+    env, step = run.loop.warmup.env, run.loop.warmup.env.step
 
-    def look(loop: PretrainLoop) -> None:
-        losses.append(run.learner.loss)
-        rates.append(run.learner.lr)  # of the next step
+    def spy(visible_idx: torch.Tensor) -> Any:
+        found = step(visible_idx)
+        steps.append(found[4]["training_step"])
+        return found
 
-    run.after_batch = look
+    env.step = spy
     run.loop.run()
+    losses = [found.loss for found in steps]
     assert [m["mae/loss"] for m in run.metrics] == losses
+    assert [m["mae/grad_norm"] for m in run.metrics] == [found.grad_norm for found in steps]
     assert [m["mae/lr"] for m in run.metrics] == [0.0, *rates[:-1]]
     # The reward of each clip is its mean error, and the loss is the mean over clips.
     assert [m["env/reward"] for m in run.metrics] == pytest.approx(losses, rel=1e-5)
     assert set(run.metrics[0]) == {"mae/loss", "mae/lr", "mae/grad_norm", "env/reward"}
+
+
+def play(run: Any, step: Any) -> None:
+    """Run with an environment whose `step` is another one."""
+    run.loop.warmup.env.step = step
+    run.loop.run()
+
+
+def test_environment_that_trains_nothing_stops_the_run_at_its_first_step_by_name(
+    small_run: Any,
+) -> None:
+    run = small_run(loop=LoopConfig(epochs=1, mae_only_epochs=1))
+    before, reward = run.weights(), torch.zeros(2, 32)
+    says = (
+        r"^env\.id TATS/TokenSelection-v0: its step trained nothing, .* is missing; step must call "
+        r"scorer\.learn\(clips, visible_idx\) once and put what it returns there$"
+    )
+    with pytest.raises(UsageError, match=says):
+        play(run, lambda idx: (None, reward.mean(1), None, None, {"token_reward": reward}))
+    assert run.metrics == []
+    assert all(torch.equal(value, before[name]) for name, value in run.weights().items())
+
+
+def test_environment_of_no_id_that_only_asks_for_errors_is_named_by_its_class(
+    small_run: Any,
+) -> None:
+    class Mine:
+        def reset(self, *, options: dict[str, Any]) -> Any:
+            self.clips = options["clips"]
+            return run.learner.embed(self.clips), {}
+
+        def step(self, actions: torch.Tensor) -> Any:
+            error = run.learner.score(self.clips, actions)
+            return None, error.mean(1), None, None, {"token_reward": error}
+
+    run = small_run(loop=LoopConfig(epochs=1, mae_only_epochs=1))
+    run.loop.warmup = replace(run.loop.warmup, env=Mine())
+    with pytest.raises(UsageError, match=r"^env\.id Mine: its step trained nothing"):
+        run.loop.run()
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+def test_environment_that_learns_from_a_batch_twice_stops_the_run_before_the_second_time(
+    small_run: Any, slots: int
+) -> None:
+    run = small_run(loop=LoopConfig(epochs=1, mae_only_epochs=1), slots=slots)
+    step = run.loop.warmup.env.step
+
+    def twice(visible_idx: torch.Tensor) -> Any:
+        found = step(visible_idx)
+        run.learner.learn(random_clips("again"), visible_idx)
+        return found
+
+    with pytest.raises(UsageError, match=r"\(env\.id\) called scorer\.learn twice for one batch"):
+        play(run, twice)
+    assert (run.metrics, run.learner.step) == ([], int(slots == 1))
 
 
 def test_run_repeats_bit_for_bit_and_another_seed_does_not(small_run: Any) -> None:

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import gymnasium
 import pytest
 import torch
 
-from tats_ray.checkpoints.frozen_scorer import FrozenScorer
 from tats_ray.config.load import parse_config
-from tats_ray.config.schema import RunConfig
 from tats_ray.core.types import Rollout
 from tats_ray.data.clip_lists import read_lists
 from tats_ray.data.synthetic import SyntheticSet, synthesize
 from tats_ray.models.zoo import build_mae, token_grid
-from tats_ray.training.pretrain_loop import Environment
 from tats_ray.training.rollouts import RolloutMaker
 
 VERSIONS = {"step": 8, "policy_version": 3, "mae_step": 6}
@@ -46,23 +42,7 @@ def maker(videos: SyntheticSet, **loop: Any) -> RolloutMaker:
     config = parse_config(raw)
     device = torch.device("cpu")
     entries = read_lists(config.data).train
-    return RolloutMaker(config, entries, make_env=environment(config), device=device)
-
-
-def environment(config: RunConfig) -> Any:
-    def make(scorer: FrozenScorer, rows: int, num_visible: int) -> Environment:
-        return gymnasium.make_vec(
-            config.env.id,
-            num_envs=rows,
-            scorer=scorer,
-            grid=scorer.grid,
-            width=scorer.width,
-            num_visible=num_visible,
-            reward=config.reward,
-            arrays="torch",
-        )
-
-    return make
+    return RolloutMaker(config, entries, device=device)
 
 
 def assert_equal(one: Rollout, other: Rollout) -> None:

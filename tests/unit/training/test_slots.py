@@ -127,16 +127,16 @@ def learn(world: int, rank: int, wrapped: Any, meet: Any = None) -> dict[str, Te
         global_batch=6,
         wrapped=wrapped(mae),
         all_finite=meet,
-        num_slots=len(slots),
         weight=world / 3,
     )
     for step in range(STEPS):
-        learner.steps_per_score = 1 + step % 2
-        for part in range(learner.steps_per_score):
-            for slot in slots:
+        learner.accumulation_steps = 1 + step % 2
+        for part in range(learner.accumulation_steps):
+            for index, slot in enumerate(slots):
                 clips = random_clips("slots", step, part, slot)
                 draw = torch.rand(2, GRID.num_tokens, generator=stream(0, "slots", step, slot))
-                learner.score(clips, draw.argsort(1)[:, :8])
+                learner.begin_slot(index, len(slots))
+                learner.learn(clips, draw.argsort(1)[:, :8])
     assert learner.step == STEPS
     return mae.state_dict()
 
