@@ -264,7 +264,8 @@ def test_an_error_in_a_learner_ends_the_run_with_its_first_cause(
         train(config, run_folder)
 
 
-@pytest.mark.parametrize("sampler", ["tube", pytest.param("oracle", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("sampler", ["tube", "oracle"])
 def test_a_sampler_that_does_not_learn_trains_without_a_policy_learner(
     sampler: str, videos: SyntheticSet, run_folder: Path
 ) -> None:
