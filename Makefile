@@ -13,8 +13,8 @@ FLAGS ?=
 
 help:
 	@echo "make demo    train on synthetic videos and show what was learned (under 5 minutes)"
-	@echo "make test    run the tests"
-	@echo "make test-long   tests that take minutes: every fault, every algorithm, sweeps, two nodes"
+	@echo "make test    run the tests (under 8 minutes on two cores)"
+	@echo "make test-long   tests that take minutes, one after the other: faults, algorithms, sweeps, two nodes"
 	@echo "make chaos   kill a random process of a run every 20 s for 5 minutes"
 	@echo "make test-rllib   run the RLlib example in an environment of its own"
 	@echo "make test-hf457   run the tests of the export with transformers 4.57"

@@ -24,17 +24,17 @@ from tats_ray.models.samplers.tats import tats_sampler
 from tats_ray.training.mae_learner import MAELearner
 from tats_ray.training.policy_learner import LocalPolicyClient, PolicyLearner, PolicyUpdate
 from tats_ray.training.pretrain_loop import Batch, PretrainLoop, Stage
-from tests.budget import (  # noqa: F401 - hooks
-    pytest_collection_modifyitems,
-    pytest_runtest_setup,
-    pytest_terminal_summary,
-)
+from tests.budget import Budget
 
 settings.register_profile("project", deadline=None, derandomize=True, max_examples=40)
 settings.load_profile("project")
 
 GRID = TokenGrid(num_frames=4, image_size=16, tubelet=2, patch=4)  # 2 x 4 x 4 = 32 tokens
 WIDTH = 16
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Budget())
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -13,7 +13,7 @@ import pytest
 from tats_ray.view.tracking import read_metrics
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "custom_algorithm.py"
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.ray, pytest.mark.timeout(600)]
 
 
 def test_the_examples_algorithm_trains_through_the_whole_loop(

@@ -29,7 +29,7 @@ SMALL = {
     "--log.every_steps 1",
     "test": "",
 }
-pytestmark = [*RAYS_WARNINGS, pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [*RAYS_WARNINGS, pytest.mark.long, pytest.mark.ray, pytest.mark.timeout(600)]
 
 
 def test_the_three_commands_of_the_page_lead_from_a_checkpoint_to_results(

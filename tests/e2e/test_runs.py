@@ -21,7 +21,7 @@ from tats_ray.view.tracking import read_metrics
 from tests.runtime.test_recipe import recipe
 
 REPO = Path(__file__).parents[2]
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.ray, pytest.mark.timeout(600)]
 
 SMALL = """
 data: {{train_list: {train}, val_list: {val}, num_frames: 4, image_size: 32, stride: 1,

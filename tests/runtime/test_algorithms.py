@@ -33,7 +33,7 @@ LOGGED = {
 """What each says about an update, its masks per clip, and what it is paid with."""
 
 
-@pytest.mark.long  # `make test` has PPO and one of another package
+@pytest.mark.long  # `make test` has PPO
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_a_run_with_another_algorithm_differs_in_one_line(
     name: str, videos: SyntheticSet, run_folder: Path

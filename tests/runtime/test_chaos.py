@@ -14,10 +14,10 @@ from tests.runtime.chaos import faults_of
 
 ROOT = Path(__file__).parents[2]
 SHORT = "--seconds 60 --every 10 --learners 1 --epochs 12 --pace-s 0.1 --seed 1"
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.ray, pytest.mark.timeout(600)]
 
 
-@pytest.mark.parametrize("more", [[], pytest.param(["--overlapped"], marks=pytest.mark.long)])
+@pytest.mark.parametrize("more", [[], ["--overlapped"]])
 def test_run_whose_processes_are_killed_at_random_ends_as_if_nothing_had_happened(
     more: list[str],
 ) -> None:

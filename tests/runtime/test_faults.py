@@ -111,12 +111,13 @@ CAUSES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "victims",
     [
-        pytest.param(("WeightStore", "TrainController"), marks=pytest.mark.long),
+        ("WeightStore", "TrainController"),
         ("PolicyLearnerActor", "RunLog"),
-        pytest.param(("RolloutBuffer", "RayTrainWorker"), marks=pytest.mark.long),
+        ("RolloutBuffer", "RayTrainWorker"),
     ],
     ids=" and ".join,
 )

@@ -36,6 +36,7 @@ def actor_state(actor: str) -> str:
     return str(get_actor(actor, address=ray.get_runtime_context().gcs_address).state)
 
 
+@pytest.mark.long
 def test_controller_killed_before_its_cleaner_knows_leaves_the_next_one_all_that_it_held(
     videos: SyntheticSet, run_folder: Path
 ) -> None:
@@ -62,6 +63,7 @@ def test_head_that_is_gone_leaves_the_error_to_those_who_know_the_cause(
         reap()  # anything else is told
 
 
+@pytest.mark.long
 def test_learner_killed_as_it_is_told_to_begin_is_replaced_though_ray_train_gives_up(
     videos: SyntheticSet, run_folder: Path
 ) -> None:
@@ -85,6 +87,7 @@ def test_learner_killed_as_it_is_told_to_begin_is_replaced_though_ray_train_give
     assert story.starts == [0]
 
 
+@pytest.mark.long
 def test_a_run_that_is_given_up_ends_its_controller_and_what_that_reserved(
     videos: SyntheticSet, run_folder: Path
 ) -> None:
@@ -153,6 +156,7 @@ class Ends:
         self.errors[name] = error is not None
 
 
+@pytest.mark.long
 def test_trials_give_back_what_their_controllers_held_though_one_is_killed(tmp_path: Path) -> None:
     def trial(job: Job, report: Report) -> None:
         from tests.runtime.holders import TrainController, start

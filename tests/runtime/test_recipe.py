@@ -288,7 +288,8 @@ def test_an_environment_that_trains_nothing_ends_the_run_at_its_first_step_by_na
     assert not list(run_folder.glob("checkpoints/step_*"))
 
 
-@pytest.mark.parametrize("sampler", ["tube", pytest.param("oracle", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("sampler", ["tube", "oracle"])
 def test_a_sampler_that_does_not_learn_trains_without_a_policy_learner(
     sampler: str, videos: SyntheticSet, run_folder: Path
 ) -> None:

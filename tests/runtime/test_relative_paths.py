@@ -16,6 +16,7 @@ from tests.runtime.test_recipe import small_config, train
 pytestmark = [*IN_CLUSTER, pytest.mark.timeout(600)]
 
 
+@pytest.mark.long
 def test_learners_and_rollout_workers_find_lists_from_the_drivers_folder(
     videos: SyntheticSet, run_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
