@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.unit.conftest import DATA
 
 import tats_ray
 from tats_ray.checkpoints import format as checkpoints
@@ -21,6 +20,7 @@ from tats_ray.config.load import dump_config
 from tats_ray.data.manifest import read_list
 from tats_ray.data.views import ViewDataset, ViewPlan
 from tests.commands import refusal, tats
+from tests.unit.conftest import DATA
 
 
 @pytest.fixture
