@@ -99,11 +99,7 @@ def run_trials(
     Returns:
         Whether all were run: False after Ctrl-C.
     """
-    # Trials log for themselves: metrics.jsonl and TensorBoard, rewound when they are resumed.
-    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
-    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new one prints a box whatever its verbosity
-    # A trial that fails is reported by us, in one line.
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    _quieten()
     names = [str(job["name"]) for job in jobs]
     driver = partial(
         _drive,
@@ -142,6 +138,14 @@ def run_trials(
         _reap_after(before)
     expected = schedule.proposals.num_samples if schedule.proposals else len(jobs)
     return watch.num_ended == expected
+
+
+def _quieten() -> None:
+    # Trials log for themselves: metrics.jsonl and TensorBoard, rewound when they are resumed.
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new one prints a box whatever its verbosity
+    # A trial that fails is reported by us, in one line.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
 
 
 def _reap_after(before: set[bytes]) -> None:

@@ -102,7 +102,7 @@ def test_plan_counts_rollout_workers_and_refuses_what_they_do_not_go_with(tmp_pa
     assert "3 rollout workers on cpu, policy learner on cpu" in words(made, "actors")
     with pytest.raises(
         UsageError,
-        match=r"10000 CPU .*9999 rollout workers with 1 CPU each.* or cluster\.rollout_workers, or join",
+        match=r"10000 CPU .*9999 rollout workers with 1 CPU each.* or cluster\.rollout_workers",
     ):
         plan(tmp_path, loop=workers, cluster={"rollout_workers": 9999})
     with pytest.raises(UsageError, match="sampler.name tube would not learn from"):

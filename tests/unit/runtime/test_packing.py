@@ -71,6 +71,5 @@ def test_trials_never_hold_more_than_there_is() -> None:
 def test_the_most_of_several_needs_holds_each_of_them() -> None:
     both = ResourceRequest.most([SMALL, PAPER])
     assert both == PAPER
-    both = ResourceRequest.most([PAPER, FED])
-    assert both.processes.count({"GPU": 0.5, "CPU": 8}) == 2
+    assert ResourceRequest.most([PAPER, FED]).processes.count({"GPU": 0.5, "CPU": 8}) == 2
     assert both.total == {"CPU": 16, "GPU": 3}
