@@ -12,11 +12,10 @@ import ray
 from torch import Tensor
 
 from tats_ray.core.types import Rollout
-from tats_ray.runtime.actors.policy_learner_actor import POLICY
 from tats_ray.runtime.actors.rollout_buffer import RolloutBuffer
 from tats_ray.runtime.actors.transfer import to_arrays, to_tensors
-from tats_ray.runtime.actors.weight_store import WeightStore
-from tats_ray.runtime.driver.launch import cluster_settings
+from tats_ray.runtime.actors.weight_store import POLICY, WeightStore
+from tats_ray.runtime.driver.ray_cluster import cluster_settings
 
 _DEADLINE_S = 120.0
 

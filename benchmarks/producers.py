@@ -12,10 +12,9 @@ import ray
 from torch import Tensor
 
 from tats_ray.core.types import Rollout
-from tats_ray.runtime.actors.policy_learner_actor import POLICY
 from tats_ray.runtime.actors.ticketed_buffer import TicketedBuffer
 from tats_ray.runtime.actors.transfer import to_arrays
-from tats_ray.runtime.actors.weight_store import WeightStore
+from tats_ray.runtime.actors.weight_store import POLICY, WeightStore
 
 _TOKEN = "scale"
 _DEADLINE_S = 120.0

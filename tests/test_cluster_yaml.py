@@ -14,6 +14,7 @@ from tats_ray.cluster.cluster_lint import lint_ray_up, pins
 from tats_ray.cluster.findings import Finding
 from tats_ray.cluster.kuberay_lint import lint_manifest
 from tats_ray.config.load import load_config
+from tats_ray.runtime.resources.request import ResourceRequest
 
 ROOT = Path(__file__).parents[1]
 CLOUDS = ("cluster.yaml", "cluster/gcp.yaml")
@@ -85,10 +86,12 @@ def test_head_that_is_no_node_type_is_refused() -> None:
 @pytest.mark.parametrize("name", CLOUDS)
 def test_paper_run_fits_what_the_cluster_may_grow_to(name: str) -> None:
     kept = read(name)["available_node_types"]["gpu_spot"]
-    wants = load_config(ROOT / "tune_configs" / "ucf101_tats.yaml").cluster
+    config = load_config(ROOT / "tune_configs" / "ucf101_tats.yaml")
     most = kept["max_workers"]
-    assert wants.num_workers * wants.cpus_per_worker <= most * kept["resources"]["CPU"]
-    assert wants.num_workers + wants.policy_gpus <= most * kept["resources"]["GPU"]
+    wants = ResourceRequest.of(config).total
+    assert wants["GPU"] >= config.cluster.num_workers
+    for kind, amount in wants.items():
+        assert amount <= most * kept["resources"][kind]
 
 
 @pytest.mark.parametrize("name", CLOUDS)

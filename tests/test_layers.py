@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,7 +59,7 @@ DOORS = {
     "transformers": (),
     "jaxtyping": ("core/arrays.py",),
     "beartype": (),
-    "optuna": ("runtime/driver/tuner.py",),
+    "optuna": ("runtime/driver/optuna_search.py",),
 }
 """Where each dependency may enter."""
 
@@ -133,6 +134,36 @@ def test_dependency_enters_only_through_its_door(dependency: str) -> None:
     }
     outside = {path for path in used_by if not path.startswith(DOORS[dependency])}
     assert outside == set()
+
+
+def test_folders_and_names_stay_findable() -> None:
+    """Nobody has to open two files of one name, or search a folder of dozens."""
+    files = [path for path in SOURCES.values() if path.name != "__init__.py"]
+    per_folder = Counter(path.parent.relative_to(ROOT).as_posix() for path in files)
+    assert {folder: n for folder, n in per_folder.items() if n > 15} == {}
+    product = [path.name for path in files if "benchmarks" not in path.parts]
+    assert {name for name, n in Counter(product).items() if n > 1} == set()
+    classes = Counter(
+        node.name
+        for path in files
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    assert len(classes) > 100
+    assert {name for name, n in classes.items() if n > 1} == set()
+
+
+@pytest.mark.parametrize("name", [n for n in SOURCES if room(n) != "benchmarks"])
+def test_files_have_400_lines_at_most_and_functions_60(name: str) -> None:
+    text = SOURCES[name].read_text()
+    assert len(text.splitlines()) <= 400
+    functions = [
+        node
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    lines = {f.name: (f.end_lineno or f.lineno) - f.lineno + 1 for f in functions}
+    assert {function for function, n in lines.items() if n > 60} == set()
 
 
 def test_no_module_imports_itself_by_way_of_others() -> None:

@@ -15,7 +15,7 @@ from tats_ray.data.clip_lists import read_labelled_lists
 from tats_ray.evaluation.encoder import left_at_random, named_at_random
 from tats_ray.evaluation.labelled_lists import find_lists, read_labelled
 from tats_ray.runs.run_folder import run_folder
-from tats_ray.runtime.driver import launch
+from tats_ray.runtime.resources.placement import Placement, place
 from tats_ray.training.finetune_validation import measured
 
 LISTS = ("data.train_list", "data.val_list")
@@ -32,7 +32,7 @@ class FinetunePlan:
     num_train: int
     num_val: int
     steps_per_epoch: int
-    placement: launch.Placement
+    placement: Placement
     notes: tuple[str, ...]
 
     @property
@@ -83,7 +83,7 @@ class FinetunePlan:
         yield "steps", f"{optim.epochs} epochs x {self.steps_per_epoch} = {self.total_steps}"
         yield (
             "learners",
-            f"{workers} on {self.placement.device} "
+            f"{workers} on {self.placement.request.learners.device} "
             f"({self.placement.threads or 'as many as their node has'} threads each)",
         )
         for note in self.notes:
@@ -104,7 +104,7 @@ def make_finetune_plan(
             f"cluster.min_workers {config.cluster.min_workers} is for pre-training; fine-tuning "
             "keeps cluster.num_workers learners: use --cluster.min_workers 0"
         )
-    placement = launch.place(config)
+    placement = place(config)
     source = open_checkpoint(checkpoint, need="nothing" if config.from_scratch else "encoder")
     config, notes = _resolve(config, source, str(checkpoint))
     config, passed_over = _with_lists(config, data)

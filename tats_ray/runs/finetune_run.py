@@ -17,7 +17,7 @@ from tats_ray.runs.pretrain_run import check_folder
 from tats_ray.runs.run_folder import run_folder
 from tats_ray.runs.run_lock import only_run_in
 from tats_ray.runtime.driver import launch
-from tats_ray.runtime.workers.finetune_worker import run_finetune
+from tats_ray.runtime.driver.launch_finetune import run_finetune
 from tats_ray.view.board import BoardPlan
 from tats_ray.view.tracking import read_metrics
 

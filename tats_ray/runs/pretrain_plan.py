@@ -15,7 +15,7 @@ from tats_ray.models.samplers.dry_run import check_sampler
 from tats_ray.models.samplers.registry import find_sampler
 from tats_ray.models.zoo import SIZES, num_visible, token_grid
 from tats_ray.ops.rewards import find_reward
-from tats_ray.runtime.driver.launch import Placement, plan_placement
+from tats_ray.runtime.resources.placement import Placement, plan_placement
 from tats_ray.training.pretrain_build import wants_motion
 
 
@@ -79,7 +79,8 @@ class Plan:
             ),
             (
                 "actors",
-                f"{fewest}{workers} MAE learner{'s' * (workers > 1)} on {placement.device} "
+                f"{fewest}{workers} MAE learner{'s' * (workers > 1)} on "
+                f"{placement.request.learners.device} "
                 f"({placement.threads or 'as many as their node has'} threads each), "
                 f"{self._policy_in_words()}",
             ),
@@ -102,15 +103,15 @@ class Plan:
         return f"{rows} x {workers} learner{'s' * (workers > 1)} = {self.global_batch}"
 
     def _policy_in_words(self) -> str:
-        config, placement = self.config, self.placement
-        if not placement.learns_policy:
+        config, request = self.config, self.placement.request
+        if not self.placement.learns_policy:
             return "run log (this sampler does not learn)"
         if config.cluster.policy_place == "learner":
             return "policy learner inside it, run log"
-        makers = config.num_rollout_workers
+        makers = request.rollout
         return (
-            (f"{makers} rollout workers on {placement.rollout_device}, " if makers else "")
-            + f"policy learner on {placement.policy_device}, rollout buffer "
+            (f"{makers.count} rollout workers on {makers.device}, " if makers.count else "")
+            + f"policy learner on {request.policy.device}, rollout buffer "
             f"{config.cluster.buffer_mb} MB, weight store, run log"
         )
 

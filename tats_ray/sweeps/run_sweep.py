@@ -17,9 +17,11 @@ from tats_ray.data.synthetic import synthesize
 from tats_ray.runs.run_lock import only_run_in
 from tats_ray.runs.step_timing import StepTiming, time_steps
 from tats_ray.runtime.driver import tuner as trials_in_ray
-from tats_ray.runtime.driver.launch import joined_cluster
-from tats_ray.runtime.driver.tuner import Asha, Job, Proposals, Report, Schedule
-from tats_ray.runtime.resources.trial_capacity import DRIVER_CPU
+from tats_ray.runtime.driver.optuna_search import Proposals, check_optuna
+from tats_ray.runtime.driver.ray_cluster import joined_cluster
+from tats_ray.runtime.driver.tuner import Asha, Job, Report, Schedule
+from tats_ray.runtime.resources.packing import DRIVER_CPU
+from tats_ray.runtime.resources.placement import is_private, own_node
 from tats_ray.sweeps.sweep_board import SweepBoard, say
 from tats_ray.sweeps.sweep_folder import (
     STATE_FILE,
@@ -31,7 +33,7 @@ from tats_ray.sweeps.sweep_folder import (
     refuse_other_settings,
     write_json,
 )
-from tats_ray.sweeps.sweep_plan import SweepPlan, is_private, own_node, plan_sweep, trial_job
+from tats_ray.sweeps.sweep_plan import SweepPlan, plan_sweep, trial_job
 from tats_ray.sweeps.sweep_report import tune_report
 from tats_ray.sweeps.trial import run_trial
 from tats_ray.view.tables import print_table
@@ -56,7 +58,7 @@ def tune(
     base = sweep.run_config({})
     experiment = Path(base.checkpoint.folder) / sweep.name
     if sweep.config.search == "tpe":
-        trials_in_ray.check_optuna()
+        check_optuna()
     _check_folder(sweep, experiment, resume=resume)
     if sweep.config.synthetic:
         synthesize(Path(base.data.train_list).parent)
@@ -121,8 +123,8 @@ def _pace(plan: SweepPlan, experiment: Path, private: bool) -> StepTiming:
         time_steps,
         config,
         threads,
-        num_cpus=plan.need.cpus_per_worker,
-        num_gpus=plan.need.gpus_per_worker,
+        num_cpus=plan.need.learners.cpu,
+        num_gpus=plan.need.learners.gpu,
         timeout_s=_WARM_UP_TIMEOUT_S,
     )
     return found

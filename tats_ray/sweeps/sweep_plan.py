@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from tats_ray.config.points import Point, Trial, points, trials
 from tats_ray.config.schema import RunConfig
 from tats_ray.config.sweep_schema import Sweep
@@ -18,8 +16,9 @@ from tats_ray.core.errors import UsageError
 from tats_ray.runs.pretrain_plan import Plan, make_plan
 from tats_ray.runs.step_timing import StepTiming
 from tats_ray.runtime.driver.tuner import Job
-from tats_ray.runtime.resources.capacity import usable_cores
-from tats_ray.runtime.resources.trial_capacity import Need, Node, most, trials_at_once
+from tats_ray.runtime.resources.packing import trials_at_once
+from tats_ray.runtime.resources.placement import is_private, usable_cores
+from tats_ray.runtime.resources.request import ResourceRequest
 from tats_ray.view.progress import format_duration
 
 START_S = 15.0
@@ -34,7 +33,8 @@ class SweepPlan:
     points: list[Point]
     trials: list[Trial]
     """None of a search that finds its points as it goes."""
-    need: Need
+    need: ResourceRequest
+    """Of the largest trial."""
     at_once: int
     first: Plan | None
     """Of a trial; None where a problem stands in its way."""
@@ -143,16 +143,9 @@ def _threads(config: RunConfig, shared_by: int) -> int:
     return max(usable_cores() // (cluster.num_workers * max(shared_by, 1)), 1)
 
 
-def is_private(config: RunConfig) -> bool:
-    return not (config.cluster.address or os.environ.get("RAY_ADDRESS"))
-
-
-def own_node() -> Node:
-    """This machine, as a private cluster of its own."""
-    return {"CPU": float(usable_cores()), "GPU": float(torch.cuda.device_count())}
-
-
-def plan_sweep(sweep: Sweep, nodes: Sequence[Node], *, driver_cpu: float) -> SweepPlan:
+def plan_sweep(
+    sweep: Sweep, nodes: Sequence[Mapping[str, float]], *, driver_cpu: float
+) -> SweepPlan:
     """Work everything out. What only this place lacks is gathered, not raised.
 
     Raises:
@@ -163,7 +156,7 @@ def plan_sweep(sweep: Sweep, nodes: Sequence[Node], *, driver_cpu: float) -> Swe
     for dotted, domain in sweep.config.domains.items():
         values += [{dotted: example} for example in domain.examples()]
     configs = [sweep.run_config(point) for point in values]
-    need = most([Need.of(config) for config in configs])
+    need = ResourceRequest.most([ResourceRequest.of(config) for config in configs])
     problems: list[str] = []
     at_once = 0
     try:

@@ -15,6 +15,7 @@ from tats_ray.runs.run_folder import run_folder
 from tats_ray.runs.run_lock import only_run_in
 from tats_ray.runtime.driver import launch
 from tats_ray.runtime.driver.tuner import Job, Report, elsewhere
+from tats_ray.runtime.resources.request import ResourceRequest
 from tats_ray.sweeps.sweep_folder import Record, Status, write_record
 from tats_ray.sweeps.trial_measures import (
     error_at,
@@ -118,12 +119,11 @@ class _Trial:
 
     def _apart(self, function: Callable[..., float], *args: Any) -> float:
         """Call it with the device as its last argument."""
-        cluster = self.config.cluster
-        if not cluster.use_gpu:
-            return function(*args, "cpu")
-        cpus = cluster.cpus_per_worker
-        limit = {"num_cpus": cpus, "num_gpus": 1.0, "timeout_s": _MEASURE_TIMEOUT_S}
-        found: float = elsewhere(function, *args, "cuda", **limit)
+        own = ResourceRequest.of(self.config).learners
+        if not own.gpu:
+            return function(*args, own.device)
+        limit = {"num_cpus": own.cpu, "num_gpus": own.gpu, "timeout_s": _MEASURE_TIMEOUT_S}
+        found: float = elsewhere(function, *args, own.device, **limit)
         return found
 
     def tell(self) -> None:

@@ -23,7 +23,7 @@ from tats_ray.config.load import load_config
 from tats_ray.core.errors import UsageError
 from tats_ray.data.synthetic import synthesize
 from tats_ray.runs.pretrain_run import RunResult, pretrain
-from tats_ray.runtime.driver.launch import cluster_settings
+from tats_ray.runtime.driver.ray_cluster import cluster_settings
 
 ADDRESS = "127.0.0.1:6399"
 HEAD = "ray.head.default"  # the fake provider knows the head by this name

@@ -54,8 +54,14 @@ def write_list(tmp_path: Path, text: str) -> str:
         (["--sampler.mask_ratio", "0.999"], r"0\.999 leaves none of the 256 tokens visible"),
         (["--data.image_size", "60"], r"image_size 60 is not a multiple of the patch size 8"),
         (["--data.num_frames", "7"], r"num_frames 7 is not a multiple of the tubelet size 2"),
-        (["--cluster.use_gpu", "true"], r"ask for 1 GPUs, this machine has 0"),
-        (["--cluster.num_workers", "999"], r"asks for 999 CPUs, this machine has \d+"),
+        (
+            ["--cluster.use_gpu", "true"],
+            r"needs 1 GPU .*, this machine has 0; set cluster\.use_gpu false",
+        ),
+        (
+            ["--cluster.num_workers", "999"],
+            r"needs 999 CPU .*, this machine has \d+; lower cluster\.num_workers",
+        ),
         (["--sampler.mask_ration", "0.9"], r"unknown field sampler\.mask_ration; did you mean"),
         (["--mask_ration", "0.9"], r"unknown field mask_ration; did you mean"),
         (["--algorithm.name", "poo"], r"'poo' is not known; did you mean ppo\?"),

@@ -26,6 +26,7 @@ from tats_ray.data.synthetic import synthesize
 from tats_ray.runs.pretrain_plan import make_plan
 from tats_ray.runtime.driver import launch
 from tats_ray.runtime.driver.causes import ROOMS
+from tats_ray.runtime.driver.ray_cluster import cluster_settings
 from tats_ray.view.tracking import RunFiles, read_metrics
 from tests.runtime.gate import ENV_ID, Gate, kill_process, living_actors
 from tests.runtime.test_recipe import recipe, small_config
@@ -142,7 +143,7 @@ def chaos(folder: Path, temporary: Path, *, seed: int, seconds: float, every: fl
     # The comparison in this process needs no loader, which would have temporary files, too.
     alone = replace(config, data=replace(config.data, num_workers=0))
     before = set(SHARED_MEMORY.iterdir())
-    launch.cluster_settings()
+    cluster_settings()
     # Ray's workers would yield to whatever else runs on this machine, and not get anywhere.
     os.environ.setdefault("RAY_worker_niceness", "0")
     ray.init(address="local", num_cpus=2, log_to_driver=False, logging_level="ERROR",

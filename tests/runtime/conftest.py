@@ -23,7 +23,7 @@ def cluster() -> Iterator[None]:
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     import ray
 
-    from tats_ray.runtime.driver.launch import cluster_settings
+    from tats_ray.runtime.driver.ray_cluster import cluster_settings
 
     cluster_settings()
     ray.init(

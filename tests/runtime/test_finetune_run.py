@@ -21,8 +21,7 @@ from tats_ray.data.synthetic import SyntheticSet
 from tats_ray.models.zoo import build_mae, token_grid
 from tats_ray.runs.finetune_plan import make_finetune_plan
 from tats_ray.runs.finetune_run import finetune
-from tats_ray.runtime.driver import launch
-from tats_ray.runtime.workers.finetune_worker import run_finetune
+from tats_ray.runtime.driver.launch_finetune import run_finetune
 from tats_ray.training.finetune_build import finetune_batches
 from tats_ray.training.finetune_loop import ClassifierLearner, FinetuneLoop
 from tats_ray.training.finetune_state import first_weights
@@ -138,9 +137,9 @@ def test_two_ranks_that_stop_within_an_epoch_go_on_to_the_same_weights(
         )
 
 
-def stop_early(config: FinetuneConfig, folder: Path, placement: launch.Placement) -> Any:
+def stop_early(config: FinetuneConfig, folder: Path, placement: Placement) -> Any:
     """As Ctrl-C does, but asked for before the first step."""
-    from tats_ray.runtime.workers import finetune_worker as room
+    from tats_ray.runtime.driver import launch_finetune as room
 
     whole = room.start_log
 
@@ -161,7 +160,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_its_clips_named(
     pretrained: Path, videos: SyntheticSet, tmp_path: Path
 ) -> None:
     config = small_config(tmp_path / "run", optim={"base_lr": 1e30, "warmup_epochs": 0})
-    with pytest.raises(launch.RunFailedError, match=r"loss is (nan|inf) .*clips of rank 0 .*train"):
+    with pytest.raises(RunFailedError, match=r"loss is (nan|inf) .*clips of rank 0 .*train"):
         finetune(pretrained, videos.train_list.parent, config)
     assert checkpoints.load_parts(tmp_path / "run").position.epoch == 0
 

@@ -14,10 +14,10 @@ from tats_ray.runtime.cluster.nodes import look_at_nodes
 from tats_ray.runtime.resources.capacity import (
     ensure_room,
     has_node_types,
-    threads_of,
-    usable_cores,
 )
+from tats_ray.runtime.resources.placement import threads_of, usable_cores
 from tats_ray.runtime.resources.preflight import check_cluster
+from tats_ray.runtime.resources.request import ResourceRequest
 from tests.marks import IN_CLUSTER
 
 pytestmark = [*IN_CLUSTER, pytest.mark.timeout(600)]
@@ -44,13 +44,13 @@ def test_cluster_that_cannot_grow_is_not_waited_for_and_refuses(tmp_path: Path) 
         ({"num_workers": 3, "cpus_per_worker": 1}, "needs 3 CPU, the cluster has 2 CPU"),
         ({"policy_gpus": 0.5}, r"needs 0\.5 GPU \+ 1 CPU, the cluster has 2 CPU"),
     ):
-        config = parse_config({"cluster": asked})
-        ensure_room(config, said.append)
+        request = ResourceRequest.of(parse_config({"cluster": asked}))
+        ensure_room(request, 1.0, said.append)
         if short is None:
-            check_cluster(config, tmp_path)
+            check_cluster(request, tmp_path)
         else:
             with pytest.raises(UsageError, match=short):
-                check_cluster(config, tmp_path)
+                check_cluster(request, tmp_path)
     assert said == []
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 from copy import deepcopy
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from tats_ray.ops.optim import adamw
 from tats_ray.ops.schedules import warmup_cosine
 from tats_ray.runs.pretrain_plan import make_plan
 from tats_ray.runtime.driver import launch
+from tats_ray.runtime.resources.request import Bundle
 from tats_ray.training.pretrain_build import Batches
 from tats_ray.view.glossary import GLOSSARY
 from tests.marks import IN_CLUSTER
@@ -217,14 +217,14 @@ def test_a_killed_worker_is_replaced_or_done_without_and_the_weights_stay_the_sa
 
 @pytest.mark.long
 def test_the_loss_of_the_last_worker_ends_the_run_with_its_cause(
-    videos: SyntheticSet, run_folder: Path
+    videos: SyntheticSet, run_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = worker_config(videos, run_folder, {}, max_failures=0)
-    nowhere = replace(make_plan(config).placement, rollout_device="no_such_device")
+    monkeypatch.setattr(Bundle, "device", "no_such_device")
     with pytest.raises(
         launch.RunFailedError, match=r"rollout worker 0 was the last, and is lost: .*no_such_device"
     ):
-        launch.run(config, run_folder, nowhere, on_event=lambda event: None)
+        launch.run(config, run_folder, make_plan(config).placement, on_event=lambda event: None)
 
 
 @pytest.mark.long

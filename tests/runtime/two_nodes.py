@@ -22,7 +22,9 @@ from tats_ray.config.schema import RunConfig
 from tats_ray.core.errors import UsageError
 from tats_ray.data.synthetic import SyntheticSet
 from tats_ray.runs.pretrain_plan import make_plan
-from tats_ray.runtime import launch, preflight
+from tats_ray.runtime.driver import launch
+from tats_ray.runtime.driver.ray_cluster import cluster_settings
+from tats_ray.runtime.resources import preflight
 from tats_ray.view.tracking import RunFiles
 from tests.runtime.gate import ENV_ID, Gate
 from tests.runtime.test_recipe import small_config
@@ -38,7 +40,7 @@ class Filler:
 
 
 def main(folder: Path, videos: SyntheticSet, *, is_elastic: bool) -> dict[str, Any]:
-    launch.cluster_settings(is_elastic=is_elastic)
+    cluster_settings(is_elastic=is_elastic)
     cluster = Cluster(
         initialize_head=True,
         connect=False,

@@ -8,6 +8,8 @@ from typing import Any
 import ray
 from ray.exceptions import ActorUnavailableError, GetTimeoutError
 
+GRACE_S = 30.0
+"""An actor's own deadline passes first, and its message says what was missing."""
 _PAUSE_S = 0.5
 
 

@@ -1,18 +1,16 @@
-"""Rollout workers: ticket, weights, rollout, again; and the driver's watch over them."""
+"""A rollout worker: ticket, weights, rollout, again."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import ray
 import torch
-from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError
 
 from tats_ray.config.load import parse_config
-from tats_ray.config.schema import RunConfig
 from tats_ray.core.errors import PeerFailedError, StaleError
 from tats_ray.data.clip_lists import read_lists
 from tats_ray.runtime.actors.calls import call_restarting
@@ -121,74 +119,3 @@ class RolloutWorkerActor:
         assert found == version  # the store keeps every version that a ticket can name
         self._maker.load(network, to_tensors(ray.get(weights, timeout=self._timeout_s)))
         self._loaded[network] = (incarnation, version)
-
-
-class RolloutWorkers:
-    """The driver's handles of all rollout workers.
-
-    A lost one is started anew by Ray, `max_restarts` times; after that the run goes on with the
-    rest. Rollouts are the same whoever makes them, so neither changes a result.
-    """
-
-    def __init__(
-        self, config: RunConfig, *, device: str, threads: int, buffer: Any, store: Any, log: Any
-    ) -> None:
-        cluster = config.cluster
-        self._buffer, self._log = buffer, log
-        self._fatal: str | None = None
-        kind = ray.remote(RolloutWorkerActor).options(
-            num_cpus=cluster.cpus_per_worker,
-            num_gpus=cluster.rollout_gpus,
-            max_restarts=cluster.max_failures,
-            max_task_retries=cluster.max_failures,
-            # Spread over nodes, shares of a GPU would break up those that learners need whole.
-            scheduling_strategy="DEFAULT" if cluster.rollout_gpus else "SPREAD",
-        )
-        self._actors = [
-            kind.remote(
-                asdict(config),
-                index=index,
-                device=device,
-                threads=threads,
-                started_in=home.here(),
-            )
-            for index in range(config.num_rollout_workers)
-        ]
-        self._runs = {
-            actor.run.remote(buffer, store, log): index for index, actor in enumerate(self._actors)
-        }
-
-    def __enter__(self) -> RolloutWorkers:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for actor in self._actors:
-            ray.kill(actor)
-
-    def watch(self, on_event: Callable[[Mapping[str, Any]], None]) -> None:
-        """Notice workers that are lost for good; the loss of the last ends the run."""
-        ended: list[Any] = []
-        if self._runs:
-            ended, _ = ray.wait(list(self._runs), num_returns=len(self._runs), timeout=0)
-        for run in ended:
-            index = self._runs.pop(run)
-            try:
-                ray.get(run)
-            except RayActorError as error:
-                on_event({"kind": "note", "text": self._give_up(index, error), "time": time.time()})
-            except RayTaskError:
-                continue  # it has told the run itself
-        if self._fatal is not None:
-            # Again and again: a new incarnation of the run forgets what ended the last, and so does
-            # a log that is started anew.
-            self._log.set_fatal.remote(self._fatal)
-            self._buffer.fail.remote(self._fatal)
-
-    def _give_up(self, index: int, error: RayActorError) -> str:
-        """Go on without a worker, if any other is left."""
-        reason = [line for line in str(error).splitlines() if line.strip()][-1].strip()
-        if self._runs:
-            self._buffer.forfeit.remote(index)
-            return f"rollout worker {index} is lost, {len(self._runs)} go on: {reason}"
-        self._fatal = f"rollout worker {index} was the last, and is lost: {reason}"
-        return self._fatal

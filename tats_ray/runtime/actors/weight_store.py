@@ -8,6 +8,11 @@ from typing import Any
 from tats_ray.core.errors import PeerFailedError, StaleError
 from tats_ray.runtime.actors.calls import replaced
 
+POLICY = "policy"
+"""Name of the policy's weights in the store."""
+MAE = "mae"
+"""Name of the autoencoder's; their version is the step."""
+
 
 class WeightStore:
     """Hands out references to weights, never the weights themselves.

@@ -21,8 +21,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tats_ray.data.decode import read_frames
 from tats_ray.data.encode import write_video
-from tats_ray.runtime.driver.launch import cluster_settings
-from tats_ray.runtime.resources.capacity import usable_cores
+from tats_ray.runtime.driver.ray_cluster import cluster_settings
+from tats_ray.runtime.resources.placement import usable_cores
 
 LOOK_S = 180.0
 """Longest that a node may take to look at itself, its first process included."""

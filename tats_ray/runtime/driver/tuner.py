@@ -25,8 +25,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tats_ray.core.errors import UsageError
 from tats_ray.runtime.driver import home
+from tats_ray.runtime.driver.optuna_search import Proposals, make_searcher
 from tats_ray.runtime.driver.reap import controllers, reap
-from tats_ray.runtime.resources.trial_capacity import DRIVER_CPU, Node
+from tats_ray.runtime.resources.packing import DRIVER_CPU
 
 Report = Callable[[dict[str, Any]], None]
 """Hands measures to the scheduler, which may end the trial there; `epoch` is among them."""
@@ -55,23 +56,6 @@ class Asha:
 
 
 @dataclass(frozen=True)
-class Proposals:
-    """A search that learns from what was measured (TPE).
-
-    Args:
-        space: field -> (kind, values) of its domain.
-        known: points and measures of trials that are done.
-        first: points to try before all others.
-    """
-
-    space: Mapping[str, tuple[str, tuple[Any, ...]]]
-    num_samples: int
-    seed: int
-    known: Sequence[tuple[dict[str, Any], float]] = ()
-    first: Sequence[dict[str, Any]] = ()
-
-
-@dataclass(frozen=True)
 class Schedule:
     """How trials are run."""
 
@@ -81,13 +65,18 @@ class Schedule:
     asha: Asha | None = None
     proposals: Proposals | None = None
 
+    def searcher(self) -> Any:
+        return self.proposals and make_searcher(
+            self.proposals, self.metric, is_lowest=self.is_best_lowest
+        )
+
 
 def is_joined() -> bool:
     """Whether this process already belongs to a cluster."""
     return ray.is_initialized()
 
 
-def nodes() -> list[Node]:
+def nodes() -> list[Mapping[str, float]]:
     """CPUs and GPUs of the machines of the cluster that was joined."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
@@ -110,11 +99,7 @@ def run_trials(
     Returns:
         Whether all were run: False after Ctrl-C.
     """
-    # Trials log for themselves: metrics.jsonl and TensorBoard, rewound when they are resumed.
-    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
-    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new one prints a box whatever its verbosity
-    # A trial that fails is reported by us, in one line.
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    _quieten()
     names = [str(job["name"]) for job in jobs]
     driver = partial(
         _drive,
@@ -131,7 +116,7 @@ def run_trials(
             mode="min" if schedule.is_best_lowest else "max",
             max_concurrent_trials=schedule.at_once,
             scheduler=_scheduler(schedule),
-            search_alg=_searcher(schedule),
+            search_alg=schedule.searcher(),
             num_samples=schedule.proposals.num_samples if schedule.proposals else 1,
             # A trial that ended by itself leaves a process whose imports the next one needs. One
             # that a scheduler stops ends with its process, and its actors with it.
@@ -153,6 +138,14 @@ def run_trials(
         _reap_after(before)
     expected = schedule.proposals.num_samples if schedule.proposals else len(jobs)
     return watch.num_ended == expected
+
+
+def _quieten() -> None:
+    # Trials log for themselves: metrics.jsonl and TensorBoard, rewound when they are resumed.
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new one prints a box whatever its verbosity
+    # A trial that fails is reported by us, in one line.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
 
 
 def _reap_after(before: set[bytes]) -> None:
@@ -282,58 +275,3 @@ def _scheduler(schedule: Schedule) -> Any:
         grace_period=schedule.asha.grace_epochs,
         reduction_factor=schedule.asha.reduction,
     )
-
-
-def _searcher(schedule: Schedule) -> Any:
-    """Optuna's TPE behind Tune's own adapter, told of what is known."""
-    asked = schedule.proposals
-    if asked is None:
-        return None
-    check_optuna()
-    from optuna.distributions import (
-        BaseDistribution,
-        CategoricalDistribution,
-        FloatDistribution,
-        IntDistribution,
-    )
-    from ray.tune.search.optuna import OptunaSearch
-
-    def distribution(kind: str, values: tuple[Any, ...]) -> BaseDistribution:
-        if kind in ("choice", "grid"):
-            return CategoricalDistribution(list(values))
-        if kind == "randint":
-            return IntDistribution(*values)
-        return FloatDistribution(*values, log=kind == "loguniform")
-
-    logging.getLogger("optuna").setLevel(logging.ERROR)
-    mode = "min" if schedule.is_best_lowest else "max"
-    searcher = OptunaSearch(
-        {f"values/{name}": distribution(*domain) for name, domain in asked.space.items()},
-        metric=schedule.metric,
-        mode=mode,
-        # Other draws when it goes on than those it began with.
-        seed=asked.seed + len(asked.known),
-        points_to_evaluate=[_as_asked(point) for point in asked.first] or None,
-    )
-    for point, value in asked.known:
-        searcher.add_evaluated_point(_as_asked(point), value)
-    return searcher
-
-
-def _as_asked(point: Mapping[str, Any]) -> dict[str, Any]:
-    return {f"values/{name}": value for name, value in point.items()}
-
-
-def check_optuna() -> None:
-    """Optuna is an extra.
-
-    Raises:
-        UsageError: where it is not installed.
-    """
-    try:
-        import optuna  # noqa: F401
-    except ImportError:
-        raise UsageError(
-            "search tpe needs optuna, which is not installed; pip install 'tats-ray[search]', or "
-            "use search random"
-        ) from None

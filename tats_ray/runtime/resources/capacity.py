@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
 
@@ -11,21 +10,10 @@ import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from tats_ray.config.schema import Clustered
 from tats_ray.core.errors import UsageError
-from tats_ray.runtime.resources.preflight import wanted_cpus, wanted_gpus
+from tats_ray.runtime.resources.request import ResourceRequest
 
 _POLL_S = 1.0
-
-
-def usable_cores() -> int:
-    """Cores of this machine that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def threads_of(asked: int, num_neighbours: int) -> int:
-    """Torch threads of one of `num_neighbours` processes on this machine; 0 shares all cores."""
-    return asked or max(usable_cores() // num_neighbours, 1)
 
 
 def on_this_node() -> NodeAffinitySchedulingStrategy:
@@ -50,54 +38,41 @@ def has_node_types() -> bool:
     return any(name != f"node_{node_id}" for node_id, name in types.items())
 
 
-def ensure_room(config: Clustered, tell: Callable[[str], None]) -> None:
+def ensure_room(request: ResourceRequest, limit_s: float, tell: Callable[[str], None]) -> None:
     """Where the cluster can grow, wait until it has what a run reserves; elsewhere return at once.
 
     A placement group of the learners' shape is what its autoscaler plans for. It ends with this
     process, so a killed driver leaves no wish behind.
 
     Args:
+        limit_s: `cluster.nodes_timeout_s`.
         tell: gets a line for people when waiting begins.
 
     Raises:
-        UsageError: naming what is short after `cluster.nodes_timeout_s`.
+        UsageError: naming what is short after that time.
     """
-    short = _short(config)
+    short = _short(request)
     if not short or not has_node_types():
         return
-    limit = config.cluster.nodes_timeout_s
-    tell(f"{short}: waiting up to {limit:g} s for the autoscaler")
-    group = placement_group(_bundles(config), strategy="PACK")
+    tell(f"{short}: waiting up to {limit_s:g} s for the autoscaler")
+    group = placement_group(request.processes, strategy="PACK")
     try:
-        give_up = time.monotonic() + limit
+        give_up = time.monotonic() + limit_s
         while not group.wait(_POLL_S):
             if time.monotonic() > give_up:
                 raise UsageError(
-                    f"{_short(config) or short} after {limit:g} s of waiting for nodes "
-                    f"(cluster.nodes_timeout_s); see `ray status`, raise it, or lower "
-                    "cluster.num_workers, cluster.cpus_per_worker or cluster.policy_gpus"
+                    f"{_short(request) or short} after {limit_s:g} s of waiting for nodes "
+                    f"(cluster.nodes_timeout_s); see `ray status`, raise it, or "
+                    f"{request.way_out()}"
                 )
     finally:
         remove_placement_group(group)
 
 
-def _short(config: Clustered) -> str:
+def _short(request: ResourceRequest) -> str:
     """What the present nodes lack, in words; empty when nothing does."""
     have = ray.cluster_resources()
-    for kind, amount in {"CPU": wanted_cpus(config), "GPU": wanted_gpus(config)}.items():
+    for kind, amount in request.total.items():
         if amount > have.get(kind, 0.0):
             return f"the run needs {amount:g} {kind}, the cluster has {have.get(kind, 0.0):g}"
     return ""
-
-
-def _bundles(config: Clustered) -> list[dict[str, float]]:
-    """What the fewest MAE learners reserve, the rollout workers, and the policy learner."""
-    cluster = config.cluster
-    learner = {"CPU": cluster.cpus_per_worker, **({"GPU": 1.0} if cluster.use_gpu else {})}
-    bundles = [learner] * cluster.fewest_workers
-    if config.num_rollout_workers:
-        gpus = {"GPU": cluster.rollout_gpus} if cluster.rollout_gpus else {}
-        bundles += [{"CPU": cluster.cpus_per_worker, **gpus}] * config.num_rollout_workers
-    if cluster.policy_gpus:
-        bundles.append({"GPU": cluster.policy_gpus})
-    return bundles

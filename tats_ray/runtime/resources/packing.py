@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from tats_ray.config.schema import Clustered
+from tats_ray.core.errors import UsageError
+from tats_ray.runtime.resources.request import ResourceRequest, listed, summed
 
 PER_UNIT = 10_000
 """The precision to which Ray counts; whole numbers, since 3 // 0.1 is 29."""
@@ -14,6 +15,12 @@ PER_UNIT = 10_000
 def units(amount: float) -> int:
     """A share or number of GPUs or CPUs in whole parts."""
     return round(amount * PER_UNIT)
+
+
+DRIVER_CPU = 0.01
+"""What the function of a sweep's trial reserves: it only waits."""
+_MOST_TRIALS = 1000
+"""Counted at most: those that reserve nothing fit without end."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +33,9 @@ class Space:
     """In parts of a GPU, `PER_UNIT` to the whole, as everywhere here."""
 
     @classmethod
-    def of(cls, config: Clustered, node: Mapping[str, float]) -> Space:
-        everyone = config.cluster.fewest_workers + config.num_rollout_workers
-        each = units(config.cluster.cpus_per_worker)
+    def of(cls, request: ResourceRequest, node: Mapping[str, float]) -> Space:
+        everyone = request.learners.count + request.rollout.count
+        each = units(request.learners.cpu)
         slots = units(node.get("CPU", 0.0)) // each if each else everyone
         return cls(min(slots, everyone), units(node.get("GPU", 0.0)))
 
@@ -69,3 +76,46 @@ def most_rollout_workers(spaces: Sequence[Space], num_learners: int, own: int, s
                     grown[held] = max(grown.get(held, 0), workers + beside)
         most = grown
     return most.get(num_learners, -1)
+
+
+def trials_at_once(
+    request: ResourceRequest,
+    nodes: Sequence[Mapping[str, float]],
+    *,
+    driver_cpu: float = DRIVER_CPU,
+) -> int:
+    """Trials of a sweep that fit side by side, each process of each on one node, first fit.
+
+    Args:
+        driver_cpu: 0 where the drivers have CPUs of their own.
+
+    Raises:
+        UsageError: when not even one fits.
+    """
+    left = [{kind: units(node.get(kind, 0.0)) for kind in summed(nodes)} for node in nodes]
+    trial = [*request.processes, {"CPU": driver_cpu}]
+    count = 0
+    while count < _MOST_TRIALS and _take(trial, left):
+        count += 1
+    if count:
+        return count
+    own = f", and {driver_cpu:g} CPU for itself" if driver_cpu else ""
+    largest = max((listed(summed([node])) for node in nodes), default="nothing")
+    raise UsageError(
+        f"a trial needs {request}{own}; the cluster's {len(nodes)} node{'s' * (len(nodes) != 1)} "
+        f"with {listed(summed(nodes))} (one has {largest}) cannot hold it: {request.way_out()}"
+    )
+
+
+def _take(trial: Sequence[Mapping[str, float]], left: list[dict[str, int]]) -> bool:
+    """Take what the processes of a trial reserve from the nodes, all of it or nothing."""
+    after = [dict(node) for node in left]
+    for process in trial:
+        wanted = {kind: units(amount) for kind, amount in process.items()}
+        node = next((n for n in after if all(n[k] >= v for k, v in wanted.items())), None)
+        if node is None:
+            return False
+        for kind, amount in wanted.items():
+            node[kind] -= amount
+    left[:] = after
+    return True

@@ -15,7 +15,6 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from tats_ray.config.schema import Clustered
 from tats_ray.core.errors import UsageError
 from tats_ray.core.storage import replace_text
 from tats_ray.runtime.resources.packing import (
@@ -25,6 +24,7 @@ from tats_ray.runtime.resources.packing import (
     most_rollout_workers,
     units,
 )
+from tats_ray.runtime.resources.request import ResourceRequest, listed, summed
 
 Resources = Mapping[str, float]
 DEADLINE_S = 60.0
@@ -41,7 +41,7 @@ class NodeFacts:
     """What it read from the run folder; None where there was nothing to read."""
 
 
-def check_cluster(config: Clustered, folder: Path, *, rollout_bytes: int = 0) -> None:
+def check_cluster(request: ResourceRequest, folder: Path, *, rollout_bytes: int = 0) -> None:
     """Refuse a cluster that cannot do the run.
 
     Args:
@@ -51,41 +51,28 @@ def check_cluster(config: Clustered, folder: Path, *, rollout_bytes: int = 0) ->
         UsageError: with what does not fit, and the way out.
     """
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    check_resources(config, [node["Resources"] for node in nodes], rollout_bytes=rollout_bytes)
+    check_resources(request, [node["Resources"] for node in nodes], rollout_bytes=rollout_bytes)
     if len(nodes) > 1:
         check_nodes(nodes, folder)
 
 
-def wanted_cpus(config: Clustered) -> float:
-    cluster = config.cluster
-    return (cluster.fewest_workers + config.num_rollout_workers) * cluster.cpus_per_worker
-
-
-def wanted_gpus(config: Clustered) -> float:
-    cluster = config.cluster
-    own = cluster.fewest_workers * cluster.use_gpu + cluster.policy_gpus
-    return own + config.num_rollout_workers * cluster.rollout_gpus
-
-
-def in_words(config: Clustered, nodes: Sequence[Resources]) -> str:
+def in_words(request: ResourceRequest, nodes: Sequence[Resources]) -> str:
     """What a run needs, and what the cluster has."""
-    has = {kind: sum(node.get(kind, 0.0) for node in nodes) for kind in ("GPU", "CPU")}
-    needs = {"GPU": wanted_gpus(config), "CPU": wanted_cpus(config)}
     return (
-        f"the run needs {_listed(needs)}, the cluster has {_listed(has)} on {len(nodes)} "
-        f"node{'s' * (len(nodes) != 1)}"
+        f"the run needs {listed(request.total)}, the cluster has {listed(summed(nodes))} on "
+        f"{len(nodes)} node{'s' * (len(nodes) != 1)}"
     )
 
 
 def check_resources(
-    config: Clustered, nodes: Sequence[Resources], *, rollout_bytes: int = 0
+    request: ResourceRequest, nodes: Sequence[Resources], *, rollout_bytes: int = 0
 ) -> None:
     """Whether every room finds a node; each learner and each rollout worker has to fit into one.
 
     Raises:
         UsageError: with needs, haves and the reason.
     """
-    _check_places(config, nodes)
+    _check_places(request, nodes)
     stores = [node["object_store_memory"] for node in nodes if "object_store_memory" in node]
     if stores and rollout_bytes > _STORE_SHARE * min(stores):
         raise UsageError(
@@ -100,36 +87,32 @@ _STORE_SHARE = 0.8
 """The rest is for weights on their way and for arguments of calls."""
 
 
-def _check_places(config: Clustered, nodes: Sequence[Resources]) -> None:
-    cluster, words = config.cluster, in_words(config, nodes)
-    needed, makers = cluster.fewest_workers, config.num_rollout_workers
-    way_out = "lower cluster.num_workers, cluster.cpus_per_worker or cluster.policy_gpus"
-    spaces = [Space.of(config, node) for node in nodes]
-    own, policy, share = map(units, (cluster.use_gpu, cluster.policy_gpus, cluster.rollout_gpus))
+def _check_places(request: ResourceRequest, nodes: Sequence[Resources]) -> None:
+    words = f"{in_words(request, nodes)}: does not fit, because"
+    learners, policy, rollout = request.bundles
+    own, of_policy, share = (units(bundle.gpu) for bundle in request.bundles)
+    spaces = [Space.of(request, node) for node in nodes]
     places = sum(space.holds(own) for space in spaces)
-    if places < needed:
-        each = _listed({"GPU": float(cluster.use_gpu), "CPU": cluster.cpus_per_worker})
+    if places < learners.count:
         raise UsageError(
-            f"{words}: does not fit, because {each} on one node for each learner leaves room for "
-            f"{places} of {needed}; {way_out}"
+            f"{words} {listed(learners.each)} on one node for each learner leaves room for "
+            f"{places} of {learners.count}; {request.way_out(learners)}"
         )
     # What a node keeps of its GPUs once the others hold all the learners that they can.
-    spare = max(s.gpus - own * max(needed - (places - s.holds(own)), 0) for s in spaces)
-    if policy > spare:
+    spare = max(s.gpus - own * max(learners.count - (places - s.holds(own)), 0) for s in spaces)
+    if of_policy > spare:
         raise UsageError(
-            f"{words}: does not fit, because the policy learner needs {cluster.policy_gpus:g} GPU "
-            f"on one node and the learners leave {spare / PER_UNIT:g}; {way_out}"
+            f"{words} the policy learner needs {policy.gpu:g} GPU on one node and the learners "
+            f"leave {spare / PER_UNIT:g}; {request.way_out(learners, policy, kinds=['GPU'])}"
         )
     found = max(
-        most_rollout_workers(left, needed, own, share)
-        for left in beside_policy_learner(spaces, policy)
+        most_rollout_workers(left, learners.count, own, share)
+        for left in beside_policy_learner(spaces, of_policy)
     )
-    if found < makers:
-        each = _listed({"GPU": cluster.rollout_gpus, "CPU": cluster.cpus_per_worker})
+    if found < rollout.count:
         raise UsageError(
-            f"{words}: does not fit, because {each} on one node for each rollout worker leaves "
-            f"room for {found} of {makers} beside the learners; lower cluster.rollout_workers, "
-            "cluster.rollout_gpus or cluster.cpus_per_worker"
+            f"{words} {listed(rollout.each)} on one node for each rollout worker leaves room for "
+            f"{found} of {rollout.count} beside the learners; {request.way_out(rollout)}"
         )
 
 
@@ -208,7 +191,3 @@ def _versions() -> dict[str, str]:
         "Ray": version("ray"),
         "torch": version("torch"),
     }
-
-
-def _listed(amounts: Mapping[str, float]) -> str:
-    return " + ".join(f"{amount:g} {kind}" for kind, amount in amounts.items() if amount) or "0 CPU"

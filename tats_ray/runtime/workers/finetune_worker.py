@@ -1,9 +1,8 @@
-"""Fine-tuning over many processes: what each Ray Train worker runs, and how the run is started."""
+"""Fine-tuning over many processes: what each Ray Train worker runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,45 +15,12 @@ from tats_ray.config.load import dump_config, parse_finetune
 from tats_ray.core.types import Position
 from tats_ray.data.clip_lists import read_labelled_lists
 from tats_ray.runtime.actors.peers import Peers
-from tats_ray.runtime.driver import home
-from tats_ray.runtime.driver.launch import Event, Job, Outcome, Placement, run_job, start_log
 from tats_ray.runtime.workers.rank import ClipCount, Rank, run_worker
 from tats_ray.training.finetune_build import finetune_batches
 from tats_ray.training.finetune_loop import ClassifierLearner, FinetuneLoop, LabelledBatch
 from tats_ray.training.finetune_state import first_weights, load_state, save_state
 from tats_ray.training.finetune_validation import count_right
 from tats_ray.training.pretrain_loop import Halt
-
-
-def run_finetune(
-    config: FinetuneConfig,
-    folder: Path,
-    placement: Placement,
-    *,
-    on_event: Callable[[Event], None],
-    on_tick: Callable[[], None] = lambda: None,
-) -> Outcome:
-    """Fine-tune until the last epoch, a failure, or a request to stop.
-
-    Args:
-        config: resolved; the folder holds the first weights, or a checkpoint to go on from.
-
-    Raises:
-        UsageError, RunFailedError: as `launch.run`.
-    """
-
-    def start(run_id: str) -> Job:
-        peers = Peers(buffer=None, store=None, policy_learner=None, log=start_log(config))
-        settings = {
-            "config": asdict(config),
-            "run": str(folder.resolve()),
-            "home": home.here(),
-            "id": run_id,
-            "threads": placement.threads,
-        }
-        return Job(finetune_loop, settings, peers)
-
-    return run_job(config, folder, start, on_event=on_event, on_tick=on_tick)
 
 
 def finetune_loop(job: dict[str, Any]) -> dict[str, Any]:

@@ -25,10 +25,9 @@ from tats_ray.models.sharding import shard
 from tats_ray.models.zoo import build_mae, build_policy, num_visible, token_grid
 from tats_ray.runtime.actors.calls import call_restarting
 from tats_ray.runtime.actors.peers import Peers
-from tats_ray.runtime.actors.policy_learner_actor import RayPolicyClient
 from tats_ray.runtime.actors.transfer import to_arrays
+from tats_ray.runtime.workers.policy_clients import RayPolicyClient, WorkerFedClient
 from tats_ray.runtime.workers.rank import ClipCount, Rank, run_worker
-from tats_ray.runtime.workers.worker_client import WorkerFedClient
 from tats_ray.training.environments import make_env
 from tats_ray.training.mae_learner import MAELearner, optimizer_steps
 from tats_ray.training.policy_learner import LocalPolicyClient, PolicyClient, PolicyLearner

@@ -20,12 +20,11 @@ from tats_ray.core.errors import NonFiniteError, PeerFailedError, StaleError, Ta
 from tats_ray.core.storage import persist
 from tats_ray.core.types import Position
 from tats_ray.data.manifest import VideoEntry
-from tats_ray.runtime.actors.calls import call_restarting
+from tats_ray.runtime.actors.calls import GRACE_S, call_restarting
 from tats_ray.runtime.actors.peers import Peers
-from tats_ray.runtime.actors.policy_learner_actor import GRACE_S
 from tats_ray.runtime.driver import home
 from tats_ray.runtime.driver.scratch import temporary_files_of
-from tats_ray.runtime.resources.capacity import threads_of
+from tats_ray.runtime.resources.placement import threads_of
 from tats_ray.training.pretrain_loop import Halt
 
 T = TypeVar("T")

@@ -22,7 +22,7 @@ from tats_ray.core.types import Position
 from tats_ray.data.manifest import read_list
 from tats_ray.data.synthetic import CLASSES
 from tats_ray.runs.finetune_plan import FinetunePlan, make_finetune_plan
-from tats_ray.runtime.driver.launch import Outcome
+from tats_ray.runtime.driver.fit import Outcome
 from tats_ray.training.finetune_loop import ClassifierLearner
 from tats_ray.training.finetune_state import first_weights, save_state
 from tests.commands import refusal, tats

@@ -100,7 +100,10 @@ def test_plan_counts_rollout_workers_and_refuses_what_they_do_not_go_with(tmp_pa
         cluster={"rollout_workers": 3, "cpus_per_worker": 0.25, "threads": 1},
     )
     assert "3 rollout workers on cpu, policy learner on cpu" in words(made, "actors")
-    with pytest.raises(UsageError, match="rollout_workers 9999 x .* asks for 10000 CPUs"):
+    with pytest.raises(
+        UsageError,
+        match=r"10000 CPU .*9999 rollout workers with 1 CPU each.* or cluster\.rollout_workers",
+    ):
         plan(tmp_path, loop=workers, cluster={"rollout_workers": 9999})
     with pytest.raises(UsageError, match="sampler.name tube would not learn from"):
         plan(tmp_path, loop=workers, sampler={"name": "tube"}, cluster={"cpus_per_worker": 0.5})
@@ -122,10 +125,10 @@ def test_object_store_must_hold_the_buffer_and_a_copy_of_the_update_that_leaves_
     assert buffer_bytes(config, grid, 1) == update * (staleness + 1)
     assert made.rollout_bytes == update * (staleness + 2)
     just = {"CPU": 8.0, "object_store_memory": update * (staleness + 2) / 0.8 + 1}
-    check_resources(config, [just], rollout_bytes=made.rollout_bytes)
+    check_resources(made.placement.request, [just], rollout_bytes=made.rollout_bytes)
     tight = {"CPU": 8.0, "object_store_memory": update * (staleness + 1) / 0.8 + 1}
     with pytest.raises(UsageError, match=r"of rollouts lie in the buffer .* over 80% of a node's"):
-        check_resources(config, [tight], rollout_bytes=made.rollout_bytes)
+        check_resources(made.placement.request, [tight], rollout_bytes=made.rollout_bytes)
 
 
 def test_elastic_plan_is_that_of_all_learners_and_refuses_what_it_does_not_go_with(

@@ -9,7 +9,7 @@ import pytest
 from ray.exceptions import ActorDiedError, RayTaskError
 
 from tats_ray.runtime.actors import rollout_worker
-from tats_ray.runtime.actors.rollout_worker import RolloutWorkers
+from tats_ray.runtime.driver.rollout_workers import RolloutWorkers
 
 
 class Told:

@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tats_ray.config.load import parse_config
-from tats_ray.config.schema import RunConfig
 from tats_ray.core.errors import UsageError
 from tats_ray.runtime.resources import preflight
 from tats_ray.runtime.resources.preflight import (
@@ -22,14 +21,15 @@ from tats_ray.runtime.resources.preflight import (
     check_reports,
     check_resources,
 )
+from tats_ray.runtime.resources.request import ResourceRequest
 
 OWN = NodeFacts("head", {"Python": "3.11.2", "Ray": "2.60.0", "torch": "2.15.0"}, "marker")
 
 
-def run(**cluster: Any) -> RunConfig:
+def run(**cluster: Any) -> ResourceRequest:
     """With rollout workers where their number is given."""
     source = "workers" if "rollout_workers" in cluster else "learner"
-    return parse_config({"cluster": cluster, "loop": {"source": source}})
+    return ResourceRequest.of(parse_config({"cluster": cluster, "loop": {"source": source}}))
 
 
 def node(cpus: float, gpus: float = 0, store_mb: int = 1000) -> dict[str, float]:
@@ -74,12 +74,14 @@ def test_cluster_that_holds_the_run_is_accepted(
             {"num_workers": 3, "cpus_per_worker": 2},
             [node(4)],
             r"the run needs 6 CPU, the cluster has 4 CPU on 1 node: does not fit, because 2 CPU on "
-            r"one node for each learner leaves room for 2 of 3; lower cluster\.num_workers",
+            r"one node for each learner leaves room for 2 of 3; lower "
+            r"cluster\.num_workers or cluster\.cpus_per_worker$",
         ),
         (
             {"num_workers": 9, "min_workers": 3},
             [node(2)],
-            r"the run needs 3 CPU, the cluster has 2 CPU on 1 node: .* room for 2 of 3; lower",
+            r"the run needs 3 CPU, the cluster has 2 CPU on 1 node: .* room for 2 of 3; lower "
+            r"cluster\.min_workers or cluster\.cpus_per_worker$",
         ),
         (
             {"num_workers": 2, "cpus_per_worker": 3},  # enough in all, but not on one node
@@ -90,12 +92,14 @@ def test_cluster_that_holds_the_run_is_accepted(
             {"num_workers": 1, "use_gpu": True, "cpus_per_worker": 6},
             [node(8), node(2, 4)],
             r"needs 1 GPU \+ 6 CPU, the cluster has 4 GPU \+ 10 CPU on 2 nodes: does not fit, "
-            r"because 1 GPU \+ 6 CPU on one node",
+            r"because 1 GPU \+ 6 CPU on one node .*; lower cluster\.cpus_per_worker, "
+            r"or set cluster\.use_gpu false$",
         ),
         (
             {"num_workers": 2, "use_gpu": True, "policy_gpus": 1},
             [node(8, 2)],
-            r"the policy learner needs 1 GPU on one node and the learners leave 0",
+            r"the policy learner needs 1 GPU on one node and the learners leave 0; "
+            r"lower cluster\.num_workers or cluster\.policy_gpus, or set cluster\.use_gpu false$",
         ),
         (
             {**ON_GPUS, "rollout_workers": 4, "rollout_gpus": 1},

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from tats_ray.config.load import parse_config
-from tats_ray.runtime.actors import rollout_worker
-from tats_ray.runtime.actors.rollout_worker import RolloutWorkers
+from tats_ray.runtime.driver import rollout_workers
+from tats_ray.runtime.driver.rollout_workers import RolloutWorkers
+from tats_ray.runtime.resources.placement import Placement
+from tats_ray.runtime.resources.request import ResourceRequest
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.0, "SPREAD"), (0.5, "DEFAULT")])
@@ -24,7 +26,9 @@ def test_workers_are_spread_over_nodes_unless_they_share_gpus(
         return SimpleNamespace(remote=lambda *args, **more: actor)
 
     made_up = SimpleNamespace(remote=lambda kind: SimpleNamespace(options=options))
-    monkeypatch.setattr(rollout_worker, "ray", made_up)
+    monkeypatch.setattr(rollout_workers, "ray", made_up)
     config = parse_config({"loop": {"source": "workers"}, "cluster": {"rollout_gpus": share}})
-    RolloutWorkers(config, device="cpu", threads=1, buffer=None, store=None, log=None)
+    placement = Placement(ResourceRequest.of(config), 1, threads=1, learns_policy=True)
+    RolloutWorkers(config, placement, buffer=None, store=None, log=None)
     assert [how["scheduling_strategy"] for how in asked] == [expected]
+    assert [(how["num_cpus"], how["num_gpus"]) for how in asked] == [(1, share)]

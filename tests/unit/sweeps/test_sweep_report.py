@@ -24,7 +24,8 @@ from tats_ray.sweeps.sweep_folder import (
     write_json,
     write_record,
 )
-from tats_ray.sweeps.sweep_report import importance, read_table, tune_report
+from tats_ray.sweeps.sweep_report import tune_report
+from tats_ray.sweeps.sweep_table import importance, read_table
 from tats_ray.sweeps.trial_measures import train_error, val_error
 
 BASE = "name: base\nloop: {epochs: 4, mae_only_epochs: 1}\ncheckpoint: {folder: elsewhere}\n"

@@ -6,18 +6,17 @@ import pytest
 
 from tats_ray.config.load import parse_config
 from tats_ray.core.errors import UsageError
-from tats_ray.runtime.resources.trial_capacity import DRIVER_CPU, Need, most, trials_at_once
+from tats_ray.runtime.resources.packing import DRIVER_CPU, trials_at_once
+from tats_ray.runtime.resources.request import ResourceRequest
 
-SMALL = Need(num_workers=1, cpus_per_worker=1, gpus_per_worker=0, policy_gpus=0)
-PAPER = Need(num_workers=2, cpus_per_worker=8, gpus_per_worker=1, policy_gpus=1)
-FED = Need.of(
-    parse_config(
-        {
-            "loop": {"source": "workers"},
-            "cluster": {"cpus_per_worker": 2, "rollout_workers": 2, "rollout_gpus": 0.5},
-        }
-    )
-)
+
+def request(source: str = "learner", **cluster: object) -> ResourceRequest:
+    return ResourceRequest.of(parse_config({"loop": {"source": source}, "cluster": cluster}))
+
+
+SMALL = request()
+PAPER = request(num_workers=2, cpus_per_worker=8, use_gpu=True, policy_gpus=1)
+FED = request("workers", cpus_per_worker=2, rollout_workers=2, rollout_gpus=0.5)
 
 
 @pytest.mark.parametrize(
@@ -37,13 +36,13 @@ FED = Need.of(
     ],
 )
 def test_as_many_trials_as_whole_sets_of_parts_find_a_node(
-    need: Need, nodes: list[dict[str, float]], expected: int
+    need: ResourceRequest, nodes: list[dict[str, float]], expected: int
 ) -> None:
     assert trials_at_once(need, nodes) == expected
 
 
 def test_needs_are_named_with_all_who_reserve_something() -> None:
-    assert str(FED) == "1 MAE learner x 2 CPU + 2 rollout workers x 2 CPU + 0.5 GPU"
+    assert str(FED) == "1 MAE learner with 2 CPU, 2 rollout workers with 0.5 GPU + 2 CPU each"
     assert FED.total == {"CPU": 6, "GPU": 1}
 
 
@@ -52,15 +51,17 @@ def test_drivers_with_cpus_of_their_own_leave_all_cores_to_learners() -> None:
 
 
 def test_a_trial_that_no_node_holds_is_refused_although_the_sum_would_do() -> None:
-    wide = Need(num_workers=1, cpus_per_worker=6, gpus_per_worker=0, policy_gpus=0)
-    with pytest.raises(UsageError, match=r"6 CPU.*2 nodes with 10 CPU.*cannot hold it: lower"):
+    wide = request(cpus_per_worker=6)
+    with pytest.raises(
+        UsageError, match=r"6 CPU.*2 nodes with 10 CPU.*cannot hold it: lower cluster\.cpus_"
+    ):
         trials_at_once(wide, [{"CPU": 5}, {"CPU": 5}])
 
 
 def test_trials_never_hold_more_than_there_is() -> None:
     for cpus in range(1, 40):
         nodes = [{"CPU": float(cpus)}, {"CPU": cpus / 2}]
-        need = Need(num_workers=2, cpus_per_worker=0.5, gpus_per_worker=0, policy_gpus=0)
+        need = request(num_workers=2, cpus_per_worker=0.5)
         count = trials_at_once(need, nodes)
         taken = count * (1 + DRIVER_CPU)
         assert taken <= cpus * 1.5
@@ -68,6 +69,7 @@ def test_trials_never_hold_more_than_there_is() -> None:
 
 
 def test_the_most_of_several_needs_holds_each_of_them() -> None:
-    both = most([SMALL, PAPER])
+    both = ResourceRequest.most([SMALL, PAPER])
     assert both == PAPER
+    assert ResourceRequest.most([PAPER, FED]).processes.count({"GPU": 0.5, "CPU": 8}) == 2
     assert both.total == {"CPU": 16, "GPU": 3}
