@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import sys
@@ -76,7 +77,9 @@ class LastingOutput(TextIOBase):
     def _try(self, act: Callable[[], T]) -> T | None:
         try:
             return act()
-        except BrokenPipeError:
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EIO):  # a closed pipe, a closed terminal
+                raise
             _to_nowhere(self._stream.fileno())
             with suppress(OSError):
                 print("tats: nobody reads the output any more; the run goes on", file=sys.stderr)

@@ -203,7 +203,10 @@ def _trainer(config: Clustered, folder: Path, request: ResourceRequest, job: Job
 
 @contextmanager
 def _stop_requests(watch: Watch, on_event: Callable[[Event], None]) -> Iterator[None]:
-    """First Ctrl-C or SIGTERM: ask the learners to save and stop. Second: give up at once."""
+    """First Ctrl-C, SIGTERM or SIGHUP: ask the learners to save and stop. Second: give up at once.
+
+    SIGHUP is what a closed terminal or a lost SSH connection sends; under nohup it is ignored.
+    """
     asked = threading.Event()
 
     def handle(number: int, frame: object) -> None:
@@ -217,7 +220,10 @@ def _stop_requests(watch: Watch, on_event: Callable[[Event], None]) -> Iterator[
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    asking = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        asking.append(signal.SIGHUP)
+    before = {number: signal.signal(number, handle) for number in asking}
     try:
         yield
     finally:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
 
 from tats_ray.config.schema import Clustered
+from tats_ray.core.errors import UsageError
 from tats_ray.runtime.resources.placement import usable_cores
+
+_ANSWER_S = 10.0
+"""How long the machine of an address may take to answer."""
 
 
 def cluster_settings(*, is_elastic: bool = False) -> None:
@@ -37,6 +42,9 @@ def joined_cluster(config: Clustered, *, spare_cpus: int = 0) -> Iterator[None]:
 
     Args:
         spare_cpus: told to a private cluster beyond the cores it has.
+
+    Raises:
+        UsageError: when no cluster answers at the address, or Ray does not start here.
     """
     cluster_settings(is_elastic=config.cluster.is_elastic)
     if ray.is_initialized():
@@ -45,15 +53,40 @@ def joined_cluster(config: Clustered, *, spare_cpus: int = 0) -> Iterator[None]:
     address = config.cluster.address or os.environ.get("RAY_ADDRESS") or "local"
     # A private cluster may be told of fewer cores than the machine has, but not of none.
     private = {"num_cpus": usable_cores() + spare_cpus} if address == "local" else {}
-    ray.init(
-        address=address,
-        log_to_driver=False,
-        logging_level="ERROR",
-        # Without a dashboard, Ray Train cannot clean up the placement groups of stopped trials.
-        include_dashboard=True if address == "local" else None,
-        **private,
-    )
+    if address not in ("local", "auto"):
+        _check_answer(address)
+    try:
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level="ERROR",
+            # Without a dashboard, Ray Train cannot clean up the placement groups of stopped trials.
+            include_dashboard=True if address == "local" else None,
+            **private,
+        )
+    except (OSError, RuntimeError, ValueError, TimeoutError) as error:
+        raise UsageError(_why_not(address, error)) from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_answer(address: str) -> None:
+    """Ray itself would wait for minutes, end in C++, and not listen to Ctrl-C meanwhile."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
+    except (OSError, ValueError) as error:
+        raise UsageError(_why_not(address, error)) from error
+
+
+def _why_not(address: str, error: Exception) -> str:
+    """One line about a Ray that was not reached or did not start."""
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if address == "local":
+        return f"Ray did not start on this machine ({reason}); `tats doctor` checks what it needs"
+    return (
+        f"no Ray cluster answers at {address} ({reason}); start one with `ray start --head`, "
+        "correct --cluster.address or RAY_ADDRESS, or leave out both for a private cluster"
+    )
