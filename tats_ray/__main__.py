@@ -65,7 +65,7 @@ class LastingOutput(TextIOBase):
         return self._stream.fileno()
 
     def isatty(self) -> bool:
-        return self._stream.isatty()
+        return not self._stream.closed and self._stream.isatty()
 
     def writable(self) -> bool:
         return True

@@ -9,6 +9,7 @@ string, is a number where a number is declared).
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, fields, is_dataclass
@@ -22,6 +23,11 @@ from tats_ray.config.finetune_schema import FinetuneConfig
 from tats_ray.config.plugins import load_named
 from tats_ray.config.schema import AlgorithmConfig, RunConfig
 from tats_ray.core.errors import UsageError, did_you_mean
+
+_SEVERAL = ("betas", "seeds")
+"""Flags of these endings take several numbers."""
+_RATES = "; did you mean optim.base_lr, the autoencoder's, or algorithm.lr, the sampler's?"
+"""A near name with a far meaning: the two differ by a factor of a hundred."""
 
 ALGORITHMS: Mapping[str, str] = {
     "ppo": "tats_ray.algorithms.ppo:PPOConfig",
@@ -162,9 +168,13 @@ def parse_flags(
             if not words or words[0].startswith("--"):
                 raise UsageError(f"flag {word} has no value; use {word} VALUE")
             value = words.pop(0)
-            # `--opt_betas 0.9 0.95`: a second bare number belongs to the same flag.
             while words and not words[0].startswith("--"):
-                value += f" {words.pop(0)}"
+                if not (name.endswith(_SEVERAL) and _is_number(words[0])):
+                    raise UsageError(
+                        f"unexpected argument {words[0]!r} after {word} {value}; fields are given "
+                        "as --branch.field VALUE"
+                    )
+                value += f" {words.pop(0)}"  # `--opt_betas 0.9 0.95`
         name = name.replace("-", "_")
         if official and name in _FIXED_FLAGS:
             if value.lower() != _FIXED_FLAGS[name]:
@@ -174,6 +184,12 @@ def parse_flags(
             value = _OFFICIAL_VALUES.get((name, value), value)
         pairs.append((official.get(name, name), value))
     return pairs
+
+
+def _is_number(text: str) -> bool:
+    with suppress(ValueError):
+        return math.isfinite(float(text))
+    return False
 
 
 def finetune_config(path: str | Path | None, flags: Sequence[str] = ()) -> FinetuneConfig:
@@ -297,7 +313,8 @@ def _explain(error: ValidationError, cls: type[Any], prefix: str) -> str:
             owner = get_type_hints(owner)[part]
         known = [f.name for f in fields(owner)]
         where = prefix + "".join(f"{part}." for part in path[:-1])
-        near = did_you_mean(path[-1], known, where) or _elsewhere(path[-1], cls)
+        near = _RATES if cls is RunConfig and path[-1] in ("lr", "learning_rate") else ""
+        near = near or did_you_mean(path[-1], known, where) or _elsewhere(path[-1], cls)
         hint = near or f"; known there: {', '.join(known)}"
         return f"unknown field {dotted}{hint}{more}"
     if first["type"] == "value_error":

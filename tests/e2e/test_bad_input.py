@@ -234,3 +234,26 @@ def test_place_of_a_run_that_cannot_be_used_is_told_before_anything_starts(
     says: str,
 ) -> None:
     assert re.search(says, refusal(capsys, *pretrain(videos, tmp_path, *flags)))
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (
+            ["--name", "zz", "sampler.mask_ratio=0.8"],
+            r"unexpected argument 'sampler\.mask_ratio=0\.8' after --name zz",
+        ),
+        (["--loop.epochs", "2", "-lr", "1"], r"unexpected argument '-lr' after --loop\.epochs 2"),
+        (["--loop.epochs", "2", "3"], r"unexpected argument '3' after --loop\.epochs 2"),
+        (["--lr", "1e-3"], r"unknown field lr; did you mean optim\.base_lr, the autoencoder's, or"),
+        (["--optim.lr", "1e-3"], r"unknown field optim\.lr; did you mean optim\.base_lr"),
+    ],
+)
+def test_words_that_belong_to_no_flag_and_rates_of_two_meanings_are_told(
+    videos: SyntheticSet,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+    says: str,
+) -> None:
+    assert re.search(says, refusal(capsys, *pretrain(videos, tmp_path, *flags)))
