@@ -37,41 +37,41 @@ class SweepConfig(ConfigBase):
     """What is varied, how it is searched, and what is measured."""
 
     base: str
-    """Configuration of a run, beside the sweep file."""
+    """Configuration of a run, in the folder of the sweep file."""
     title: str = ""
-    """Heading of the report; default: the file's name."""
+    """Heading of the report. Default: the file's name."""
     fixed: dict[str, Any] = field(default_factory=dict)
-    """Fields that all trials have other than the base: `loop.epochs: 40`."""
+    """Fields that differ from the base in all trials: `loop.epochs: 40`."""
     synthetic: bool = False
-    """Make the demo's videos at `data.train_list` first."""
+    """First make the demo's videos at `data.train_list`."""
     search: Literal["table", "grid", "random", "tpe"] = "table"
-    """table runs the rows of `table`, the others search `space`; tpe needs optuna."""
+    """table runs the rows of `table`. The others search `space`, and tpe needs optuna."""
     names: dict[str, str] = field(default_factory=dict)
     """Short name -> field, for the columns of the table and the names of trials."""
     table: list[dict[str, Any]] = field(default_factory=list)
-    """Rows: a value for each of `names`, and `paper` (printed values), `row` (its name in the
-    paper, where that differs), `note`."""
+    """Rows: a value for each of `names`. A row may also have `paper` (the printed values), `row`
+    (its name in the paper, if that differs) and `note`."""
     space: dict[str, Any] = field(default_factory=dict)
     """Field -> domain: `algorithm.clip_eps: {uniform: [0.1, 0.3]}`."""
     num_samples: Count = 0
-    """Points that random and tpe try."""
+    """Number of points that random and tpe try."""
     search_seed: int = 0
-    """Of the draws of points; not of the trials."""
+    """Seed of the search: which points random and tpe draw. `seeds` are those of the runs."""
     scheduler: Literal["none", "asha", "pbt"] = "none"
-    """asha stops trials that are behind."""
+    """asha stops trials that fall behind."""
     grace_epochs: AtLeastOne = 1
-    """asha stops nobody before."""
+    """Epochs that every trial runs before asha may stop it."""
     reduction: AtLeastTwo = 3
-    """asha lets one of so many go on."""
+    """At each comparison, asha lets one in this many trials continue."""
     seeds: tuple[int, ...] = (0,)
-    """Every point is run once with each."""
+    """Every point runs once with each of these seeds."""
     metric: Literal["train_error", "val_error", "knn"] = "train_error"
-    """What decides; all three are measured. train_error is the paper's; it cannot compare samplers
-    or mask ratios, the other two can."""
+    """Measure that ranks the trials. All three are measured. The paper uses train_error, which
+    cannot compare samplers or mask ratios. The other two can."""
     knn_k: AtLeastOne = 20
-    """Neighbours of the kNN measure."""
+    """Number of neighbours of the kNN measure."""
     max_at_once: Count = 0
-    """Trials at a time; 0 is what the cluster holds."""
+    """Number of trials at a time. 0 runs as many as the cluster can hold."""
 
     def __post_init__(self) -> None:
         ConfigBase.__post_init__(self)
