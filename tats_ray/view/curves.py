@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from tats_ray.view.records import Record, series
 
 PLATEAU = 511 / 512
-"""Error of predicting nothing for tokens of 512 pixels [method section 4]."""
+"""Error of predicting the mean for tokens of 512 pixels [method section 4]."""
 _SIZE = (4.6, 2.75)
 _DPI = 200
 
@@ -136,7 +136,7 @@ class _Painter:
     def _error(self, axes: Axes, theme: Theme) -> None:
         self._line(axes, "mae/loss", theme.series[0])
         self._line(axes, "eval/error", theme.series[1])
-        self._limit(axes, theme, self._plateau, f"predicting nothing: {self._plateau:.3f}")
+        self._limit(axes, theme, self._plateau, f"predicting the mean: {self._plateau:.3f}")
         self._at_least(axes, 0.9, 1.02)
 
     def _motion(self, axes: Axes, theme: Theme) -> None:
