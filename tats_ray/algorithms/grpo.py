@@ -20,15 +20,15 @@ from tats_ray.ops.selection import entropy
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GRPOConfig(GroupConfig):
-    """GRPO [Shao et al. 2024], a draw of tokens in place of a sentence."""
+    """GRPO [Shao et al. 2024], with a draw of tokens in place of a sentence."""
 
     name: str = "grpo"
     clip_eps: ShareBetween = 0.2
-    """Clip range of the ratio, of the whole draw where scored is joint."""
+    """Clip range of the ratio. With scored joint, it is the ratio of the whole draw."""
     update_steps: AtLeastOne = 1
     """Optimiser steps per update. With 1 the ratio is 1 throughout."""
     minibatch: Literal["entry", "all"] = "all"
-    """What one step takes: one stored entry, or all k at once."""
+    """What one optimiser step takes: one stored entry, or all k at once."""
 
     def build(self, policy: SamplerPolicy) -> GRPO:
         return GRPO(self, policy)

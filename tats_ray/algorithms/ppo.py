@@ -29,14 +29,14 @@ class PPOConfig(ActorCriticConfig):
 
     name: str = "ppo"
     clip_eps: ShareBetween = 0.2
-    """Clip range of the ratio; PPO's own default, the paper's is not known [A11]."""
+    """Clip range of the ratio. PPO's usual default, as the paper does not state one [A11]."""
     update_steps: AtLeastOne = 1
     """Optimiser steps per update [R --update_steps_ppo]. With 1 the ratio is 1 throughout."""
     minibatch: Literal["entry", "all"] = "entry"
-    """What one step takes: one stored entry, or all k at once [A10]."""
+    """What one optimiser step takes: one stored entry, or all k at once [A10]."""
     sharpness: Positive = 1.0
-    """How strongly a harder token is preferred, with relative advantages: the policy settles at
-    pi in proportion to the expected error to this power."""
+    """How strongly the policy prefers harder tokens, with relative advantages. It settles at
+    probabilities proportional to the expected error to this power."""
 
     def __post_init__(self) -> None:
         ActorCriticConfig.__post_init__(self)

@@ -26,10 +26,10 @@ class ReinforceConfig(AlgorithmConfig):
     policy_coef: float = 1e-4
     """Weight of the sampling loss, fixed inside AdaMAE's training loop [A]."""
     baseline: Literal["none", "clip_mean"] = "none"
-    """What is subtracted from each token's reward: nothing, as in AdaMAE, or the mean reward of
-    the clip's hidden tokens, which makes the gradient less noisy and needs an entropy weight."""
+    """Subtracted from each token's reward: nothing, as in AdaMAE, or the mean reward of the clip's
+    hidden tokens. clip_mean makes the gradient less noisy, and needs an entropy weight."""
     entropy_coef: float = 0.0
-    """Weight of the entropy over all tokens; AdaMAE has none."""
+    """Weight of the entropy over all tokens. AdaMAE has no such term."""
 
     def build(self, policy: SamplerPolicy) -> Reinforce:
         return Reinforce(self, policy)

@@ -73,22 +73,22 @@ class ActorCriticConfig(AlgorithmConfig):
     entropy_coef: float = 1e-4
     """c3: weight of the entropy over all tokens [R][S]."""
     scored: ScoredTokens = "hidden"
-    """Whose log-probability is scored: hidden tokens, visible tokens, or the draw as a whole
-    (Plackett-Luce, one ratio per clip) [A2][A18]."""
+    """What the log-probability covers: hidden tokens, visible tokens, or the draw as a whole
+    (joint: Plackett-Luce, one ratio per clip) [A2][A18]."""
     advantage: AdvantageForm = "raw"
-    """raw is reward minus value [A7]; standardized over the batch; relative to the clip's mean,
-    which limits itself where the others need the entropy term against collapse."""
+    """raw is reward minus value [A7]. standardized normalises it over the batch. relative divides
+    by the clip's mean and limits itself; the others need the entropy term against collapse."""
     reduction: Reduction = "mean"
-    """Over the scored tokens of a clip [A4]."""
+    """Reduction over the scored tokens of a clip [A4]."""
 
     def __post_init__(self) -> None:
         AlgorithmConfig.__post_init__(self)
-        # All visible tokens of a clip are paid alike: relative to their mean, each earns 1.
+        # All visible tokens of a clip have the same reward: relative to their mean, each earns 1.
         require(
             self.advantage != "relative" or self.scored == "hidden",
             "algorithm.advantage",
             self.advantage,
-            f"raw or standardized where algorithm.scored is {self.scored}",
+            f"raw or standardized if algorithm.scored is {self.scored}",
         )
 
     @property
@@ -98,17 +98,17 @@ class ActorCriticConfig(AlgorithmConfig):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GroupConfig(AlgorithmConfig):
-    """Several masks per clip, each judged by the clip's other masks instead of by a critic."""
+    """Several masks per clip, each compared with the clip's others instead of by a critic."""
 
     group_size: AtLeastTwo = 4
-    """Masks per clip and step; a batch holds batch_size / group_size distinct clips."""
+    """Masks per clip and step. A batch holds batch_size / group_size distinct clips."""
     policy_coef: float = 1e-4
     """Weight of the policy term."""
     entropy_coef: float = 1e-4
-    """Weight of the entropy over all tokens; up to a constant, minus the KL to the uniform
-    distribution, so that it is the penalty towards a reference policy, here the uniform one."""
+    """Weight of the entropy over all tokens. It acts as a KL penalty towards a reference policy,
+    here the uniform one."""
     scored: Literal["joint", "visible"] = "joint"
-    """What is scored: the draw as a whole (Plackett-Luce), or each visible token by itself."""
+    """What the log-probability covers: the whole draw (Plackett-Luce), or each visible token."""
 
     @property
     def default_reward(self) -> str:

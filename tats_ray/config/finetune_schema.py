@@ -33,85 +33,85 @@ from tats_ray.core.ranges import (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LabelledDataConfig(ConfigBase):
-    """Which labelled videos, and which frames of one make a clip."""
+    """Which labelled videos to use, and which frames of a video make a clip."""
 
     _prefix = "data."
     train_list: str = ""
-    """List of training videos with class ids; `tats finetune` takes it from the data's folder."""
+    """List of training videos with class ids. `tats finetune` takes it from the data folder."""
     val_list: str = ""
     """List of validation videos with class ids."""
     root: str = ""
-    """Folder that relative paths in the lists start from; default: the list's own folder."""
+    """Folder that relative paths in the lists start from. Default: the list's own folder."""
     num_classes: Count = 0
-    """Classes; 0 is the highest id of the training list and one."""
+    """Number of classes. 0 means the highest id of the training list plus one."""
     num_frames: Count = 0
-    """Frames per clip; 0 as in pre-training."""
+    """Frames per clip. 0 means the value from pre-training."""
     image_size: Count = 0
-    """Height and width of a clip, pixels; 0 as in pre-training."""
+    """Height and width of a clip, pixels. 0 means the value from pre-training."""
     stride: Count = 0
-    """Video frames from one clip frame to the next; 0 as in pre-training."""
+    """Video frames between two frames of a clip. 0 means the value from pre-training."""
     sampling: Literal["dense", "segments"] = "dense"
-    """segments takes a frame from each equal part of the video, as for Something-Something [A]."""
+    """segments takes one frame per equal part of the video, as for Something-Something [A]."""
     min_frames: AtLeastOne = 2
-    """Videos of fewer frames count as unreadable."""
+    """Videos with fewer frames count as unreadable."""
     decoder: Literal["auto", "decord", "pyav"] = "auto"
-    """auto is decord where it is frame-exact, PyAV elsewhere."""
+    """auto uses decord where it is frame-exact and PyAV elsewhere."""
     num_workers: Count = 4
-    """Loader processes per learner; 0 decodes in the learner itself."""
+    """Loader processes per learner. With 0 the learner decodes by itself."""
     cache_mb: Count = 0
-    """Decoded videos kept in memory, per loader process; for small data sets."""
+    """Memory for decoded videos in each loader process, MB. Useful for small data sets."""
     max_bad_share: Share = 0.01
-    """The run stops when more than this share of clips could not be read."""
+    """The run stops if more than this share of clips could not be read."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncoderConfig(ConfigBase):
-    """The encoder, as the checkpoint has it; what is set here must agree with it."""
+    """The encoder of the checkpoint. Values set here must agree with it."""
 
     _prefix = "model."
     size: Literal["", "tiny", "small", "base", "large", "huge"] = ""
-    """Named size; empty is the checkpoint's."""
+    """Named size. Empty means the checkpoint's."""
     depth: Count = 0
-    """Blocks; 0 is the checkpoint's."""
+    """Encoder blocks. 0 means the checkpoint's."""
     tubelet: Count = 0
-    """Frames per token; 0 is the checkpoint's."""
+    """Frames per token. 0 means the checkpoint's."""
     patch: Count = 0
-    """Pixels per token along each side; 0 is the checkpoint's."""
+    """Pixels per token along each side. 0 means the checkpoint's."""
     pos_embed: Literal["", "sincos_1d", "sincos_3d"] = ""
-    """Position table; empty is the checkpoint's."""
+    """Position table. Empty means the checkpoint's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AugmentConfig(ConfigBase):
-    """What is done to a training clip; the same for all of its frames."""
+    """Augmentation of a training clip. All frames of a clip get the same."""
 
     _prefix = "augment."
     rand_ops: Count = 4
-    """Operations of RandAugment; 0 leaves it out [A15]."""
+    """Number of RandAugment operations. 0 disables RandAugment [A15]."""
     rand_magnitude: Annotated[float, Range("inside [0, 10]", lambda value: 0 <= value <= 10)] = 7.0
-    """Their strength, 0 to 10; the supplement's table says 9, published code runs 7 [A15]."""
+    """Strength of the operations, 0 to 10. 9 in the supplement, 7 in the published code [A15]."""
     rand_std: NotNegative = 0.5
-    """Deviation of the strength from one operation to the next [S table 4]."""
+    """Standard deviation of the strength between operations [S table 4]."""
     min_area: ShareAboveZero = 0.08
-    """Smallest share of the picture that a crop keeps; 1 keeps all of it, squeezed square [A]."""
+    """Smallest share of the picture that a crop keeps. 1 squeezes all of it square [A]."""
     flip: Share = 0.5
-    """Chance that a clip is mirrored; 0 where classes know left from right [A]."""
+    """Probability of mirroring a clip. Use 0 if classes distinguish left from right [A]."""
     erase: Share = 0.25
-    """Chance that a box of the clip is replaced by noise [A]."""
+    """Probability of replacing a box of the clip by noise [A]."""
     mixup: NotNegative = 0.8
-    """Mixup's alpha; 0 leaves it out [S table 4]."""
+    """Alpha of mixup. 0 disables it [S table 4]."""
     cutmix: NotNegative = 1.0
-    """CutMix's alpha; 0 leaves it out [S table 4]."""
+    """Alpha of CutMix. 0 disables it [S table 4]."""
     cut_axes: Literal["picture", "time_height"] = "picture"
-    """What CutMix cuts; time_height is what timm's does to clips, and so AdaMAE's code [A]."""
+    """What CutMix cuts. timm, and therefore AdaMAE's code, cuts time_height from clips [A]."""
     switch: Share = 0.5
-    """Chance of CutMix where there is mixup, too [A]."""
+    """Probability of CutMix if mixup is also on [A]."""
     mix: Share = 1.0
-    """Share of the batches that are mixed at all [A]."""
+    """Share of batches that are mixed at all [A]."""
     label_smoothing: Share = 0.1
     """Share of each target that is spread over all classes [S table 4]."""
     repeats: AtLeastOne = 1
-    """Differently cut copies of a video in a batch; the scripts use 1 [A]."""
+    """Differently augmented copies of each video in a batch. The scripts use 1 [A]."""
 
     @property
     def is_mixed(self) -> bool:
@@ -128,38 +128,38 @@ class FinetuneOptimConfig(ConfigBase):
     batch_size: AtLeastOne = 8
     """Clips per learner and step [S table 4]."""
     base_lr: Positive = 1e-3
-    """Learning rate for a total batch of 256; the real one scales with the total batch [S]."""
+    """Learning rate for a total batch of 256. The actual rate scales with the batch [S]."""
     min_lr: NotNegative = 1e-6
-    """Where the cosine ends, scaled alike [A]."""
+    """Final rate of the cosine schedule, scaled like base_lr [A]."""
     warmup_epochs: NotNegative = 5
-    """Epochs of linear rise from 0 [S table 4]."""
+    """Epochs of linear warm-up from 0 [S table 4]."""
     betas: tuple[float, float] = (0.9, 0.999)
     """AdamW betas [S table 4]."""
     weight_decay: float = 0.05
-    """AdamW weight decay; not on biases and norms [S table 4]."""
+    """AdamW weight decay. It does not apply to biases and norms [S table 4]."""
     layer_decay: ShareAboveZero = 0.75
     """Factor on the learning rate from each block to the one below it [S table 4]."""
     drop_path: ShareBelowOne = 0.1
-    """Chance that the last block is skipped for a clip; the others' rise to it [S table 4]."""
+    """Probability of skipping the last block for a clip, lower for earlier blocks [S table 4]."""
     head_scale: NotNegative = 0.001
-    """Factor on the classifier's first weights [A]."""
+    """Factor on the initial weights of the classifier [A]."""
     clip_grad: NotNegative = 0.0
-    """Largest gradient norm; 0 does not clip [A]."""
+    """Maximum gradient norm. 0 disables clipping [A]."""
     ema_decay: ShareBelowOne = 0.0
-    """Decay of a moving average of the weights, which is then what is tested; 0 keeps none [A]."""
+    """Decay of a moving average of the weights, which is then tested. 0 disables it [A]."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Arithmetic of the network; losses stay float32."""
+    """Precision of the network. Losses stay in float32."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ValidationConfig(ConfigBase):
-    """What is measured while it trains: the middle of each validation video, centred."""
+    """Validation during training, on the centred middle clip of each validation video."""
 
     _prefix = "eval."
     every_epochs: Count = 5
-    """Epochs between measurements, 0 for none; the last epoch is always measured."""
+    """Epochs between measurements. 0 measures only the last epoch, which is always measured."""
     num_videos: Count = 0
-    """Videos used, from the start of the list; 0 takes all."""
+    """Number of validation videos, taken from the start of the list. 0 uses all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -168,9 +168,9 @@ class ViewsConfig(ConfigBase):
 
     _prefix = "test."
     clips: AtLeastOne = 2
-    """Along the time; 5 for Kinetics-400, else 2 [S table 4]."""
+    """Clips along the time axis. 5 for Kinetics-400, otherwise 2 [S table 4]."""
     crops: AtLeastOne = 3
-    """Along the longer side [S table 4]."""
+    """Crops along the longer side [S table 4]."""
 
     def __post_init__(self) -> None:
         ConfigBase.__post_init__(self)
@@ -184,15 +184,15 @@ class FinetuneConfig(ConfigBase):
     """Everything that decides a fine-tuning run."""
 
     name: str = ""
-    """Name of the run and its folder; default: the config file's name."""
+    """Name of the run and its folder. Default: the config file's name."""
     seed: int = 0
     """Root of every random stream."""
     start: str = ""
-    """Checkpoint whose encoder it starts from; given on the command line."""
+    """Checkpoint whose encoder the run starts from. The command line gives it."""
     from_scratch: bool = False
-    """Start from random weights in the checkpoint's shape, as the supervised baseline."""
+    """Start from random weights of the checkpoint's shape, as the supervised baseline."""
     new_head: bool = False
-    """Discard the classifier of a checkpoint that was already fine-tuned."""
+    """Drop the classifier of a checkpoint that was already fine-tuned."""
     data: LabelledDataConfig = field(default_factory=LabelledDataConfig)
     model: EncoderConfig = field(default_factory=EncoderConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)

@@ -29,35 +29,35 @@ from tats_ray.core.ranges import (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig(ConfigBase):
-    """Which videos, and how a clip is cut from one."""
+    """Which videos to use, and how to cut clips from them."""
 
     _prefix = "data."
     train_list: str = ""
-    """List of training videos: a path per line, then a label where there is one."""
+    """List of training videos: one path per line, optionally followed by a label."""
     val_list: str = ""
-    """List of validation videos; without one, nothing is validated."""
+    """List of validation videos. Without one, nothing is validated."""
     root: str = ""
-    """Folder that relative paths in the lists start from; default: the list's own folder."""
+    """Folder that relative paths in the lists start from. Default: the list's own folder."""
     num_classes: int = 0
-    """Labels must be below this; 0 does not check."""
+    """Labels must be below this number. 0 skips the check."""
     num_frames: int = 16
     """Frames per clip [S]."""
     image_size: int = 224
     """Height and width of a clip, pixels [S]."""
     stride: AtLeastOne = 2
-    """Video frames from one clip frame to the next; 4 for Kinetics-400, else 2 [S]."""
+    """Video frames between two frames of a clip. 4 for Kinetics-400, otherwise 2 [S]."""
     min_frames: AtLeastOne = 2
-    """Videos of fewer frames count as unreadable; ones shorter than a clip repeat their last."""
+    """Videos with fewer frames are unreadable. A clip beyond the end repeats the last frame."""
     augment: Literal["multi_scale_crop", "random_resized_crop", "center"] = "multi_scale_crop"
-    """Training crop; random_resized_crop is area [0.5, 1] and a flip [S text versus table, A14]."""
+    """Training crop. random_resized_crop: area [0.5, 1] and flips [S text versus table, A14]."""
     decoder: Literal["auto", "decord", "pyav"] = "auto"
-    """auto is decord where it is frame-exact, PyAV elsewhere."""
+    """auto uses decord where it is frame-exact and PyAV elsewhere."""
     num_workers: Count = 4
-    """Loader processes per learner; 0 decodes in the learner itself."""
+    """Loader processes per learner. With 0 the learner decodes by itself."""
     cache_mb: Count = 0
-    """Decoded videos kept in memory, per loader process; for small data sets."""
+    """Memory for decoded videos in each loader process, MB. Useful for small data sets."""
     max_bad_share: Share = 0.01
-    """The run stops when more than this share of clips could not be read."""
+    """The run stops if more than this share of clips could not be read."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,21 +66,21 @@ class ModelConfig(ConfigBase):
 
     _prefix = "model."
     size: Literal["tiny", "small", "base", "large", "huge"] = "base"
-    """Named size; base is the paper's [S table 5]."""
+    """Named size. The paper uses base [S table 5]."""
     depth: Count = 0
-    """Encoder blocks; 0 takes the size's own."""
+    """Encoder blocks. 0 uses the depth of the named size."""
     decoder_depth: Count = 0
-    """Decoder blocks; 0 takes the size's own, which is 4 for base [R]."""
+    """Decoder blocks. 0 uses the depth of the named size, which is 4 for base [R]."""
     tubelet: int = 2
     """Frames per token [S table 5]."""
     patch: int = 16
     """Pixels per token along each side [S table 5]."""
     pos_embed: Literal["sincos_1d", "sincos_3d"] = "sincos_1d"
-    """Position table; sincos_1d is the paper family's, sincos_3d lets small runs learn."""
+    """Position table. The paper family uses sincos_1d. sincos_3d lets small runs learn."""
     head_init: Literal["xavier", "zero"] = "xavier"
-    """Weights of the decoder's head; zero starts at the mean and leaves the plateau sooner."""
+    """Initial weights of the decoder's head. zero leaves the plateau of the mean sooner."""
     normalize_targets: bool = True
-    """Predict pixels normalised in each patch; False predicts them as they are, 0 to 1 [A]."""
+    """Predict pixels normalised within each patch. False predicts pixels from 0 to 1 [A]."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,27 +90,27 @@ class SamplerConfig(ConfigBase):
     _prefix = "sampler."
     name: str = "tats"
     """tats, adamae, random, tube, frame, multi_block, oracle, or `module:Class` from another
-    package. Only tats and adamae learn. The oracle shows true motion where it is known."""
+    package. Only tats and adamae learn. oracle shows the true motion where it is known."""
     options: dict[str, Any] = field(default_factory=dict, hash=False)
     """Arguments of a sampler from another package, by name."""
     mask_ratio: ShareBetween = 0.9
-    """Share of tokens hidden; 0.85, 0.90 or 0.95 in the paper [S]."""
+    """Share of hidden tokens. The paper uses 0.85, 0.90 or 0.95 [S]."""
     trajectory_attention: bool = True
     """False gives `tats` AdaMAE's attention block instead (ablation) [R]."""
     num_blocks: AtLeastOne = 1
     """Trajectory attention blocks [R]."""
     num_heads: Count = 0
-    """Heads of the sampler; 0 is the encoder's for tats, 8 for adamae [A5]."""
+    """Attention heads of the sampler. 0 is the encoder's number for tats, 8 for adamae [A5]."""
     qkv_bias: bool = True
-    """Biases in the trajectory attention's projections [A5]."""
+    """Use biases in the projections of trajectory attention [A5]."""
     project_values: bool = True
-    """False is Motionformer's published slip: stage 2 mixes unprojected trajectories [A5]."""
+    """False repeats Motionformer's published slip: stage 2 mixes unprojected values [A5]."""
     pos_embed: Literal["learned", "sincos_1d", "sincos_3d"] = "learned"
-    """The sampler's own position code; learned starts at zero, the others are fixed [A20]."""
+    """Position code of the sampler. learned starts at zero, and the others are fixed [A20]."""
     actor_init: Literal["zero", "xavier"] = "zero"
-    """zero starts exactly uniform [A1]."""
+    """zero starts with an exactly uniform policy [A1]."""
     whiten_tokens: bool = False
-    """The sampler sees its tokens whitened by running statistics, and learns in fewer steps."""
+    """Whiten the sampler's tokens with running statistics. It then learns in fewer steps."""
     temperature: Positive = 1.0
     """Softmax temperature [R][S]."""
     value_shares_trunk: bool = False
@@ -129,10 +129,10 @@ class EnvConfig(ConfigBase):
 
     _prefix = "env."
     id: str = "tats_ray.envs:TATS/TokenSelection-v0"
-    """Gymnasium id of the environment; `module:Namespace/Name-vN`."""
+    """Gymnasium id of the environment, as `module:Namespace/Name-vN`."""
     reward: str = ""
-    """Reward function, by its name in `ops/rewards.py`; default: the algorithm's own, token_error
-    where it scores hidden tokens, negative_clip_error where it scores visible ones [A3]."""
+    """Reward function, named as in `ops/rewards.py`. Default: token_error for algorithms that
+    score hidden tokens, negative_clip_error for those that score visible ones [A3]."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,9 +141,9 @@ class AlgorithmConfig(ConfigBase):
 
     _prefix = "algorithm."
     name: str = ""
-    """ppo, a2c, reinforce, grpo, rloo, or `module:Class` of a config in another package."""
+    """ppo, a2c, reinforce, grpo or rloo, or `module:Class` for a config in another package."""
     lr: Positive = 1.5e-6
-    """Learning rate of the sampler; absolute, not scaled by the batch [S, A8]."""
+    """Learning rate of the sampler. It does not scale with the batch [S, A8]."""
     betas: tuple[float, float] = (0.9, 0.95)
     """AdamW betas [S]."""
     weight_decay: float = 0.05
@@ -151,7 +151,7 @@ class AlgorithmConfig(ConfigBase):
 
     @property
     def default_reward(self) -> str:
-        """The reward that it is meant to be paid with, where `env.reward` names none."""
+        """The reward that suits the algorithm, used where `env.reward` is empty."""
         return "token_error"
 
     @property
@@ -165,7 +165,7 @@ class AlgorithmConfig(ConfigBase):
         Raises:
             UsageError: on the base class, which names no algorithm.
         """
-        raise UsageError(f"algorithm.name {self.name!r} builds no algorithm; use ppo, for one")
+        raise UsageError(f"algorithm.name {self.name!r} builds no algorithm; use ppo, for example")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -176,25 +176,25 @@ class LoopConfig(ConfigBase):
     epochs: AtLeastOne = 200
     """Passes over the training list."""
     mae_only_epochs: Count = 10
-    """m_o: epochs with uniformly random masks, before the sampler takes part [R][S]."""
+    """m_o: epochs with uniformly random masks before the sampler takes part [R][S]."""
     mae_steps_per_update: AtLeastOne = 1
-    """k: MAE steps whose rollouts one policy update takes [R][S]."""
+    """k: MAE steps whose rollouts go into one policy update [R][S]."""
     max_staleness: Count = 0
-    """Policy updates that may be under way while the MAE goes on. 0 is the paper's recipe. With s,
-    masks are drawn by the policy of exactly s updates ago, so that the run stays reproducible."""
+    """Policy updates that may run while the MAE continues. 0 is the paper's recipe. With s, the
+    policy of exactly s updates ago draws the masks, so the run stays reproducible."""
     source: Literal["learner", "workers"] = "learner"
-    """Whose rollouts the policy learns from: the MAE learners' own training steps, or those of
-    rollout workers, which hold frozen copies of the MAE and so leave the MAE learners to train."""
+    """Source of the policy's rollouts: the training steps of the MAE learners, or rollout workers,
+    which hold frozen copies of the MAE and so leave the MAE learners free to train."""
     publish_every: AtLeastOne = 1
-    """With workers: policy updates between two copies of the MAE that they judge with."""
+    """With workers: policy updates between two copies of the MAE that score their rollouts."""
     rollout_fraction: ShareAboveZero = 1.0
-    """Share of each batch's clips that the policy learns from; the MAE learns from all."""
+    """Share of each batch's clips that the policy learns from. The MAE learns from all."""
     warmup_mask: Literal["random", "tube", "learned"] = "random"
-    """Masks of the MAE-only epochs; learned asks the untrained sampler [A1]."""
+    """Masks of the MAE-only epochs. learned uses the untrained sampler [A1]."""
     mae_step_every_batch: bool = True
-    """False steps the MAE once per k batches, on their mean gradient [A9]."""
+    """False takes one MAE step per k batches, on their mean gradient [A9]."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Arithmetic of the networks; losses, softmax and log-probabilities stay float32."""
+    """Precision of the networks. Losses, softmax and log-probabilities stay in float32."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -205,17 +205,17 @@ class OptimConfig(ConfigBase):
     batch_size: AtLeastOne = 32
     """Clips per learner and step [S]."""
     base_lr: Positive = 1.5e-4
-    """Learning rate for a total batch of 256; the real one scales with the total batch [S]."""
+    """Learning rate for a total batch of 256. The actual rate scales with the batch [S]."""
     min_lr: NotNegative = 1e-5
-    """Where the cosine ends, scaled alike [A]."""
+    """Final rate of the cosine schedule, scaled like base_lr [A]."""
     warmup_epochs: NotNegative = 40
-    """Epochs of linear rise from 0 [R][S]."""
+    """Epochs of linear warm-up from 0 [R][S]."""
     betas: tuple[float, float] = (0.9, 0.95)
     """AdamW betas [R][S]."""
     weight_decay: float = 0.05
-    """AdamW weight decay; not on biases, norms, position codes [A]."""
+    """AdamW weight decay. It does not apply to biases, norms and position codes [A]."""
     clip_grad: NotNegative = 0.0
-    """Largest gradient norm; 0 does not clip [A]."""
+    """Maximum gradient norm. 0 disables clipping [A]."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -224,39 +224,39 @@ class EvalConfig(ConfigBase):
 
     _prefix = "eval."
     every_epochs: Count = 5
-    """Epochs between measurements, 0 for none; the last epoch is always measured."""
+    """Epochs between measurements. 0 measures only the last epoch, which is always measured."""
     num_clips: AtLeastOne = 64
-    """Validation clips used, from the start of the list."""
+    """Number of validation clips, taken from the start of the list."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CheckpointConfig(ConfigBase):
-    """Where a run lives, and what it keeps."""
+    """Where a run is saved, and what it keeps."""
 
     _prefix = "checkpoint."
     folder: str = "runs"
-    """Runs go to `<folder>/<name>`. On several nodes: a folder that all of them share."""
+    """Runs are saved in `<folder>/<name>`. All nodes of a cluster must share this folder."""
     every_epochs: AtLeastOne = 5
-    """Epochs between checkpoints; the last epoch always has one [R]."""
+    """Epochs between checkpoints. The last epoch always has one [R]."""
     keep_last: AtLeastOne = 2
-    """Checkpoints kept; older ones are removed."""
+    """Number of checkpoints to keep. Older ones are removed."""
     keep_best: bool = True
-    """Keep the one of the lowest `eval/error` too, while fine-tuning that of the highest
-    `val/top1`; `checkpoints/best` names it."""
+    """Also keep the checkpoint with the lowest `eval/error`, or with the highest `val/top1` in
+    fine-tuning. `checkpoints/best` names it."""
     retry_s: NotNegative = 300.0
-    """Seconds that a storage may refuse writes before the run ends; at most half of
-    cluster.timeout_s is used, since the other learners wait meanwhile."""
+    """Seconds for which the run retries storage that refuses writes. At most half of
+    cluster.timeout_s is used, because the other learners wait meanwhile."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LogConfig(ConfigBase):
-    """What a person sees while it runs."""
+    """What a run shows while it trains."""
 
     _prefix = "log."
     every_steps: AtLeastOne = 10
-    """Steps between metric records; each covers the steps since the last."""
+    """Steps between metric records. Each record covers the steps since the last one."""
     mode: Literal["auto", "board", "plain", "quiet"] = "auto"
-    """auto is the live board on a terminal and plain lines elsewhere."""
+    """auto shows the live board on a terminal and prints plain lines elsewhere."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -265,38 +265,38 @@ class ClusterConfig(ConfigBase):
 
     _prefix = "cluster."
     address: str = ""
-    """Ray cluster to join; default: RAY_ADDRESS, or a private cluster on this machine."""
+    """Ray cluster to join. Default: RAY_ADDRESS, or a private cluster on this machine."""
     num_workers: AtLeastOne = 1
-    """MAE learners; each is a Ray Train worker with a batch of its own."""
+    """Number of MAE learners. Each is a Ray Train worker with its own batch."""
     min_workers: int = 0
-    """Fewest MAE learners that go on while nodes come and go (Ray Train's elastic scaling); 0 is
-    num_workers. Fewer share the batches of num_workers, so that every step stays what it is."""
+    """Minimum number of MAE learners with which a run continues while nodes come and go (Ray
+    Train's elastic scaling). 0 means num_workers. Fewer learners share the same batches."""
     sharding: Literal["ddp", "fsdp"] = "ddp"
-    """fsdp spreads the autoencoder's weights, gradients and moments over the MAE learners, for
-    sizes large and huge; ddp keeps all of them in each. The numbers are the same."""
+    """fsdp shards the autoencoder's weights, gradients and moments over the MAE learners, for
+    sizes large and huge. ddp keeps a full copy in each. The results are the same."""
     use_gpu: bool = False
-    """One GPU per MAE learner, and one for the policy learner's share."""
+    """Use one GPU per MAE learner, and one for the policy learner's share."""
     cpus_per_worker: float = 1
-    """CPUs that Ray reserves for each MAE learner, and for each rollout worker."""
+    """CPUs that Ray reserves for each MAE learner and each rollout worker."""
     policy_gpus: float = 0.0
-    """GPUs reserved for the policy learner; 0 puts it on the CPU."""
+    """GPUs reserved for the policy learner. 0 puts it on the CPU."""
     policy_place: Literal["actor", "learner"] = "actor"
-    """Where the policy learns: in an actor of its own, or inside the one MAE learner, where its
-    rollouts never leave the device and nothing overlaps."""
+    """Where the policy learns: in its own actor, or inside the only MAE learner. There its
+    rollouts never leave the device, but nothing overlaps."""
     rollout_workers: AtLeastOne = 1
-    """Rollout workers, where loop.source is workers. How many there are changes no result."""
+    """Number of rollout workers if loop.source is workers. It does not affect the results."""
     rollout_gpus: float = 0.0
-    """GPUs reserved for each rollout worker; 0 puts it on the CPU."""
+    """GPUs reserved for each rollout worker. 0 puts it on the CPU."""
     threads: int = 0
-    """Torch threads per learner; 0 divides the cores of each node among the MAE learners on it."""
+    """Torch threads per learner. 0 divides the cores of each node among its MAE learners."""
     max_failures: int = 3
-    """Deaths of processes and nodes that the run survives; each one restarts the learners."""
+    """Deaths of processes and nodes that the run survives. Each one restarts the learners."""
     buffer_mb: AtLeastOne = 1024
-    """Most that waiting rollouts may hold; pushing waits when it is reached."""
+    """Memory limit of waiting rollouts, MB. Producers wait when it is reached."""
     timeout_s: Positive = 600.0
-    """Longest silence of a peer before the run gives up on it and says so."""
+    """Seconds without a sign of life from a peer before the run gives up and reports it."""
     nodes_timeout_s: NotNegative = 1200.0
-    """Longest wait for nodes that a cluster's autoscaler has to start first."""
+    """Maximum wait for nodes that a cluster's autoscaler has yet to start, seconds."""
 
     def __post_init__(self) -> None:
         ConfigBase.__post_init__(self)
@@ -323,7 +323,7 @@ class RunConfig(ConfigBase):
     """Everything that decides a pre-training run."""
 
     name: str = ""
-    """Name of the run and its folder; default: the config file's name."""
+    """Name of the run and its folder. Default: the config file's name."""
     seed: int = 0
     """Root of every random stream."""
     data: DataConfig = field(default_factory=DataConfig)

@@ -37,41 +37,41 @@ class SweepConfig(ConfigBase):
     """What is varied, how it is searched, and what is measured."""
 
     base: str
-    """Configuration of a run, beside the sweep file."""
+    """Configuration of a run, in the folder of the sweep file."""
     title: str = ""
-    """Heading of the report; default: the file's name."""
+    """Heading of the report. Default: the file's name."""
     fixed: dict[str, Any] = field(default_factory=dict)
-    """Fields that all trials have other than the base: `loop.epochs: 40`."""
+    """Fields that differ from the base in all trials: `loop.epochs: 40`."""
     synthetic: bool = False
-    """Make the demo's videos at `data.train_list` first."""
+    """First make the demo's videos at `data.train_list`."""
     search: Literal["table", "grid", "random", "tpe"] = "table"
-    """table runs the rows of `table`, the others search `space`; tpe needs optuna."""
+    """table runs the rows of `table`. The others search `space`, and tpe needs optuna."""
     names: dict[str, str] = field(default_factory=dict)
     """Short name -> field, for the columns of the table and the names of trials."""
     table: list[dict[str, Any]] = field(default_factory=list)
-    """Rows: a value for each of `names`, and `paper` (printed values), `row` (its name in the
-    paper, where that differs), `note`."""
+    """Rows: a value for each of `names`. A row may also have `paper` (the printed values), `row`
+    (its name in the paper, if that differs) and `note`."""
     space: dict[str, Any] = field(default_factory=dict)
     """Field -> domain: `algorithm.clip_eps: {uniform: [0.1, 0.3]}`."""
     num_samples: Count = 0
-    """Points that random and tpe try."""
+    """Number of points that random and tpe try."""
     search_seed: int = 0
-    """Of the draws of points; not of the trials."""
+    """Seed of the search: which points random and tpe draw. `seeds` are those of the runs."""
     scheduler: Literal["none", "asha", "pbt"] = "none"
-    """asha stops trials that are behind."""
+    """asha stops trials that fall behind."""
     grace_epochs: AtLeastOne = 1
-    """asha stops nobody before."""
+    """Epochs that every trial runs before asha may stop it."""
     reduction: AtLeastTwo = 3
-    """asha lets one of so many go on."""
+    """At each comparison, asha lets one in this many trials continue."""
     seeds: tuple[int, ...] = (0,)
-    """Every point is run once with each."""
+    """Every point runs once with each of these seeds."""
     metric: Literal["train_error", "val_error", "knn"] = "train_error"
-    """What decides; all three are measured. train_error is the paper's; it cannot compare samplers
-    or mask ratios, the other two can."""
+    """Measure that ranks the trials. All three are measured. The paper uses train_error, which
+    cannot compare samplers or mask ratios. The other two can."""
     knn_k: AtLeastOne = 20
-    """Neighbours of the kNN measure."""
+    """Number of neighbours of the kNN measure."""
     max_at_once: Count = 0
-    """Trials at a time; 0 is what the cluster holds."""
+    """Number of trials at a time. 0 runs as many as the cluster can hold."""
 
     def __post_init__(self) -> None:
         ConfigBase.__post_init__(self)
@@ -83,7 +83,7 @@ class SweepConfig(ConfigBase):
     def _check_search(self) -> None:
         given, other = ("table", "space") if self.search == "table" else ("space", "table")
         if not getattr(self, given):
-            raise UsageError(f"search {self.search} has an empty {given}; name what it shall try")
+            raise UsageError(f"search {self.search} has an empty {given}; say what to try")
         if getattr(self, other):
             raise UsageError(f"search {self.search} takes no {other}; leave it out")
         needs_count = self.search in ("random", "tpe")
@@ -99,12 +99,12 @@ class SweepConfig(ConfigBase):
     def _check_scheduler(self) -> None:
         if self.scheduler == "pbt":
             raise UsageError(
-                "scheduler pbt is refused: it hands checkpoints on through Ray Train, which holds "
-                "none of ours, so every exploit would silently be skipped; use asha"
+                "scheduler pbt is not supported: it copies checkpoints through Ray Train, which "
+                "does not hold ours, so every copy would silently be skipped; use asha"
             )
         if self.scheduler == "asha" and self.metric == "knn":
             raise UsageError(
-                "scheduler asha cannot go by knn, which is known at the end only; "
+                "scheduler asha cannot use metric knn, which is measured only at the end; "
                 "use metric train_error or val_error"
             )
 
@@ -183,7 +183,7 @@ def _check_fields(sweep: Sweep, flags: Sequence[str]) -> None:
         if dotted in flags:
             raise UsageError(f"--{dotted} is varied by {sweep.source}; leave the flag out")
     if len(set(fields)) < len(fields):
-        raise UsageError(f"{sweep.source}: a field is in names twice; name each once")
+        raise UsageError(f"{sweep.source}: a field appears twice in names; list each once")
     for dotted, domain in sweep.config.domains.items():
         if sweep.config.search == "grid" and not domain.is_listed:
             raise UsageError(
@@ -194,7 +194,7 @@ def _check_fields(sweep: Sweep, flags: Sequence[str]) -> None:
             try:
                 sweep.run_config({dotted: example}, source=f"{sweep.source}: space")
             except UsageError as error:
-                raise UsageError(f"{error}; give {dotted} values that it can have") from None
+                raise UsageError(f"{error}; give {dotted} valid values") from None
 
 
 def settings(sweep: Sweep) -> dict[str, Any]:

@@ -109,7 +109,8 @@ def check_folder(
         if resume and not (folder / "config.yaml").is_file():
             raise UsageError(
                 f"there is no run to resume: {folder.resolve()} has neither a checkpoint nor a "
-                "config.yaml; check --name and --checkpoint.folder, or start anew without --resume"
+                "config.yaml; check --name and --checkpoint.folder, or start a new run without "
+                "--resume"
             )
         return
     if not resume:
@@ -125,6 +126,6 @@ def check_folder(
     changed = [f"{k} {old.get(k)!r} -> {v!r}" for k, v in new.items() if old.get(k) != v]
     if changed:
         raise UsageError(
-            f"{folder} was begun with other settings: {'; '.join(changed)}; "
+            f"{folder} was started with other settings: {'; '.join(changed)}; "
             "resume with the old ones, or choose another --name"
         )

@@ -101,7 +101,7 @@ def write_list(tmp_path: Path, text: str) -> str:
         ),
         (
             ["--algorithm.scored", "visible", "--algorithm.sharpness", "1"],
-            r"algorithm\.advantage must be raw or standardized where .*visible, got 'relative'",
+            r"algorithm\.advantage must be raw or standardized if .*visible, got 'relative'",
         ),
         (
             ["--sampler.name", "frame", "--sampler.mask_ratio", "0.2"],
