@@ -8,15 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tats_ray.config.finetune_schema import FinetuneConfig
-from tats_ray.config.schema import RunConfig, storage_retry_s
+from tats_ray.config.finetune_schema import Clustered, storage_retry_s
 from tats_ray.view.board import BoardPlan, make_view
 from tats_ray.view.tracking import RunFiles
 
 
 @contextmanager
 def watched(
-    config: RunConfig | FinetuneConfig, folder: Path, plan: BoardPlan
+    config: Clustered, folder: Path, plan: BoardPlan
 ) -> Iterator[tuple[Callable[[Mapping[str, Any]], None], Callable[[], None]]]:
     """Write what a run tells into its folder, and show it.
 
@@ -34,8 +33,5 @@ def watched(
         files.on_event(event)
         view.on_event(event)
 
-    try:
-        with view:
-            yield on_event, view.on_tick
-    finally:
-        files.close()
+    with files, view:
+        yield on_event, view.on_tick

@@ -17,7 +17,6 @@ from tats_ray.runs.pretrain_run import check_folder
 from tats_ray.runs.run_folder import run_folder
 from tats_ray.runs.run_lock import only_run_in
 from tats_ray.runtime.driver import launch
-from tats_ray.runtime.driver.launch_finetune import run_finetune
 from tats_ray.view.board import BoardPlan
 from tats_ray.view.tracking import read_metrics
 
@@ -100,7 +99,7 @@ def _train(plan: FinetunePlan, folder: Path) -> launch.Outcome:
         task="finetune",
     )
     with watched(config, folder, shown) as (on_event, on_tick):
-        return run_finetune(config, folder, plan.placement, on_event=on_event, on_tick=on_tick)
+        return launch.run(config, folder, plan.placement, on_event=on_event, on_tick=on_tick)
 
 
 def _resume_command(config: FinetuneConfig, folder: Path) -> str:

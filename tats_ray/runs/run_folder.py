@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tats_ray.config.finetune_schema import FinetuneConfig
-from tats_ray.config.schema import RunConfig
+from tats_ray.config.finetune_schema import Clustered
 from tats_ray.core.errors import UsageError
 
 _LONGEST_NAME = 200
 
 
-def run_folder(config: RunConfig | FinetuneConfig) -> Path:
+def run_folder(config: Clustered) -> Path:
     """`<checkpoint.folder>/<name>`.
 
     Raises:

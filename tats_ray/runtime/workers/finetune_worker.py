@@ -24,7 +24,7 @@ from tats_ray.training.pretrain_loop import Halt
 
 
 def finetune_loop(job: dict[str, Any]) -> dict[str, Any]:
-    """Entry point of a Ray Train worker; see `launch.Job`.
+    """Entry point of a Ray Train worker; see `launch.run`.
 
     Args:
         job: `config` (nested dict), `run` (folder of the run), and what `run_worker` takes.

@@ -15,7 +15,8 @@ import torch.distributed as dist
 from ray.train.collective import broadcast_from_rank_zero
 
 from tats_ray.checkpoints import format as checkpoints
-from tats_ray.config.schema import ClusterConfig, Clustered, storage_retry_s
+from tats_ray.config.finetune_schema import Clustered, storage_retry_s
+from tats_ray.config.schema import ClusterConfig
 from tats_ray.core.errors import NonFiniteError, PeerFailedError, StaleError, TatsError, UsageError
 from tats_ray.core.storage import persist
 from tats_ray.core.types import Position
