@@ -21,6 +21,9 @@ from tats_ray.data.synthetic import SyntheticSet
 from tats_ray.models.zoo import build_mae, token_grid
 from tats_ray.runs.finetune_plan import make_finetune_plan
 from tats_ray.runs.finetune_run import finetune
+from tats_ray.runtime.driver import launch
+from tats_ray.runtime.driver.watch import RunFailedError
+from tats_ray.runtime.resources.placement import Placement
 from tats_ray.training.finetune_build import finetune_batches
 from tats_ray.training.finetune_loop import ClassifierLearner, FinetuneLoop
 from tats_ray.training.finetune_state import first_weights
