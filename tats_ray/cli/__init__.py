@@ -15,7 +15,7 @@ from tats_ray.cli.cluster import Cluster, Doctor
 from tats_ray.cli.command import Command
 from tats_ray.cli.data import Data
 from tats_ray.cli.downstream import Extract, ProbeCommand, Test
-from tats_ray.cli.environments import Env
+from tats_ray.cli.envs import Env
 from tats_ray.cli.jobs import Logs, Status, Stop, Submit
 from tats_ray.cli.new import New
 from tats_ray.cli.train import Demo, Fields, Finetune, Pretrain

@@ -15,6 +15,7 @@ from tats_ray.config.schema import (
     DataConfig,
     LogConfig,
     ModelConfig,
+    RunConfig,
 )
 from tats_ray.core.grid import MAX_VIEWS, TokenGrid
 from tats_ray.core.protocols import ConfigBase
@@ -271,3 +272,12 @@ def clip_config(config: FinetuneConfig) -> DataConfig:
         decoder=data.decoder,
         max_bad_share=data.max_bad_share,
     )
+
+
+Clustered = RunConfig | FinetuneConfig
+"""A run of whatever kind: the machines that do the work, and where its checkpoints go."""
+
+
+def storage_retry_s(config: Clustered) -> float:
+    """How long a storage may refuse: the other learners must not give up on the one that waits."""
+    return min(config.checkpoint.retry_s, config.cluster.timeout_s / 2)

@@ -19,7 +19,7 @@ from typing import Any, get_type_hints
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from tats_ray.config.finetune_schema import FinetuneConfig
+from tats_ray.config.finetune_schema import Clustered, FinetuneConfig
 from tats_ray.config.plugins import load_named
 from tats_ray.config.schema import AlgorithmConfig, RunConfig
 from tats_ray.core.errors import UsageError, did_you_mean
@@ -208,7 +208,7 @@ def parse_finetune(raw: Mapping[str, Any], *, source: str = "config") -> Finetun
     return validated(FinetuneConfig, raw, source, "")
 
 
-def dump_config(config: RunConfig | FinetuneConfig) -> str:
+def dump_config(config: Clustered) -> str:
     """YAML that `parse_config` or `parse_finetune` reads back to an equal config."""
     return yaml.safe_dump(asdict(config), sort_keys=False)
 

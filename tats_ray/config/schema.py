@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 from tats_ray.config.plugins import SAMPLERS, check_name
 from tats_ray.core.errors import UsageError
@@ -373,22 +373,3 @@ class RunConfig(ConfigBase):
                 f"algorithm {self.algorithm.name}; try --optim.batch_size {near}"
             )
         return size // masks
-
-
-@runtime_checkable
-class Clustered(Protocol):
-    """A run of whatever kind: the machines that do the work, and where its checkpoints go."""
-
-    @property
-    def cluster(self) -> ClusterConfig: ...
-
-    @property
-    def checkpoint(self) -> CheckpointConfig: ...
-
-    @property
-    def num_rollout_workers(self) -> int: ...
-
-
-def storage_retry_s(config: Clustered) -> float:
-    """How long a storage may refuse: the other learners must not give up on the one that waits."""
-    return min(config.checkpoint.retry_s, config.cluster.timeout_s / 2)

@@ -97,14 +97,7 @@ class TokenGrid:
         Raises:
             UsageError: as `num_visible`, and for a ratio that hides no column.
         """
-        self.num_visible(mask_ratio)
-        hidden_columns = int(mask_ratio * self.tokens_per_slot + 1e-6)
-        if hidden_columns < 1:
-            raise UsageError(
-                f"mask ratio {mask_ratio} hides none of the {self.tokens_per_slot} tubes; "
-                f"use at least {math.ceil(10_000 / self.tokens_per_slot) / 10_000}"
-            )
-        return (self.tokens_per_slot - hidden_columns) * self.time
+        return self._num_shown(mask_ratio, self.tokens_per_slot, "tubes") * self.time
 
     def num_visible_frame(self, mask_ratio: float) -> int:
         """Visible tokens of a frame mask: whole time slots, int(ratio x slots) of them hidden.
@@ -112,11 +105,15 @@ class TokenGrid:
         Raises:
             UsageError: as `num_visible`, and for a ratio that hides no slot.
         """
+        return self._num_shown(mask_ratio, self.time, "time slots") * self.tokens_per_slot
+
+    def _num_shown(self, mask_ratio: float, count: int, parts: str) -> int:
+        """How many of `count` equal parts of the clip stay visible."""
         self.num_visible(mask_ratio)
-        hidden_slots = int(mask_ratio * self.time + 1e-6)
-        if hidden_slots < 1:
+        num_hidden = int(mask_ratio * count + 1e-6)
+        if num_hidden < 1:
             raise UsageError(
-                f"mask ratio {mask_ratio} hides none of the {self.time} time slots; "
-                f"use at least {math.ceil(10_000 / self.time) / 10_000}"
+                f"mask ratio {mask_ratio} hides none of the {count} {parts}; "
+                f"use at least {math.ceil(10_000 / count) / 10_000}"
             )
-        return (self.time - hidden_slots) * self.tokens_per_slot
+        return count - num_hidden

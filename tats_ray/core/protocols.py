@@ -16,14 +16,6 @@ from tats_ray.core.types import Evaluation, Metrics, Rollout, Selection, Trainin
 
 
 @runtime_checkable
-class TokenSampler(Protocol):
-    """A network that prefers some tokens over others; TATS is one."""
-
-    def __call__(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B N"]:
-        """Preference of each token for staying visible: logits, any finite value."""
-
-
-@runtime_checkable
 class MaskPolicy(Protocol):
     """Sampler, draw rule and value: what RL calls the policy."""
 

@@ -16,9 +16,6 @@ count on some DivX files, and on the others PyAV is twice as fast.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -110,37 +107,6 @@ def one_video(path: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise VideoError(path, f"cannot be used ({_one_line(error)})") from error
-
-
-@dataclass(frozen=True, slots=True)
-class VideoCheck:
-    """Whether a whole video can be decoded, and why not."""
-
-    path: str
-    is_ok: bool
-    reason: str
-    """Empty when the video is fine."""
-
-
-def check_video(path: str, timeout_s: float = 30.0) -> VideoCheck:
-    """Decodes all of a video in a child process, which is killed after `timeout_s` seconds."""
-    command = [sys.executable, "-m", "tats_ray.data.decode", path]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(part for part in sys.path if part)}
-    try:
-        child = subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout_s)
-    except subprocess.TimeoutExpired:
-        return VideoCheck(path, False, f"not decoded within {timeout_s:g} s")
-    if child.returncode == 0:
-        return VideoCheck(path, True, "")
-    last = (child.stderr.strip().splitlines() or [f"the decoder died ({child.returncode})"])[-1]
-    return VideoCheck(path, False, last)
-
-
-def _check(path: str) -> None:
-    """The child's part of `check_video`."""
-    with _video_errors(path), closing(_decode(path)) as frames:
-        num_frames = sum(1 for _ in frames)
-    read_frames(path, lambda total: [0, min(num_frames, total) - 1])
 
 
 @lru_cache(maxsize=1 << 16)
@@ -316,10 +282,3 @@ def _video_errors(path: str) -> Iterator[None]:
 def _one_line(error: Exception) -> str:
     text = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
     return str(text).splitlines()[0]
-
-
-if __name__ == "__main__":
-    try:
-        _check(sys.argv[1])
-    except VideoError as video_error:
-        sys.exit(video_error.reason)

@@ -97,28 +97,16 @@ class TrajectoryAttention(nn.Module):
 
 
 class TrajectoryBlock(nn.Module):
-    """Pre-norm trajectory attention and a 4x GELU MLP, LayerNorm eps 1e-6, no dropout."""
+    """Pre-norm trajectory attention and a 4x GELU MLP, LayerNorm eps 1e-6, no dropout.
 
-    def __init__(
-        self,
-        width: int,
-        num_heads: int,
-        num_slots: int,
-        *,
-        qkv_bias: bool = True,
-        project_values: bool = True,
-        recompute: bool = True,
-    ) -> None:
+    Args:
+        switches: of `TrajectoryAttention`.
+    """
+
+    def __init__(self, width: int, num_heads: int, num_slots: int, **switches: bool) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=1e-6)
-        self.attn = TrajectoryAttention(
-            width,
-            num_heads,
-            num_slots,
-            qkv_bias=qkv_bias,
-            project_values=project_values,
-            recompute=recompute,
-        )
+        self.attn = TrajectoryAttention(width, num_heads, num_slots, **switches)
         self.norm2 = nn.LayerNorm(width, eps=1e-6)
         self.mlp = Mlp(width, 4 * width)
 

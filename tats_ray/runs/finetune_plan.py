@@ -15,6 +15,7 @@ from tats_ray.core.words import counted
 from tats_ray.data.clip_lists import read_labelled_lists
 from tats_ray.evaluation.encoder import left_at_random, named_at_random
 from tats_ray.evaluation.labelled_lists import find_lists, read_labelled
+from tats_ray.runs.pretrain_plan import steps_in_epoch
 from tats_ray.runs.run_folder import run_folder
 from tats_ray.runtime.resources.placement import Placement, place
 from tats_ray.training.finetune_validation import measured
@@ -35,6 +36,8 @@ class FinetunePlan:
     steps_per_epoch: int
     placement: Placement
     notes: tuple[str, ...]
+    rollout_bytes: int = 0
+    """No rollouts are made."""
 
     @property
     def global_batch(self) -> int:
@@ -116,21 +119,12 @@ def make_finetune_plan(
     if source.head is not None and not (config.from_scratch or config.new_head):
         _check_head(source, config)
     lists = read_labelled_lists(config)
-    workers = config.cluster.num_workers
-    steps = len(lists.train) // (config.videos_per_step * workers)
-    if not steps:
-        raise UsageError(
-            f"{config.data.train_list} has {counted(len(lists.train), 'video')}, fewer than one "
-            "batch "
-            f"of {config.videos_per_step * workers} ({config.videos_per_step} x "
-            f"{counted(workers, 'learner')}); lower optim.batch_size"
-        )
     return FinetunePlan(
         config=config,
         source=source,
         num_train=len(lists.train),
         num_val=len(measured(config, lists.val)),
-        steps_per_epoch=steps,
+        steps_per_epoch=steps_in_epoch(config, lists.train, config.videos_per_step),
         placement=placement,
         notes=(*notes, *passed_over),
     )

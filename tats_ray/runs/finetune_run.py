@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from tats_ray.checkpoints import format as checkpoints
 from tats_ray.checkpoints.fine_tuned import START_FILE
 from tats_ray.config.finetune_schema import FinetuneConfig, token_grid_of
-from tats_ray.config.load import dump_config, parse_finetune, read_yaml
-from tats_ray.core.storage import make_folder
-from tats_ray.runs.event_files import watched
+from tats_ray.config.load import parse_finetune, read_yaml
+from tats_ray.runs.carry_out import carry_out
 from tats_ray.runs.finetune_plan import FinetunePlan, make_finetune_plan
-from tats_ray.runs.pretrain_run import check_folder
-from tats_ray.runs.run_folder import run_folder
-from tats_ray.runs.run_lock import only_run_in
-from tats_ray.runtime.driver import launch
-from tats_ray.runtime.driver.launch_finetune import run_finetune
+from tats_ray.runs.run_folder import own_folder
+from tats_ray.runtime.driver.fit import Outcome
 from tats_ray.view.board import BoardPlan
 from tats_ray.view.tracking import read_metrics
 
@@ -27,7 +23,7 @@ class FinetuneResult:
     """Where a run lies and how it ended."""
 
     folder: Path
-    outcome: launch.Outcome
+    outcome: Outcome
     top1: float | None
     """Of the last measurement, 0 to 1; None without a validation list."""
 
@@ -51,19 +47,23 @@ def finetune(
         RunFailedError: for what went wrong later, with its first cause.
     """
     plan = make_finetune_plan(checkpoint, data, config)
-    config = plan.config
-    folder = run_folder(config)
-    check_folder(folder, asdict(config), resume=resume, read=_read)
-    make_folder(folder, way_out="use another --checkpoint.folder or --name")
-    with only_run_in(folder):
-        (folder / "config.yaml").write_text(dump_config(config))
+    config, num_tokens = plan.config, token_grid_of(plan.config).num_tokens
+    shown = BoardPlan(
+        name=config.name,
+        total_steps=plan.total_steps,
+        total_epochs=config.optim.epochs,
+        steps_per_epoch=plan.steps_per_epoch,
+        mae_only_epochs=0,
+        num_tokens=num_tokens,
+        num_visible=num_tokens,
+        sampler_learns=False,
+        task="finetune",
+    )
+    with own_folder(config, resume=resume, read=_read) as folder:
         _write_start(plan, folder)
-        for what, how_much in plan.lines():
-            print(f"{what:>14}  {how_much}")
-        print(f"{'run folder':>14}  {folder}", flush=True)
-        outcome = _train(plan, folder)
+        words = [config.start, "--config", str(folder / "config.yaml"), "--resume"]
+        outcome = carry_out(plan, folder, shown, f"tats finetune {shlex.join(words)}")
     if not outcome.is_finished:
-        print(f"{outcome.message}; continue with:\n  {_resume_command(config, folder)}", flush=True)
         return FinetuneResult(folder, outcome, None)
     measured = [r["val/top1"] for r in read_metrics(folder) if "val/top1" in r]
     if measured:
@@ -84,28 +84,6 @@ def _write_start(plan: FinetunePlan, folder: Path) -> None:
     if source.head is not None and not plan.config.new_head:
         weights |= source.head.state_dict()
     checkpoints.write_tensors(path, weights)
-
-
-def _train(plan: FinetunePlan, folder: Path) -> launch.Outcome:
-    config = plan.config
-    shown = BoardPlan(
-        name=config.name,
-        total_steps=plan.total_steps,
-        total_epochs=config.optim.epochs,
-        steps_per_epoch=plan.steps_per_epoch,
-        mae_only_epochs=0,
-        num_tokens=token_grid_of(config).num_tokens,
-        num_visible=token_grid_of(config).num_tokens,
-        sampler_learns=False,
-        task="finetune",
-    )
-    with watched(config, folder, shown) as (on_event, on_tick):
-        return run_finetune(config, folder, plan.placement, on_event=on_event, on_tick=on_tick)
-
-
-def _resume_command(config: FinetuneConfig, folder: Path) -> str:
-    words = [config.start, "--config", str(folder / "config.yaml"), "--resume"]
-    return f"tats finetune {shlex.join(words)}"
 
 
 def _read(path: Path) -> FinetuneConfig:

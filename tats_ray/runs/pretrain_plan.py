@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tats_ray.config.finetune_schema import Clustered
 from tats_ray.config.schema import RunConfig
 from tats_ray.core.errors import UsageError
 from tats_ray.core.grid import TokenGrid
@@ -161,7 +163,7 @@ def make_plan(config: RunConfig) -> Plan:
     if wants_motion(config):
         _check_motion(config, lists)
     global_batch = config.optim.batch_size * config.cluster.num_workers
-    steps = _steps_per_epoch(lists.train, config)
+    steps = steps_in_epoch(config, lists.train, config.clips_per_step)
     return Plan(
         config=config,
         lists=lists,
@@ -262,14 +264,17 @@ def _check_motion(config: RunConfig, lists: Lists) -> None:
             )
 
 
-def _steps_per_epoch(train: list[VideoEntry], config: RunConfig) -> int:
+def steps_in_epoch(config: Clustered, videos: Sequence[VideoEntry], each: int) -> int:
+    """Whole batches of a list, for learners that take `each` of its videos a step.
+
+    Raises:
+        UsageError: where there is none.
+    """
     workers = config.cluster.num_workers
-    clips = config.clips_per_step * workers
-    steps = len(train) // clips
+    steps = len(videos) // (each * workers)
     if not steps:
         raise UsageError(
-            f"{config.data.train_list} has {counted(len(train), 'video')}, fewer than one batch of "
-            f"{clips} "
-            f"({config.clips_per_step} x {counted(workers, 'learner')}); lower optim.batch_size"
+            f"{config.data.train_list} has {counted(len(videos), 'video')}, fewer than one batch "
+            f"of {each * workers} ({each} x {counted(workers, 'learner')}); lower optim.batch_size"
         )
     return steps

@@ -10,11 +10,13 @@ from dataclasses import dataclass, replace
 import torch
 
 from tats_ray.config.schema import LoopConfig, RunConfig
+from tats_ray.core.grid import TokenGrid
 from tats_ray.data.clip_lists import read_lists
 from tats_ray.data.views import ViewPlan
 from tats_ray.evaluation.features import FeatureRequest, FrozenEncoder, compute
 from tats_ray.models.policy import FixedPolicy, is_learned
 from tats_ray.models.zoo import build_mae, build_policy, num_visible, token_grid
+from tats_ray.runtime.resources.request import ResourceRequest
 from tats_ray.training.environments import make_env
 from tats_ray.training.mae_learner import MAELearner
 from tats_ray.training.policy_learner import LocalPolicyClient, PolicyLearner
@@ -69,11 +71,13 @@ def time_steps(config: RunConfig, threads: int) -> StepTiming:
 
 
 def _time_steps(config: RunConfig) -> StepTiming:
-    device = torch.device("cuda" if config.cluster.use_gpu else "cpu")
-    grid = token_grid(config.data, config.model)
+    own = ResourceRequest.of(config)
+    device, grid = torch.device(own.learners.device), token_grid(config.data, config.model)
     entries = read_lists(config.data).train
     timed = replace(config, data=replace(config.data, num_workers=0))
-    batches = Batches(timed, entries)
+    started = time.perf_counter()
+    shown = next(Batches(timed, entries)(0, 0))
+    clips_s = time.perf_counter() - started
     mae = build_mae(config.model, grid, seed=config.seed).to(device)
     learner = MAELearner(
         mae,
@@ -83,56 +87,68 @@ def _time_steps(config: RunConfig) -> StepTiming:
         global_batch=config.optim.batch_size,
         precision=config.loop.precision,
     )
+    beside = config.cluster.policy_place == "learner" or own.policy.gpu
+    client = _policy_client(config, grid, device if beside else torch.device("cpu"))
     visible = num_visible(config.sampler, grid)
     env = make_env(config, learner, config.optim.batch_size, visible)
-    policy, owned = (build_policy(config.sampler, config.model, grid, seed=0) for _ in range(2))
+    policy = build_policy(config.sampler, config.model, grid, seed=0)
     if is_learned(policy):
         policy.to(device)
-    client = None
-    if is_learned(owned):
-        beside = config.cluster.policy_place == "learner" or config.cluster.policy_gpus
-        owned.to(device if beside else "cpu")
-        client = LocalPolicyClient(
-            PolicyLearner(
-                owned,
-                config.algorithm.build(owned),
-                seed=0,
-                precision=config.loop.precision,
-            )
-        )
-    started = time.perf_counter()
-    shown = next(batches(0, 0))
-    clips_s = time.perf_counter() - started
-    paces = []
-    for mae_only in (1, 0):
-        clock = _Clock(device)
-        loop = PretrainLoop(
-            LoopConfig(
-                epochs=1,
-                mae_only_epochs=mae_only,
-                rollout_fraction=config.loop.rollout_fraction,
-                warmup_mask=config.loop.warmup_mask,
-                precision=config.loop.precision,
-            ),
-            seed=config.seed,
-            slots=[0],
-            batches=lambda epoch, first: iter([shown] * (_NUM_STEPS + 2)),
-            learner=learner,
-            warmup=Stage(FixedPolicy(grid), env, visible),
-            main=Stage(policy, env, visible),
-            client=client,
-            hooks=clock,
-            masks_per_clip=config.algorithm.masks_per_clip,
-        )
-        with suppress(Halt):
-            loop.run()
-        paces.append(clock.step_s)
+    main = Stage(policy, env, visible)
+    mae_step_s, joint_step_s = (
+        _step_s(config, learner, main, client, shown, mae_only_epochs=epochs) for epochs in (1, 0)
+    )
     encoder = FrozenEncoder(mae.encoder.eval(), grid, timed.data)
     asked = FeatureRequest(source=encoder, entries=entries[:_NUM_VIDEOS], plan=ViewPlan())
     started = time.perf_counter()
     compute(asked, num_workers=0, say=lambda text: None)
     feature_s = (time.perf_counter() - started) / len(asked.entries)
-    return StepTiming(paces[0], paces[1], clips_s=clips_s, feature_s=feature_s)
+    return StepTiming(mae_step_s, joint_step_s, clips_s=clips_s, feature_s=feature_s)
+
+
+def _policy_client(
+    config: RunConfig, grid: TokenGrid, device: torch.device
+) -> LocalPolicyClient | None:
+    policy = build_policy(config.sampler, config.model, grid, seed=0)
+    if not is_learned(policy):
+        return None
+    policy.to(device)
+    algorithm, precision = config.algorithm.build(policy), config.loop.precision
+    return LocalPolicyClient(PolicyLearner(policy, algorithm, seed=0, precision=precision))
+
+
+def _step_s(
+    config: RunConfig,
+    learner: MAELearner,
+    main: Stage,
+    client: LocalPolicyClient | None,
+    shown: Batch,
+    *,
+    mae_only_epochs: int,
+) -> float:
+    """Seconds that a step on a batch takes, in an epoch with the sampler or without."""
+    clock = _Clock(learner.device)
+    loop = PretrainLoop(
+        LoopConfig(
+            epochs=1,
+            mae_only_epochs=mae_only_epochs,
+            rollout_fraction=config.loop.rollout_fraction,
+            warmup_mask=config.loop.warmup_mask,
+            precision=config.loop.precision,
+        ),
+        seed=config.seed,
+        slots=[0],
+        batches=lambda epoch, first: iter([shown] * (_NUM_STEPS + 2)),
+        learner=learner,
+        warmup=replace(main, policy=FixedPolicy(learner.mae.grid)),
+        main=main,
+        client=client,
+        hooks=clock,
+        masks_per_clip=config.algorithm.masks_per_clip,
+    )
+    with suppress(Halt):
+        loop.run()
+    return clock.step_s
 
 
 class _Clock:

@@ -5,7 +5,7 @@
 | `buffer.RolloutBuffer` | actor; rollouts on their way, bounded in bytes | all |
 | `weights.WeightStore` | actor; newest weights by name and version | all |
 | `policy_learner.PolicyLearnerActor` | actor; owns policy and algorithm | buffer, store |
-| `mae_learner.train_loop` | Ray Train worker per rank; owns the autoencoder | all |
+| `pretrain_worker.train_loop` | Ray Train worker per rank; owns the autoencoder | all |
 | `run_log.RunLog` | actor; events to the driver, and its wish to stop | driver |
 | `launch` | the driver: places, starts, watches and stops all of them | |
 """

@@ -13,6 +13,7 @@ from typing import Any
 from tats_ray.config.points import Point, Trial, point_name
 from tats_ray.config.sweep_schema import Sweep, load_sweep, settings
 from tats_ray.core.errors import TatsError, UsageError
+from tats_ray.core.storage import make_folder
 from tats_ray.data.synthetic import synthesize
 from tats_ray.runs.run_lock import only_run_in
 from tats_ray.runs.step_timing import StepTiming, time_steps
@@ -25,7 +26,6 @@ from tats_ray.runtime.resources.placement import is_private, own_node
 from tats_ray.sweeps.sweep_board import SweepBoard, say
 from tats_ray.sweeps.sweep_folder import (
     STATE_FILE,
-    Record,
     origin,
     read_record,
     read_records,
@@ -74,7 +74,7 @@ def tune(
             raise UsageError(f"{sweep.source}: {plan.problems[0]}")
         left = _left(plan, experiment, resume=resume)
         if not is_dry:
-            _make_folder(experiment)
+            make_folder(experiment / "trials", way_out="use another --checkpoint.folder")
             held.enter_context(only_run_in(experiment))
             if private:  # before the warm-up, beside which Ray's own helpers start
                 held.enter_context(joined_cluster(base, spare_cpus=1))
@@ -144,30 +144,14 @@ def _check_folder(sweep: Sweep, experiment: Path, *, resume: bool) -> None:
         raise UsageError(f"{experiment} already holds a run; choose another --name")
 
 
-def _make_folder(experiment: Path) -> None:
-    try:
-        (experiment / "trials").mkdir(parents=True, exist_ok=True)
-        marker = experiment / ".writable"
-        marker.write_text("")
-        marker.unlink()
-    except OSError as error:
-        raise UsageError(
-            f"{experiment} cannot be written ({error.strerror}); use --checkpoint.folder with "
-            "another folder"
-        ) from None
-
-
 def _left(plan: SweepPlan, experiment: Path, *, resume: bool) -> list[Trial]:
     """Trials that are not done, unfinished ones first; empty for a search that finds its own."""
     if not resume:
         return plan.trials
     begun = {t.name: read_record(experiment / "trials" / t.folder) for t in plan.trials}
-    left = [t for t in plan.trials if not _is_done(begun[t.name])]
+    done = {name for name, record in begun.items() if record is not None and record.is_done}
+    left = [t for t in plan.trials if t.name not in done]
     return sorted(left, key=lambda t: begun[t.name] is None)
-
-
-def _is_done(record: Record | None) -> bool:
-    return record is not None and record.is_done
 
 
 def _begin(plan: SweepPlan, experiment: Path, command: Sequence[str]) -> None:
@@ -224,7 +208,7 @@ def _run(plan: SweepPlan, experiment: Path, left: Sequence[Trial], shared_by: in
     run: Any = run_trial
     if proposals:
         run = partial(_run_proposed, plan.sweep, experiment, shared_by)
-    board = SweepBoard(experiment, num_left=num_left, at_once=plan.at_once, metric=config.metric)
+    board = SweepBoard(experiment, num_left=num_left, metric=config.metric)
     return trials_in_ray.run_trials(run, jobs, schedule, board, folder=experiment / "ray")
 
 

@@ -30,9 +30,9 @@ def in_words(measures: dict[str, float]) -> str:
 class SweepBoard:
     """Hears what becomes of trials, completes their records, and prints."""
 
-    def __init__(self, experiment: Path, *, num_left: int, at_once: int, metric: str) -> None:
+    def __init__(self, experiment: Path, *, num_left: int, metric: str) -> None:
         self._trials = experiment / "trials"
-        self._num_left, self._at_once, self._metric = num_left, at_once, metric
+        self._num_left, self._metric = num_left, metric
         self._num_ended = 0
         self._began = time.monotonic()
 

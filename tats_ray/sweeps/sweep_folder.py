@@ -22,6 +22,7 @@ from typing import Any, Literal
 from tats_ray import __version__
 from tats_ray.config.differences import deciding, flat
 from tats_ray.core.errors import UsageError
+from tats_ray.core.storage import replace_text
 
 STATE_FILE = "sweep.json"
 RECORD_FILE = "trial.json"
@@ -55,9 +56,7 @@ class Record:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Whole or not at all."""
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(json.dumps(content, indent=1) + "\n")
-    draft.replace(path)
+    replace_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def write_record(folder: Path, record: Record) -> None:

@@ -21,7 +21,9 @@ from tats_ray.data.synthetic import SyntheticSet
 from tats_ray.models.zoo import build_mae, token_grid
 from tats_ray.runs.finetune_plan import make_finetune_plan
 from tats_ray.runs.finetune_run import finetune
-from tats_ray.runtime.driver.launch_finetune import run_finetune
+from tats_ray.runtime.driver import launch
+from tats_ray.runtime.driver.watch import RunFailedError
+from tats_ray.runtime.resources.placement import Placement
 from tats_ray.training.finetune_build import finetune_batches
 from tats_ray.training.finetune_loop import ClassifierLearner, FinetuneLoop
 from tats_ray.training.finetune_state import first_weights
@@ -139,20 +141,18 @@ def test_two_ranks_that_stop_within_an_epoch_go_on_to_the_same_weights(
 
 def stop_early(config: FinetuneConfig, folder: Path, placement: Placement) -> Any:
     """As Ctrl-C does, but asked for before the first step."""
-    from tats_ray.runtime.driver import launch_finetune as room
+    whole = launch.start_peers
 
-    whole = room.start_log
+    def asked(config: FinetuneConfig, placement: Placement) -> Any:
+        peers = whole(config, placement)
+        peers.log.request_stop.remote()
+        return peers
 
-    def asked(config: FinetuneConfig) -> Any:
-        log = whole(config)
-        log.request_stop.remote()
-        return log
-
-    room.start_log = asked
+    launch.start_peers = asked
     try:
-        return run_finetune(config, folder, placement, on_event=lambda event: None)
+        return launch.run(config, folder, placement, on_event=lambda event: None)
     finally:
-        room.start_log = whole
+        launch.start_peers = whole
 
 
 @pytest.mark.long

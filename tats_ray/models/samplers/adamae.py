@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from tats_ray.config.schema import SamplerConfig
 from tats_ray.core.grid import TokenGrid
 from tats_ray.models.layers import transformer_block
 from tats_ray.models.policy import SamplerPolicy
-from tats_ray.models.samplers.learned import (
-    ActorInit,
-    LearnedSampler,
-    SamplerPosEmbed,
-    divided,
-)
+from tats_ray.models.samplers.learned import LearnedSampler, divided, start_of
 from tats_ray.models.samplers.registry import Sampler, learned_policy
 
 _NUM_HEADS = 8
@@ -26,26 +23,17 @@ def adamae_sampler(
     *,
     num_heads: int = _NUM_HEADS,
     num_blocks: int = 1,
-    actor_init: ActorInit = "zero",
-    pos_embed: SamplerPosEmbed = "learned",
-    whiten_tokens: bool = False,
+    **start: Any,
 ) -> LearnedSampler:
     """AdaMAE's sampler: plain attention over all tokens, LayerNorm eps 1e-5, no QKV bias.
 
     Deviation: no dropout (AdaMAE has 0.1), since it would make PPO's ratio noisy
-    [method sections 6, 14].
+    [method sections 6, 14]. `start` is what `LearnedSampler` takes.
     """
     blocks: list[nn.Module] = [
         transformer_block(width, num_heads, qkv_bias=False, eps=1e-5) for _ in range(num_blocks)
     ]
-    return LearnedSampler(
-        blocks,
-        width,
-        grid,
-        actor_init=actor_init,
-        pos_embed=pos_embed,
-        whiten_tokens=whiten_tokens,
-    )
+    return LearnedSampler(blocks, width, grid, **start)
 
 
 def adamae_policy(
@@ -57,9 +45,7 @@ def adamae_policy(
         grid,
         num_heads=divided(width, config.num_heads, default, num_heads),
         num_blocks=config.num_blocks,
-        actor_init=config.actor_init,
-        pos_embed=config.pos_embed,
-        whiten_tokens=config.whiten_tokens,
+        **start_of(config),
     )
     return learned_policy(network, width, config)
 

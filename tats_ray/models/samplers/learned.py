@@ -6,11 +6,12 @@ whose sampling loss does; method section 13, A12).
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from tats_ray.config.schema import SamplerConfig
 from tats_ray.core.arrays import Float
 from tats_ray.core.errors import UsageError
 from tats_ray.core.grid import TokenGrid
@@ -76,6 +77,11 @@ class LearnedSampler(nn.Module):
 
     def forward(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B N"]:
         return self.logits(self.features(tokens))
+
+
+def start_of(config: SamplerConfig) -> dict[str, Any]:
+    """What a configuration says of the parts that every `LearnedSampler` has."""
+    return {name: getattr(config, name) for name in ("actor_init", "pos_embed", "whiten_tokens")}
 
 
 def divided(width: int, asked: int, default: int, encoder: int) -> int:

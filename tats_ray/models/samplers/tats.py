@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tats_ray.config.schema import SamplerConfig
 from tats_ray.core.grid import TokenGrid
 from tats_ray.models.policy import SamplerPolicy
 from tats_ray.models.samplers.adamae import adamae_policy
-from tats_ray.models.samplers.learned import (
-    ActorInit,
-    LearnedSampler,
-    SamplerPosEmbed,
-    divided,
-)
+from tats_ray.models.samplers.learned import LearnedSampler, divided, start_of
 from tats_ray.models.samplers.registry import Sampler, learned_policy
 from tats_ray.models.trajectory import TrajectoryBlock
 
@@ -27,11 +24,9 @@ def tats_sampler(
     num_blocks: int = 1,
     qkv_bias: bool = True,
     project_values: bool = True,
-    actor_init: ActorInit = "zero",
-    pos_embed: SamplerPosEmbed = "learned",
-    whiten_tokens: bool = False,
+    **start: Any,
 ) -> LearnedSampler:
-    """The network: trajectory attention blocks."""
+    """The network: trajectory attention blocks; `start` is what `LearnedSampler` takes."""
     trajectory_values = grid.num_tokens * grid.time * width
     blocks = [
         TrajectoryBlock(
@@ -44,14 +39,7 @@ def tats_sampler(
         )
         for _ in range(num_blocks)
     ]
-    return LearnedSampler(
-        list(blocks),
-        width,
-        grid,
-        actor_init=actor_init,
-        pos_embed=pos_embed,
-        whiten_tokens=whiten_tokens,
-    )
+    return LearnedSampler(list(blocks), width, grid, **start)
 
 
 def _policy(config: SamplerConfig, grid: TokenGrid, width: int, num_heads: int) -> SamplerPolicy:
@@ -64,9 +52,7 @@ def _policy(config: SamplerConfig, grid: TokenGrid, width: int, num_heads: int) 
         num_blocks=config.num_blocks,
         qkv_bias=config.qkv_bias,
         project_values=config.project_values,
-        actor_init=config.actor_init,
-        pos_embed=config.pos_embed,
-        whiten_tokens=config.whiten_tokens,
+        **start_of(config),
     )
     return learned_policy(network, width, config)
 

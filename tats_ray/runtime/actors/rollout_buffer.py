@@ -94,9 +94,6 @@ class RolloutBuffer:
                 self._error = error
                 self._changed.notify_all()
 
-    async def stats(self) -> dict[str, int]:
-        return {"rollouts": sum(map(len, self._shelf.values())), "bytes": self._bytes}
-
     async def read(self) -> dict[str, float]:
         """Metrics of the time since the last reading."""
         peak, self._peak_bytes = self._peak_bytes, self._bytes

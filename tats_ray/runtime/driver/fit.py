@@ -13,7 +13,7 @@ from ray.exceptions import RayActorError
 from ray.train import ControllerError
 from ray.train.torch import TorchTrainer
 
-from tats_ray.config.schema import Clustered
+from tats_ray.config.finetune_schema import Clustered
 from tats_ray.runtime.actors.peers import Peers
 from tats_ray.runtime.driver.causes import first_cause, is_death
 from tats_ray.runtime.driver.reap import reap, started_by, this_task

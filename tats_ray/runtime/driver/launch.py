@@ -8,8 +8,8 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ import ray
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from tats_ray.config.schema import Clustered, RunConfig
+from tats_ray.config.finetune_schema import Clustered
+from tats_ray.config.schema import RunConfig
 from tats_ray.runtime.actors.calls import call_restarting
 from tats_ray.runtime.actors.peers import Peers
 from tats_ray.runtime.driver import home
@@ -33,29 +34,18 @@ from tats_ray.runtime.resources.capacity import ensure_room
 from tats_ray.runtime.resources.placement import Placement
 from tats_ray.runtime.resources.preflight import check_cluster, in_words
 from tats_ray.runtime.resources.request import ResourceRequest
+from tats_ray.runtime.workers.finetune_worker import finetune_loop
 from tats_ray.runtime.workers.pretrain_worker import train_loop
 
-__all__ = ["Event", "Job", "Outcome", "RunFailedError", "run", "run_job"]
+__all__ = ["Event", "Outcome", "RunFailedError", "run"]
 
 RAY_FOLDER = "ray"
 RESIZE_CHECK_S = 60.0
 """Between two looks of an elastic run at whether the cluster has room for other learners."""
 
 
-@dataclass(frozen=True)
-class Job:
-    """What the driver starts and watches, of whatever kind the learners are."""
-
-    loop: Callable[[dict[str, Any]], dict[str, Any]]
-    """Entry point of a Ray Train worker; see `rank.attend`."""
-    settings: dict[str, Any]
-    """Its argument, to which a reference to the peers is added."""
-    peers: Peers
-    workers: RolloutWorkers | None = None
-
-
 def run(
-    config: RunConfig,
+    config: Clustered,
     folder: Path,
     placement: Placement,
     *,
@@ -63,9 +53,11 @@ def run(
     on_tick: Callable[[], None] = lambda: None,
     rollout_bytes: int = 0,
 ) -> Outcome:
-    """Train until the last epoch, a failure, or a request to stop (Ctrl-C or SIGTERM).
+    """Pre-train or fine-tune until the last epoch, a failure, or a request to stop (Ctrl-C or
+    SIGTERM).
 
     Args:
+        config: of either kind of run, with nothing in it left to a checkpoint.
         folder: the run's own; a checkpoint in it is continued.
         on_event: gets every event of the learners, in order, on this thread.
         on_tick: called about twice a second meanwhile.
@@ -75,74 +67,34 @@ def run(
         UsageError: when the cluster cannot hold the placement.
         RunFailedError: naming the first cause; the last checkpoint is intact.
     """
-
-    def start(run_id: str) -> Job:
+    run_id, request = uuid.uuid4().hex[:8], placement.request
+    with joined_cluster(config), _scratch(folder, run_id):
+        reap()  # of runs of this job whose process was killed
+        ensure_room(request, config.cluster.nodes_timeout_s, lambda text: on_event(_note(text)))
+        check_cluster(request, folder, rollout_bytes=rollout_bytes)
         peers = start_peers(config, placement)
-        workers = RolloutWorkers(
-            config,
-            placement,
-            buffer=peers.buffer,
-            store=peers.store,
-            log=peers.log,
-        )
-        settings = {
+        job = {
             "config": asdict(config),
             "run": str(folder.resolve()),
             "home": home.here(),
             "id": run_id,
             "threads": placement.threads,
         }
-        return Job(train_loop, settings, peers, workers)
-
-    return run_job(
-        config,
-        folder,
-        placement.request,
-        start,
-        on_event=on_event,
-        on_tick=on_tick,
-        rollout_bytes=rollout_bytes,
-    )
-
-
-def run_job(
-    config: Clustered,
-    folder: Path,
-    request: ResourceRequest,
-    start: Callable[[str], Job],
-    *,
-    on_event: Callable[[Event], None],
-    on_tick: Callable[[], None] = lambda: None,
-    rollout_bytes: int = 0,
-) -> Outcome:
-    """`run` for any kind of learner.
-
-    Args:
-        start: id of the run -> its job; called once the cluster is there and has room.
-    """
-    run_id = uuid.uuid4().hex[:8]
-    with joined_cluster(config), _scratch(folder, run_id):
-        reap()  # of runs of this job whose process was killed
-        ensure_room(request, config.cluster.nodes_timeout_s, lambda text: on_event(_note(text)))
-        check_cluster(request, folder, rollout_bytes=rollout_bytes)
-        job = start(run_id)
-        log = job.peers.log
-        with _ended(job.peers), job.workers or nullcontext() as workers:
-            watch = Watch(log, config, on_event, lambda: in_words(request, _living_nodes()))
+        with _ended(peers), RolloutWorkers(config, placement, peers) as workers:
+            watch = Watch(peers.log, config, on_event, lambda: in_words(request, _living_nodes()))
             with (
                 TrainerThread(
-                    lambda: _trainer(config, folder, request, job), config, job.peers
+                    lambda: _trainer(config, folder, request, job, peers), config, peers
                 ) as fit,
                 _stop_requests(watch, on_event),
             ):
                 while not fit.done.is_set():
-                    if workers is not None:
-                        workers.watch(on_event)
+                    workers.watch(on_event)
                     watch.poll()
                     on_tick()
             watch.poll()
             # What a learner called fatal is the cause; other ranks only saw it hang up.
-            return fit.outcome(call_restarting(log.fatal, timeout_s=config.cluster.timeout_s))
+            return fit.outcome(call_restarting(peers.log.fatal, timeout_s=config.cluster.timeout_s))
 
 
 @contextmanager
@@ -173,13 +125,15 @@ def _living_nodes() -> list[Mapping[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def _trainer(config: Clustered, folder: Path, request: ResourceRequest, job: Job) -> TorchTrainer:
+def _trainer(
+    config: Clustered, folder: Path, request: ResourceRequest, job: dict[str, Any], peers: Peers
+) -> TorchTrainer:
     cluster = config.cluster
     return TorchTrainer(
-        job.loop,
+        train_loop if isinstance(config, RunConfig) else finetune_loop,
         # A reference: Ray Train's controller unpickles these settings, and a handle of an actor
         # imports the actor's module there, torch and timm with it, before any learner starts.
-        train_loop_config={**job.settings, "peers": ray.put(job.peers)},
+        train_loop_config={**job, "peers": ray.put(peers)},
         torch_config=TorchConfig(timeout_s=round(cluster.timeout_s)),
         scaling_config=ray.train.ScalingConfig(
             num_workers=(
@@ -196,7 +150,7 @@ def _trainer(config: Clustered, folder: Path, request: ResourceRequest, job: Job
             name=f"attempt-{time.time_ns()}",
             storage_path=str((folder / RAY_FOLDER).resolve()),
             failure_config=ray.train.FailureConfig(max_failures=cluster.max_failures),
-            callbacks=[TellFailures(job.peers.log, job.peers.rooms())],
+            callbacks=[TellFailures(peers.log, peers.rooms())],
         ),
     )
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import ray
 
-from tats_ray.config.schema import Clustered
+from tats_ray.config.finetune_schema import Clustered
 from tats_ray.core.errors import UsageError
 from tats_ray.runtime.resources.placement import usable_cores
 

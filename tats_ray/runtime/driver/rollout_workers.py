@@ -10,7 +10,8 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
-from tats_ray.config.schema import RunConfig
+from tats_ray.config.finetune_schema import Clustered
+from tats_ray.runtime.actors.peers import Peers
 from tats_ray.runtime.actors.rollout_worker import RolloutWorkerActor
 from tats_ray.runtime.driver import home
 from tats_ray.runtime.resources.placement import Placement
@@ -23,11 +24,9 @@ class RolloutWorkers:
     rest. Rollouts are the same whoever makes them, so neither changes a result.
     """
 
-    def __init__(
-        self, config: RunConfig, placement: Placement, *, buffer: Any, store: Any, log: Any
-    ) -> None:
+    def __init__(self, config: Clustered, placement: Placement, peers: Peers) -> None:
         cluster, own = config.cluster, placement.request.rollout
-        self._buffer, self._log = buffer, log
+        self._buffer, self._log = peers.buffer, peers.log
         self._fatal: str | None = None
         kind = ray.remote(RolloutWorkerActor).options(
             num_cpus=own.cpu,
@@ -48,7 +47,8 @@ class RolloutWorkers:
             for index in range(own.count)
         ]
         self._runs = {
-            actor.run.remote(buffer, store, log): index for index, actor in enumerate(self._actors)
+            actor.run.remote(peers.buffer, peers.store, peers.log): index
+            for index, actor in enumerate(self._actors)
         }
 
     def __enter__(self) -> RolloutWorkers:

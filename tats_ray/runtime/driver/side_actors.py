@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
 
 import ray
 
-from tats_ray.config.schema import Clustered, RunConfig
+from tats_ray.config.finetune_schema import Clustered
+from tats_ray.config.schema import RunConfig
 from tats_ray.runtime.actors.peers import Peers
 from tats_ray.runtime.actors.policy_learner_actor import PolicyLearnerActor
 from tats_ray.runtime.actors.rollout_buffer import RolloutBuffer
@@ -18,25 +18,20 @@ from tats_ray.runtime.resources.capacity import on_this_node
 from tats_ray.runtime.resources.placement import Placement
 
 
-def start_log(config: Clustered) -> Any:
-    """The run log, beside the driver; it is started anew, empty, where it dies."""
-    return ray.remote(RunLog).options(**_light(config), scheduling_strategy=on_this_node()).remote()
-
-
-def _light(config: Clustered) -> dict[str, Any]:
-    return {"num_cpus": 0, "max_restarts": config.cluster.max_failures, "max_task_retries": 0}
-
-
-def start_peers(config: RunConfig, placement: Placement) -> Peers:
+def start_peers(config: Clustered, placement: Placement) -> Peers:
     """Start the side actors. This driver owns them: they outlive a restart of the learners.
 
     One that dies is started anew, empty. The call that met its death fails, so the learners are
     restarted too, and bring all of them back to the last checkpoint. Nothing is retried alone.
     """
-    light, log = _light(config), start_log(config)
-    if not placement.learns_policy or config.cluster.policy_place == "learner":
+    cluster = config.cluster
+    light = {"num_cpus": 0, "max_restarts": cluster.max_failures, "max_task_retries": 0}
+    # Beside the driver, so that no lost worker node takes it away.
+    log = ray.remote(RunLog).options(**light, scheduling_strategy=on_this_node()).remote()
+    if not placement.learns_policy or cluster.policy_place == "learner":
         return Peers(buffer=None, store=None, policy_learner=None, log=log)
-    max_bytes = config.cluster.buffer_mb * 2**20
+    assert isinstance(config, RunConfig)  # the only kind of run with a policy
+    max_bytes = cluster.buffer_mb * 2**20
     if placement.request.rollout.count:
         buffer = (
             ray.remote(TicketedBuffer)

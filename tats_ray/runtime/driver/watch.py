@@ -9,7 +9,7 @@ from typing import Any
 import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError
 
-from tats_ray.config.schema import Clustered
+from tats_ray.config.finetune_schema import Clustered
 from tats_ray.core.errors import TatsError
 from tats_ray.core.words import counted
 

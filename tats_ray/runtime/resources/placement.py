@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from tats_ray.config.schema import Clustered, RunConfig
+from tats_ray.config.finetune_schema import Clustered
+from tats_ray.config.schema import RunConfig
 from tats_ray.core.errors import UsageError
 from tats_ray.models.samplers.registry import find_sampler
 from tats_ray.runtime.resources.request import ResourceRequest

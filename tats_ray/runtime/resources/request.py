@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 
-from tats_ray.config.schema import Clustered
+from tats_ray.config.finetune_schema import Clustered
 
 KINDS = ("GPU", "CPU")
 """What Ray counts, in the order in which people read it."""

@@ -6,9 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
-
 from tats_ray.checkpoints import format as checkpoints
 from tats_ray.config.finetune_schema import FinetuneConfig
 from tats_ray.config.load import dump_config, parse_finetune
@@ -24,7 +21,7 @@ from tats_ray.training.pretrain_loop import Halt
 
 
 def finetune_loop(job: dict[str, Any]) -> dict[str, Any]:
-    """Entry point of a Ray Train worker; see `launch.Job`.
+    """Entry point of a Ray Train worker; see `launch.run`.
 
     Args:
         job: `config` (nested dict), `run` (folder of the run), and what `run_worker` takes.
@@ -53,20 +50,13 @@ class _Rank(Rank):
 
     def _learner(self) -> ClassifierLearner:
         network = first_weights(self.config, self.run_folder).to(self.device)
-        wrapped: nn.Module = network
-        if self.world_size > 1:
-            wrapped = DistributedDataParallel(
-                network,
-                device_ids=[self.device] if self.device.type == "cuda" else None,
-                broadcast_buffers=False,  # position codes, the same everywhere
-            )
         return ClassifierLearner(
             network,
             self.config,
             steps_per_epoch=self.batches.steps_per_epoch,
             rank=self.rank,
             world_size=self.world_size,
-            wrapped=wrapped,
+            wrapped=self.wrapped(network),
             all_finite=self.all_true,
         )
 
@@ -78,9 +68,7 @@ class _Rank(Rank):
             hooks=self,
         )
         loop.at = self._restore()
-        return self.carry_out(
-            loop, save=lambda: self._save(loop), clips=lambda: self._clips_of(loop)
-        )
+        return self.carry_out(loop, save=lambda: self._save(loop))
 
     def _restore(self) -> Position:
         """Go on from the newest good checkpoint, if there is one."""
@@ -130,19 +118,16 @@ class _Rank(Rank):
         )
         right, num = self.sum(right), self.sum(num)
         top1 = right / max(num, 1.0)
-        self._send(loop, {"val/top1": top1})
+        self.tell_metrics(loop.at, {"val/top1": top1})
         return top1
 
     def _record(self, loop: FinetuneLoop) -> None:
         """Means since the last record, over all ranks."""
-        seconds, shares = loop.stopwatch.read()
         names = ("finetune/loss", "finetune/top1", "finetune/lr", "finetune/grad_norm")
         means = {n: self.sum(self._sums[n]) / self._records / self.world_size for n in names}
-        shown, replaced = self._clips.read()
-        means |= {f"time/{room}": share for room, share in shares.items()}
-        means |= {"data/clips_per_s": shown / seconds, "data/replaced": replaced}
+        means |= self._clips.read(loop.stopwatch)
         self._sums, self._records = {}, 0
-        self._send(loop, means)
+        self.tell_metrics(loop.at, means)
         self._clips.check(loop.at.step)
         self._wants_stop = self.asks_to_stop() or self._wants_stop
 
@@ -162,11 +147,3 @@ class _Rank(Rank):
             ),
             step=loop.at.step,
         )
-
-    def _send(self, loop: FinetuneLoop, metrics: Mapping[str, float]) -> None:
-        self.tell("metrics", step=loop.at.step, epoch=loop.at.epoch, metrics=dict(metrics))
-
-    def _clips_of(self, loop: FinetuneLoop) -> str:
-        """The present batch in words."""
-        keys = self.batches.keys(loop.at.epoch, loop.at.batch)
-        return self.name_clips(self.lists.train, [index for _, index in keys])

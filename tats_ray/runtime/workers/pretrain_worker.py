@@ -10,8 +10,6 @@ from typing import Any
 import ray
 import ray.train
 from ray.train.collective import broadcast_from_rank_zero
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from tats_ray.checkpoints import format as checkpoints
 from tats_ray.config.load import dump_config, parse_config
@@ -69,15 +67,8 @@ class _Rank(Rank):
     def _mae_learner(self) -> MAELearner:
         config = self.config
         mae = build_mae(config.model, self.grid, seed=config.seed).to(self.device)
-        wrapped: nn.Module = mae
         if self.is_sharded:
             shard(mae, self.world_size)
-        elif self.world_size > 1:
-            wrapped = DistributedDataParallel(
-                mae,
-                device_ids=[self.device] if self.device.type == "cuda" else None,
-                broadcast_buffers=False,  # position codes, the same everywhere
-            )
         steps = self.batches.steps_per_epoch
         return MAELearner(
             mae,
@@ -86,16 +77,14 @@ class _Rank(Rank):
             total_steps=optimizer_steps(config.loop, steps),
             global_batch=config.optim.batch_size * self.num_slots,
             precision=config.loop.precision,
-            wrapped=wrapped,
+            wrapped=mae if self.is_sharded else self.wrapped(mae),
             all_finite=self.all_true,
             weight=self.world_size / self.num_slots,
         )
 
     def run(self) -> dict[str, Any]:
         loop = self._loop(self._restore())
-        return self.carry_out(
-            loop, save=lambda: self.save(loop), clips=lambda: self._clips_of(loop)
-        )
+        return self.carry_out(loop, save=lambda: self.save(loop))
 
     def _restore(self) -> Position:
         """Load the newest checkpoint, if there is one, and begin an incarnation of the run."""
@@ -230,11 +219,6 @@ class _Rank(Rank):
             step=loop.at.step,
         )
 
-    def _clips_of(self, loop: PretrainLoop) -> str:
-        """This rank's clips of the present step in words."""
-        keys = self.batches.keys(loop.at.epoch, loop.at.batch)
-        return self.name_clips(self.lists.train, [index for _, index in keys])
-
 
 class _Hooks:
     """What happens around the recipe: metrics, measures, checkpoints, the wish to stop."""
@@ -278,7 +262,8 @@ class _Hooks:
         validation_error = None
         if self.evaluator is not None and is_measured:
             measures = self.evaluator.measure(self.rank.learner.mae, loop.main.policy)
-            self._send(loop, {f"eval/{name}": value for name, value in measures.items()})
+            named = {f"eval/{name}": value for name, value in measures.items()}
+            self.rank.tell_metrics(loop.at, named)
             if loop.at.epoch > self.config.loop.mae_only_epochs and self.rank.client is not None:
                 for sign in collapse_signs(measures, num_visible=loop.main.num_visible):
                     self.rank.tell("note", text=f"the policy looks collapsed: {sign}")
@@ -299,20 +284,13 @@ class _Hooks:
 
     def _record(self, loop: PretrainLoop) -> None:
         """Means since the last record, over all slots where that says more."""
-        seconds, shares = loop.stopwatch.read()
         means = {name: total / self._counts[name] for name, total in self._sums.items()}
         weight = len(loop.slots) * self.rank.learner.weight
         for name in ("mae/loss", "env/reward"):
             means[name] = self.rank.sum(means[name] * weight) / self.rank.world_size
-        shown, replaced = self._clips.read()
-        means |= {f"time/{room}": share for room, share in shares.items()}
-        means["data/clips_per_s"] = shown / seconds
-        means["data/replaced"] = replaced
+        means |= self._clips.read(loop.stopwatch)
         self._sums, self._counts = {}, {}
         means |= self.rank.read_buffer()
-        self._send(loop, means)
+        self.rank.tell_metrics(loop.at, means)
         self._clips.check(loop.at.step)
         self._wants_stop = self.rank.asks_to_stop() or self._wants_stop
-
-    def _send(self, loop: PretrainLoop, metrics: Mapping[str, float]) -> None:
-        self.rank.tell("metrics", step=loop.at.step, epoch=loop.at.epoch, metrics=dict(metrics))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -13,19 +13,23 @@ import ray.train
 import torch
 import torch.distributed as dist
 from ray.train.collective import broadcast_from_rank_zero
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from tats_ray.checkpoints import format as checkpoints
-from tats_ray.config.schema import ClusterConfig, Clustered, storage_retry_s
+from tats_ray.config.finetune_schema import Clustered, storage_retry_s
+from tats_ray.config.schema import ClusterConfig
 from tats_ray.core.errors import NonFiniteError, PeerFailedError, StaleError, TatsError, UsageError
 from tats_ray.core.storage import persist
 from tats_ray.core.types import Position
-from tats_ray.data.manifest import VideoEntry
+from tats_ray.data.clip_lists import Lists
+from tats_ray.data.clip_loader import ClipLoader
 from tats_ray.runtime.actors.calls import GRACE_S, call_restarting
 from tats_ray.runtime.actors.peers import Peers
 from tats_ray.runtime.driver import home
 from tats_ray.runtime.driver.scratch import temporary_files_of
 from tats_ray.runtime.resources.placement import threads_of
-from tats_ray.training.pretrain_loop import Halt
+from tats_ray.training.pretrain_loop import Halt, Stopwatch
 
 T = TypeVar("T")
 
@@ -88,6 +92,9 @@ class Rank:
         run: folder of the run.
     """
 
+    lists: Lists
+    batches: ClipLoader
+
     def __init__(self, config: Clustered, run: Path, peers: Peers) -> None:
         context = ray.train.get_context()
         self.run_folder = run
@@ -104,6 +111,16 @@ class Rank:
         self._num_told = 0
         self._told: list[Any] = []
         """Events whose arrival at the log is not certain yet."""
+
+    def wrapped(self, network: nn.Module) -> nn.Module:
+        """`network`; where there are several ranks, with gradients averaged over them."""
+        if self.world_size == 1:
+            return network
+        return DistributedDataParallel(
+            network,
+            device_ids=[self.device] if self.device.type == "cuda" else None,
+            broadcast_buffers=False,  # position codes, the same everywhere
+        )
 
     def all_true(self, value: bool) -> bool:
         """Whether `value` holds on every rank."""
@@ -155,6 +172,9 @@ class Rank:
             self._told.append(self.peers.log.add.remote(self._incarnation, self._num_told, whole))
             self._num_told += 1
 
+    def tell_metrics(self, at: Position, metrics: Mapping[str, float]) -> None:
+        self.tell("metrics", step=at.step, epoch=at.epoch, metrics=dict(metrics))
+
     def reached(self, step: int) -> None:
         """Tell that a step is done, so that a restart can say how many were lost."""
         if self.rank == 0:
@@ -190,14 +210,11 @@ class Rank:
         self.tell("checkpoint", step=step, path=str(folder))
         return folder
 
-    def carry_out(
-        self, loop: Loop, *, save: Callable[[], object], clips: Callable[[], str]
-    ) -> dict[str, Any]:
+    def carry_out(self, loop: Loop, *, save: Callable[[], object]) -> dict[str, Any]:
         """Run `loop`, and say how it ended.
 
         Args:
             save: called where the loss is not finite, before the error goes on.
-            clips: the present batch in words, for that error.
         """
         try:
             loop.run()
@@ -209,12 +226,13 @@ class Rank:
             if isinstance(error, ray.exceptions.RayTaskError):
                 raise  # the policy learner's: no batch of this rank is to blame
             save()
-            raise NonFiniteError(f"{error}; {clips()}") from error
+            raise NonFiniteError(f"{error}; {self._clips_of(loop.at)}") from error
         return {"status": "finished", "message": "", "step": loop.at.step}
 
-    def name_clips(self, entries: Sequence[VideoEntry], indices: Sequence[int]) -> str:
-        """A batch of this rank in words."""
-        paths = [entries[index].path for index in indices]
+    def _clips_of(self, at: Position) -> str:
+        """This rank's clips of the present step in words."""
+        keys = self.batches.keys(at.epoch, at.batch)
+        paths = [self.lists.train[index].path for _, index in keys]
         more = f" and {len(paths) - 4} more" if len(paths) > 4 else ""
         return f"the clips of rank {self.rank} were from {', '.join(paths[:4])}{more}"
 
@@ -237,13 +255,15 @@ class ClipCount:
         self.shown += shown
         self.replaced += replaced
 
-    def read(self) -> tuple[float, float]:
-        """Shown and replaced since the last record, over all ranks."""
+    def read(self, stopwatch: Stopwatch) -> dict[str, float]:
+        """Clips over all ranks since the last record, and where this rank's time went."""
+        seconds, shares = stopwatch.read()
         shown, replaced = self._rank.sum(self.shown), self._rank.sum(self.replaced)
         self.shown = self.replaced = 0
         self._all_shown += shown
         self._all_replaced += replaced
-        return shown, replaced
+        times = {f"time/{room}": share for room, share in shares.items()}
+        return {**times, "data/clips_per_s": shown / seconds, "data/replaced": replaced}
 
     def check(self, step: int) -> None:
         """End the run when too many videos cannot be read; a single one never does.

@@ -7,7 +7,7 @@ import re
 import gymnasium
 import pytest
 
-from tats_ray.cli.environments import Card
+from tats_ray.cli.envs import Card
 from tats_ray.core.errors import UsageError
 from tats_ray.ops.rewards import error_reduction
 

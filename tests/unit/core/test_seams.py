@@ -12,7 +12,7 @@ from tats_ray.algorithms.ppo import PPO, PPOConfig
 from tats_ray.algorithms.reinforce import Reinforce, ReinforceConfig
 from tats_ray.checkpoints.frozen_scorer import FrozenScorer
 from tats_ray.config.schema import AlgorithmConfig
-from tats_ray.core.protocols import Algorithm, LearningScorer, MaskPolicy, Scorer, TokenSampler
+from tats_ray.core.protocols import Algorithm, LearningScorer, MaskPolicy, Scorer
 from tats_ray.models.policy import FixedPolicy, SamplerPolicy
 from tats_ray.models.samplers.learned import LearnedSampler
 from tats_ray.training.mae_learner import MAELearner
@@ -66,4 +66,3 @@ def test_built_parts_stand_behind_their_seams(
     assert isinstance(config.build(policy), Algorithm)
     assert isinstance(policy, MaskPolicy)
     assert isinstance(policy.sampler, LearnedSampler)
-    assert isinstance(policy.sampler, TokenSampler)

@@ -16,7 +16,7 @@ from conftest import numbered_frames, read_numbers
 
 from tats_ray.core.errors import UsageError, VideoError
 from tats_ray.data import decode
-from tats_ray.data.decode import Backend, check_video, probe, read_frames
+from tats_ray.data.decode import Backend, probe, read_frames
 from tats_ray.data.encode import Codec, write_video
 
 REPO = Path(__file__).parents[3]
@@ -150,16 +150,6 @@ def test_truncated_file_is_an_error_or_its_sound_part(folder: Path, tmp_path: Pa
     total = probe(str(path)).num_frames
     assert 10 < total < 90
     assert read_numbers(read_frames(str(path), lambda n: [0, n - 2])) == [0, total - 2]
-
-
-def test_check_names_the_reason_and_ends_at_the_time_limit(folder: Path, tmp_path: Path) -> None:
-    bad = tmp_path / "bad.mp4"
-    bad.write_bytes(b"nothing" * 40)
-    assert check_video(str(folder / "h264_b.mp4"), 60).is_ok
-    assert "decoded" in check_video(str(bad), 60).reason
-    late = check_video(str(folder / "h264_b.mp4"), 0.001)
-    assert not late.is_ok
-    assert "within 0.001 s" in late.reason
 
 
 @pytest.mark.parametrize("shape", [(0, 16, 16, 3), (2, 15, 16, 3), (2, 16, 15, 3)])

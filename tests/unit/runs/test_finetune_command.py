@@ -16,12 +16,13 @@ import tats_ray
 from tats_ray.checkpoints.fine_tuned import read_fine_tuned
 from tats_ray.cli import Finetune, ProbeCommand, parse
 from tats_ray.config.encoder_flags import EncoderOptions
+from tats_ray.config.finetune_schema import FinetuneConfig
 from tats_ray.config.load import dump_config, finetune_config, parse_finetune
 from tats_ray.core.seeds import stream
 from tats_ray.core.types import Position
 from tats_ray.data.manifest import read_list
 from tats_ray.data.synthetic import CLASSES
-from tats_ray.runs.finetune_plan import FinetunePlan, make_finetune_plan
+from tats_ray.runs.finetune_plan import make_finetune_plan
 from tats_ray.runtime.driver.fit import Outcome
 from tats_ray.training.finetune_loop import ClassifierLearner
 from tats_ray.training.finetune_state import first_weights, save_state
@@ -121,14 +122,13 @@ def test_plan_takes_clips_and_shape_from_the_checkpoint_and_classes_from_the_lis
 def ended(monkeypatch: pytest.MonkeyPatch, *, is_finished: bool) -> None:
     """Stands in for the training: no Ray, and the weights before the first step."""
 
-    def train(plan: FinetunePlan, folder: Path) -> Outcome:
-        config = plan.config
+    def train(config: FinetuneConfig, folder: Path, *args: object, **how: object) -> Outcome:
         learner = ClassifierLearner(first_weights(config, folder), config, steps_per_epoch=1)
         save_state(folder, learner, Position(step=1), dump_config(config), keep_last=1)
         (folder / "metrics.jsonl").write_text('{"step": 1, "epoch": 1, "val/top1": 0.5}\n')
         return Outcome(is_finished, "stopped after step 1", 1)
 
-    monkeypatch.setattr("tats_ray.runs.finetune_run._train", train)
+    monkeypatch.setattr("tats_ray.runtime.driver.launch.run", train)
 
 
 def printed_command(capsys: pytest.CaptureFixture[str]) -> list[str]:

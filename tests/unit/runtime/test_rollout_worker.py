@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tats_ray.config.load import parse_config
+from tats_ray.runtime.actors.peers import Peers
 from tats_ray.runtime.driver import rollout_workers
 from tats_ray.runtime.driver.rollout_workers import RolloutWorkers
 from tats_ray.runtime.resources.placement import Placement
@@ -29,6 +30,6 @@ def test_workers_are_spread_over_nodes_unless_they_share_gpus(
     monkeypatch.setattr(rollout_workers, "ray", made_up)
     config = parse_config({"loop": {"source": "workers"}, "cluster": {"rollout_gpus": share}})
     placement = Placement(ResourceRequest.of(config), 1, threads=1, learns_policy=True)
-    RolloutWorkers(config, placement, buffer=None, store=None, log=None)
+    RolloutWorkers(config, placement, Peers(None, None, None, log=None))
     assert [how["scheduling_strategy"] for how in asked] == [expected]
     assert [(how["num_cpus"], how["num_gpus"]) for how in asked] == [(1, share)]

@@ -180,7 +180,7 @@ def test_a_trial_that_could_not_write_its_end_gets_one(
     run = experiment / "trials" / "m_o=0_seed=0"
     before = read_record(run)
     assert before is not None
-    board = SweepBoard(experiment, num_left=2, at_once=1, metric="train_error")
+    board = SweepBoard(experiment, num_left=2, metric="train_error")
     write_record(run, replace(before, status="running", epochs=2))
     board.ended("m_o=0 seed=0", None)
     stopped = read_record(run)
