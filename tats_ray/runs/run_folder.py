@@ -64,7 +64,8 @@ def _check_folder(
         if resume and not (folder / "config.yaml").is_file():
             raise UsageError(
                 f"there is no run to resume: {folder.resolve()} has neither a checkpoint nor a "
-                "config.yaml; check --name and --checkpoint.folder, or start a new run without --resume"
+                "config.yaml; check --name and --checkpoint.folder, or start a new run without "
+                "--resume"
             )
         return
     if not resume:
