@@ -159,8 +159,7 @@ class ClipDataset(Dataset[Clip]):
         if not others:
             raise first
         raise VideoError(
-            first.path,
-            f"{first.reason}; and the next {len(others)} of the list cannot be read either",
+            first.path, f"{first.reason}; nor can any of {len(others)} more after it in the list"
         )
 
     def motion(self, index: int, epoch: int | None = None) -> Bool[np.ndarray, "F H W"] | None:
@@ -187,7 +186,7 @@ class ClipDataset(Dataset[Clip]):
         if motion is None:
             raise UsageError(
                 f"{self.entries[index].path} has no {motion_path(self.entries[index].path).name} "
-                "beside it, the true motion; `tats data synth` writes both"
+                "beside it, the true motion that was asked for; `tats data synth` writes both"
             )
         return torch.from_numpy(token_motion(motion, self.motion_grid))
 
