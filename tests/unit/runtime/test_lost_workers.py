@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from ray.exceptions import ActorDiedError, RayTaskError
 
-from tats_ray.runtime.actors import rollout_worker
+from tats_ray.runtime.driver import rollout_workers
 from tats_ray.runtime.driver.rollout_workers import RolloutWorkers
 
 
@@ -34,7 +34,7 @@ def test_lost_workers_are_done_without_until_the_last_ends_the_run(
     def wait(runs: list[str], **_: Any) -> tuple[list[str], list[str]]:
         return [run for run in runs if run in errors], [run for run in runs if run not in errors]
 
-    monkeypatch.setattr(rollout_worker, "ray", SimpleNamespace(get=get, wait=wait))
+    monkeypatch.setattr(rollout_workers, "ray", SimpleNamespace(get=get, wait=wait))
     buffer, log, notes = Told(), Told(), []
     workers = RolloutWorkers.__new__(RolloutWorkers)
     workers._buffer, workers._log, workers._fatal = buffer, log, None
