@@ -76,7 +76,7 @@ HEAD = (
     "beats random",
 )
 _MEASURE = {"token_error": "picked_error", "negative_clip_error": "reduction"}
-"""Reward -> what a learner paid with it is to raise."""
+"""Reward -> the measure that a learner should raise with it."""
 
 
 def env_baseline(*, num_clips: int = 256, num_steps: int = 100, num_seeds: int = 3) -> None:

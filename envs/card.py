@@ -1,4 +1,4 @@
-"""What an environment is, read off the object itself and measured on it."""
+"""What an environment is, as read from the object and measured on it."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _make(maker: Callable[..., Any], env_id: str, **options: Any) -> Any:
         known = [name for name in gymnasium.registry if name.startswith("TATS/")]
         raise UsageError(
             f"environment {env_id!r} cannot be made: {' '.join(str(error).split())}; "
-            f"ours are {', '.join(known)}"
+            f"known: {', '.join(known)}"
         ) from error
 
 
@@ -87,7 +87,7 @@ def _action(space: Any, own: TokenSelectionVectorEnv | None) -> str:
 
 
 def _reward(own: TokenSelectionVectorEnv) -> Rows:
-    """The reward's own words, and what it pays for masks that do and do not show motion."""
+    """The reward's docstring, and its return for masks that do and do not show motion."""
     rows = [("reward", f"{own.task.reward_name}: {_first_line(own.task.reward.function)}")]
     if own.task.source is None or not isinstance(own.single_action_space, spaces.Box):
         return rows
@@ -104,8 +104,9 @@ def _reward(own: TokenSelectionVectorEnv) -> Rows:
     rows.append(
         (
             "which way",
-            f"the most moving tokens earn {mean:+.3f} +- {spread:.3f} against random ones: as a "
-            f"return it pushes {towards if clear else 'neither towards nor away from'} motion",
+            f"the most moving tokens earn {mean:+.3f} +- {spread:.3f} more than random ones: "
+            "this return pushes the policy "
+            f"{towards if clear else 'neither towards nor away from'} motion",
         )
     )
     return rows
@@ -122,7 +123,7 @@ def _return(own: TokenSelectionVectorEnv, scores: Any) -> Any:
 
 def _parts(own: TokenSelectionVectorEnv) -> Rows:
     source = own.task.source
-    clips = "clips are brought by the caller"
+    clips = "clips come from the caller"
     if source is not None:
         clips = f"{len(source)} clips of its own ({type(source).__name__})"
     return [
@@ -133,8 +134,10 @@ def _parts(own: TokenSelectionVectorEnv) -> Rows:
 
 def _episode(steps: int) -> str:
     if steps == 1:
-        return "1 step, then terminated: a contextual bandit, the discount plays no part"
-    return f"{steps} steps, then over" if steps < _LONGEST else f"not over after {steps} steps"
+        return "1 step, then terminated: a contextual bandit, where the discount has no effect"
+    return (
+        f"{steps} steps, then it ends" if steps < _LONGEST else f"still running after {steps} steps"
+    )
 
 
 def _play(one: Any, seed: int = 0) -> list[tuple[Any, float]]:
@@ -156,7 +159,7 @@ def _determinism(env_id: str) -> str:
         for (one, reward), (other, again) in zip(first, second, strict=True)
     )
     return (
-        f"same seed, same episode: {'bit for bit' if same else 'NO, they differ'} (two made anew)"
+        f"same seed, same episode: {'bit for bit' if same else 'NO, they differ'} (two instances)"
     )
 
 

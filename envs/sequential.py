@@ -13,7 +13,7 @@ class SequentialTokenSelectionVectorEnv(TokenSelectionVectorEnv):
     * State: also which tokens are visible, and the error of each token in the last round.
     * Action: for this round's tokens; one that is visible already cannot be chosen again.
     * Reward: what the round adds to the value of the selection so far, where the value before the
-      first round is 0. So an episode's rewards sum to what the one-shot task would have paid for
+      first round is 0. So an episode's rewards sum to what the one-shot task would have given for
       the whole selection.
     * Episode: `num_rounds` steps.
 

@@ -146,7 +146,7 @@ class TokenSelectionVectorEnv(VectorEnv[Any, Any, Any]):
     def render(self) -> Any:
         """The last mask of each row over its frames, one row of time slots: visible is bright."""
         if self.render_mode is None:
-            raise UsageError('nothing is drawn without render_mode="rgb_array"')
+            raise UsageError('render needs render_mode="rgb_array"')
         if self._picture is None:
             raise UsageError("render was called before the first reset; call reset first")
         clips, shown = self._picture.clips.cpu(), self._picture.shown.cpu()
@@ -156,8 +156,8 @@ class TokenSelectionVectorEnv(VectorEnv[Any, Any, Any]):
     def _begin(self, episode: Episode) -> tuple[Any, dict[str, Any]]:
         if "motion" in self.task.reward.needs and episode.motion is None:
             raise UsageError(
-                f"reward {self.task.reward_name!r} needs true motion, which is not known of these "
-                "clips; use synthetic ones, or another reward"
+                f"reward {self.task.reward_name!r} needs true motion, which these clips "
+                "lack; use synthetic ones, or another reward"
             )
         episode.carry(getattr(self.scorer, "device", episode.clips.device))
         if self.arrays == "torch":

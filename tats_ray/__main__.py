@@ -82,7 +82,7 @@ class LastingOutput(TextIOBase):
                 raise
             _to_nowhere(self._stream.fileno())
             with suppress(OSError):
-                print("tats: nobody reads the output any more; the run goes on", file=sys.stderr)
+                print("tats: the output is no longer read; the run continues", file=sys.stderr)
             return None
 
 

@@ -162,7 +162,7 @@ def test_lint_passes_what_is_shipped(name: str) -> None:
         ("docker/worker_image", "rayproject/ray:2.60.0-py312-gpu", "image"),
         ("docker/image", "rayproject/ray:2.59.0-py311", "versions"),
         ("setup_commands", ["pip install torch"], "self-check"),
-        ("worker_start_ray_commands", ["ray start --address=$RAY_HEAD_IP:6379"], "token auth"),
+        ("worker_start_ray_commands", ["ray start --address=$RAY_HEAD_IP:6379"], "auth token"),
         ("head_start_ray_commands", ["RAY_AUTH_MODE=token ray start --head"], "dashboard"),
         ("available_node_types/gpu/node_config/SecurityGroupIds", None, "firewall"),
         ("provider/security_group", {"IpPermissions": [{"Cidr": "0.0.0.0/0"}]}, "ports"),
@@ -177,14 +177,14 @@ def test_lint_names_what_would_not_work(path: str, value: Any, what: str) -> Non
 def test_lint_passes_the_manifests(name: str) -> None:
     findings = list(lint_manifest(read(name)))
     assert failures(findings) == []
-    assert {"image", "storage", "token auth"} <= {f.what for f in findings}
+    assert {"image", "storage", "auth token"} <= {f.what for f in findings}
 
 
 @pytest.mark.parametrize(
     ("path", "value", "what"),
     [
         ("kind", "Deployment", "kind"),
-        ("spec/authOptions", None, "token auth"),
+        ("spec/authOptions", None, "auth token"),
         ("spec/headGroupSpec/serviceType", "LoadBalancer", "service"),
         ("spec/workerGroupSpecs/0/template/spec/containers/0/image", "other:1", "image"),
         (

@@ -19,7 +19,7 @@ from tats_ray.config.load import dump_config, parse_config
     ("words", "says"),
     [
         (["compare"], r"compare needs run folders; use tats compare RUN RUN"),
-        (["compare", "nowhere"], r"nowhere is no run"),
+        (["compare", "nowhere"], r"nowhere is not a run"),
         (["compare", "nowhere", "--metrik", "x"], r"unexpected --metrik"),
         (["new", "algorithm", "no-name"], r"'no-name' is no module name"),
         (["new", "algorithm", "mine", "--folder", "nowhere"], r"folder nowhere does not exist"),

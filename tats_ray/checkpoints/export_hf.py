@@ -16,6 +16,7 @@ from tats_ray.checkpoints.restore import Restored
 from tats_ray.checkpoints.weight_files import refuse_existing
 from tats_ray.config.encoder_flags import AS_IT_SAYS, ClipSize
 from tats_ray.core.errors import CheckpointError
+from tats_ray.core.words import counted
 from tats_ray.models.policy import is_learned
 
 
@@ -38,7 +39,7 @@ def export_hf(source: str | Path, out: str | Path, *, clip: ClipSize = AS_IT_SAY
     origin = loaded_in_words(found)
     print(origin)
     if missing:
-        print(f"{len(missing)} not in it, at random in the export: {some(missing)}")
+        print(f"{counted(len(missing), 'tensor')} missing, random in the export: {some(missing)}")
     policy = found.policy if is_learned(found.policy) else None
     write_folder(
         out,
@@ -61,6 +62,6 @@ def _require_output(found: Restored, missing: tuple[str, ...]) -> None:
     lost = [name for name in missing if name.startswith("decoder.head.")]
     if lost:
         raise CheckpointError(
-            f"{found.origin}: its output layer is not in it ({some(lost)}), and every prediction "
+            f"{found.origin}: its output layer is missing ({some(lost)}), and every prediction "
             "of the export would be random; use a complete checkpoint"
         )

@@ -17,7 +17,7 @@ ENOUGH = 0.95
 
 @dataclass(frozen=True)
 class WeightFit:
-    """How a set of tensors fits a network."""
+    """How well a set of tensors fits a network."""
 
     loaded: int
     total: int
@@ -34,7 +34,7 @@ class WeightFit:
         return "; ".join(
             f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
             for what, names in (
-                ("of another size or type", self.reshaped),
+                ("of a different size or type", self.reshaped),
                 ("missing", self.missing),
             )
             if names

@@ -93,7 +93,7 @@ def _config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{folder / 'config.json'} cannot be read: {error}") from None
     if not isinstance(config, dict) or config.get("model_type") != "videomae":
         kind = config.get("model_type") if isinstance(config, dict) else None
-        raise CheckpointError(f"{folder} is a model of type {kind!r}; only 'videomae' is read")
+        raise CheckpointError(f"{folder} is a model of type {kind!r}; only 'videomae' is supported")
     return config
 
 
@@ -154,7 +154,7 @@ def named_size(shape: Shape, source: str, heads: Sequence[int | None] = (None, N
     """
     if shape.size is None:
         known = ", ".join(f"{name} {size.width}" for name, size in SIZES.items())
-        raise CheckpointError(f"{source} has width {shape.width}, which no size has: {known}")
+        raise CheckpointError(f"{source} has width {shape.width}, which matches no size: {known}")
     size = SIZES[shape.size]
     for what, there, here in (
         ("decoder width", shape.decoder_width, size.decoder_width),

@@ -80,7 +80,7 @@ def _settings(
     path, shape = found.path, found.shape
     if shape is None:
         raise CheckpointError(
-            f"{path} is no model of this family: its {found.num_tensors} tensors are named "
+            f"{path} is not a VideoMAE-style model: its {found.num_tensors} tensors are named "
             f"{some(found.weights.ignored or tuple(found.weights.mae))}"
         )
     in_order(found.weights.mae, str(path))
@@ -207,13 +207,13 @@ def _policy(found: Foreign, config: RunConfig, grid: TokenGrid) -> tuple[MaskPol
         return policy, len(theirs), ""
     if own.is_file():
         load_weights(policy, read_weights(own).tensors, source=str(own))
-        return policy, len(theirs), f"; {config.sampler.name} sampler with it"
+        return policy, len(theirs), f"; with its {config.sampler.name} sampler"
     if theirs and find_sampler(config.sampler).has_published_names:
         brought = fit(policy, theirs, only="sampler.")
         require_fit(
             brought, source=f"{found.path}, its sampler", way_out="use a complete checkpoint"
         )
-        part = f"sampler {brought.loaded}/{brought.total}, its value head new"
+        part = f"sampler {brought.loaded}/{brought.total}, with a new value head"
         return policy, brought.ignored, f"; {part}"
     return policy, len(theirs), f"; the {config.sampler.name} sampler is new"
 
@@ -225,14 +225,14 @@ def _head(found: Foreign) -> ClassifierHead | None:
     weight = found.weights.head["head.weight"]
     if not shape.num_classes or tuple(weight.shape[1:]) != (shape.width,):
         raise CheckpointError(
-            f"{found.path}, its head: head.weight is {tuple(weight.shape)}, not classes by width "
-            f"{shape.width}; only a head of fc_norm and head is known"
+            f"{found.path}, its head: head.weight is {tuple(weight.shape)}, which is not classes "
+            f"by width {shape.width}; only heads of fc_norm and head are supported"
         )
     head = ClassifierHead(shape.width, shape.num_classes)
     require_fit(
         fit(head, found.weights.head),
         source=f"{found.path}, its head",
-        way_out="only a head of fc_norm and head is known",
+        way_out="only heads of fc_norm and head are supported",
     )
     return head.eval()
 

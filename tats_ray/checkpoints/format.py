@@ -131,7 +131,7 @@ def load(path: str | Path) -> Checkpoint:
     found = load_parts(path)
     if "mae" not in found.parts:
         raise CheckpointError(
-            f"{found.source} is no pre-training checkpoint: it holds {', '.join(found.parts)}"
+            f"{found.source} is not a pre-training checkpoint: it holds {', '.join(found.parts)}"
         )
     return Checkpoint(
         position=found.position,
@@ -197,7 +197,7 @@ def load_newest(run: Path, read: Callable[[Path], T]) -> tuple[Path, T, list[str
         except CheckpointError as error:
             passed_over.append(str(error).removesuffix(_WAY_OUT))
     if passed_over:
-        raise CheckpointError(f"no checkpoint of {run} is whole: {'; '.join(passed_over)}")
+        raise CheckpointError(f"no checkpoint of {run} is complete: {'; '.join(passed_over)}")
     raise CheckpointError(f"{run} holds no checkpoint")
 
 
@@ -218,7 +218,7 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], *, source: s
     problems = [
         f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
         for what, keys in (
-            ("of another size", reshaped),
+            ("of a different size", reshaped),
             ("missing", missing),
             ("unexpected", unexpected),
         )

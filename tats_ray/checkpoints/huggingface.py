@@ -162,7 +162,7 @@ def _card(export: Export) -> str:
         "```",
         "",
         "**Use transformers 4.57, or 5.18 and newer.** Versions 5.8 to 5.16 load the query and "
-        "value biases of every VideoMAE as zeros and go on.",
+        "value biases of every VideoMAE as zeros and continue.",
         "",
     ]
     if export.policy is not None and sampler is not None:
@@ -174,7 +174,7 @@ def _card(export: Export) -> str:
         ]
     if export.missing:
         lines += [
-            "**Not in its source, and random here:** "
+            "**Missing in the source, and random here:** "
             f"{', '.join(f'`{name}`' for name in export.missing)}.",
             "",
         ]

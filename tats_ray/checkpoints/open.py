@@ -42,12 +42,14 @@ def open_checkpoint(
     """
     path = resolve_path(path)
     if config is not None and (clip.num_frames or clip.image_size):
-        raise UsageError("--config says frames and pixels of a clip; leave out the other two flags")
+        raise UsageError(
+            "--config already sets frames and pixels of a clip; leave out the other two flags"
+        )
     if path.is_file() or is_transformers_folder(path):
         return require(adopt(path, clip, config), need)
     found = restore(path)
     if config is not None:
-        raise UsageError(f"{path} has settings of its own; leave out --config")
+        raise UsageError(f"{path} has its own settings; leave out --config")
     chosen(path, "num_frames", clip.num_frames, found.grid.num_frames)
     chosen(path, "image_size", clip.image_size, found.grid.image_size)
     return require(replace(found, missing=found.missing or _lacked(found.folder)), need)
@@ -82,11 +84,11 @@ def require(found: Restored, need: Need, *, way_out: str = "use a complete check
         return found
     if need == "autoencoder" and all(name.startswith(_NOT_ENCODER) for name in lacking):
         raise CheckpointError(
-            f"{found.origin}: it has no decoder; masks and reconstructions need all of a "
-            f"pre-training checkpoint, tats_ray.load encodes clips without; {way_out}"
+            f"{found.origin}: it has no decoder, which masks and reconstructions need "
+            f"(tats_ray.load encodes clips without one); {way_out}"
         )
     raise CheckpointError(
-        f"{found.origin}: under {ENOUGH:.0%} of its {need}; {len(lacking)} do not fit "
+        f"{found.origin}: less than {ENOUGH:.0%} of its {need} fits; {len(lacking)} tensors do not "
         f"({some(lacking)}); {way_out}"
     )
 

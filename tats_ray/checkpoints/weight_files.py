@@ -145,7 +145,7 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         raise UsageError(
-            f"{path} cannot be written ({_reason(error)}); name another place"
+            f"{path} cannot be written ({_reason(error)}); choose another path"
         ) from error
 
 
@@ -158,7 +158,7 @@ def refuse_existing(path: Path) -> None:
     with writing(path):
         is_there = path.exists()
     if is_there:
-        raise UsageError(f"{path} already exists; name another place, or remove it")
+        raise UsageError(f"{path} already exists; choose another path, or remove it")
 
 
 def one_line(value: object, *, most: int) -> str:
@@ -195,7 +195,7 @@ def _unpickle(path: Path) -> Any:
         wanted = re.search(r"(?:GLOBAL |Unsupported class |class )([\w.]+\.\w+)", str(error))
         if wanted is None or not isinstance(error, pickle.UnpicklingError):
             raise CheckpointError(
-                f"{path} is damaged, or no PyTorch file: {_beginning(path)}"
+                f"{path} is damaged, or not a PyTorch file: {_beginning(path)}"
             ) from error
         raise CheckpointError(
             f"{path} asks to run {wanted[1][:80]} when loaded, which weights do not need; nothing "
@@ -210,9 +210,9 @@ def _beginning(path: Path) -> str:
     if not head:
         return "it is empty"
     if head.startswith(b"PK"):
-        return "its zip archive is cut off, or not what was written"
+        return "its zip archive is truncated or corrupt"
     if head.startswith(b"\x80"):
-        return "it is a pickle that is cut off, or not as torch.save writes it"
+        return "it is a pickle that is truncated, or was not written by torch.save"
     line = head.decode("latin-1").splitlines()[0]
     if line and line.isascii() and line.isprintable():
         return f"it begins with {line!r}"
@@ -246,7 +246,7 @@ def _dense(path: Path, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """
     for name, value in tensors.items():
         if len(name) > _LONGEST_NAME or not name.isprintable():
-            raise CheckpointError(f"{path} has a tensor named {name[:40]!r}..., which is no name")
+            raise CheckpointError(f"{path} has a tensor with a bad name: {name[:40]!r}...")
         odd = _oddity(value)
         if odd:
             raise CheckpointError(
@@ -267,7 +267,7 @@ def _oddity(value: Tensor) -> str:
         return "is complex"
     # Strides of 0 or overlapping ones: a few bytes would pass for any size.
     if value.nbytes > value.untyped_storage().nbytes():
-        return f"says {tuple(value.shape)}, more than is stored of it"
+        return f"claims shape {tuple(value.shape)}, more than is stored of it"
     return ""
 
 

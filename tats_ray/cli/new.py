@@ -69,7 +69,7 @@ def write_from_example(
             files that are already there.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise UsageError(f"{kind} name {name!r} is no module name; use a name like my_{kind}")
+        raise UsageError(f"{kind} name {name!r} is not a module name; use a name like my_{kind}")
     if len(name) > _LONGEST_NAME:
         raise UsageError(f"{kind} name {name!r} is longer than {_LONGEST_NAME} characters")
     if not folder.is_dir():
@@ -80,7 +80,9 @@ def write_from_example(
         if path.exists():
             raise UsageError(f"{path} already exists; choose another name or another --folder")
     if keyword.iskeyword(name) or name in taken or find_spec(name):
-        raise UsageError(f"{kind} name {name!r} is taken, by Python, a package or this one")
+        raise UsageError(
+            f"{kind} name {name!r} is already used, by Python or a package; choose another"
+        )
     for path, example in ((made.source, f"{module}.py"), (made.test, f"test_{module}.py")):
         text = (resources.files("tats_ray.examples") / example).read_text("utf-8")
         text = text.replace(_class_name(module), made.class_name).replace(module, name)

@@ -37,7 +37,7 @@ def cluster_doctor(*, storage: str = "", seconds: float = 10.0, ray_address: str
         leave_cluster()
     bad = [told.host for told, word in zip(reports, verdicts, strict=True) if word != "ok"]
     if bad:
-        raise TatsError(f"not fit for a run: {', '.join(bad)}; their verdicts say why")
+        raise TatsError(f"nodes not ready for a run: {', '.join(bad)}; see their verdicts")
     if network.startswith("FAIL"):
         raise TatsError("the nodes cannot train together; see all-reduce above")
 
@@ -55,7 +55,7 @@ def verdict(told: NodeReport, head: NodeReport) -> str:
     for name in ("python", "ray", "torch", "tats-ray"):
         mine, theirs = told.versions.get(name), head.versions.get(name)
         if mine != theirs:
-            return f"FAIL {name} {mine or 'missing'}, head has {theirs or 'none'}"
+            return f"FAIL {name} {mine or 'missing'}, but the head has {theirs or 'none'}"
     if told.storage not in ("ok", "-"):
         return f"FAIL {told.storage}"
     if told.driver and not told.gpus:
@@ -88,10 +88,10 @@ def _network(reports: list[NodeReport], verdicts: list[str], seconds: float) -> 
     use_gpu = len(with_gpu) > 1
     ends = with_gpu if use_gpu else fit
     if len(ends) < 2:
-        return "left out, it takes two nodes that are fit"
+        return "left out: it needs two nodes that passed"
     try:
         rate = all_reduce_speed([e.node_id for e in ends], use_gpu=use_gpu, seconds=seconds)
     except ClusterError as error:
         return f"FAIL {error}"
     kind = "GPU nodes, NCCL" if use_gpu else "nodes, gloo on CPUs"
-    return f"{len(ends)} {kind}: {rate:.2f} GiB/s of 64 MiB sums for {seconds:g} s"
+    return f"{len(ends)} {kind}: {rate:.2f} GiB/s, summing 64 MiB for {seconds:g} s"

@@ -35,9 +35,9 @@ def lint_ray_up(config: Tree, file: Path) -> Iterator[Finding]:
     """Findings about a file for `ray up`."""
     wrong = schema_error(config)
     if wrong:
-        yield Finding("schema", wrong, "FAIL", "the name or the value is not one that Ray knows")
+        yield Finding("schema", wrong, "FAIL", "Ray does not know this name or value")
         return
-    yield Finding("schema", "as Ray's own schema wants it")
+    yield Finding("schema", "valid by Ray's own schema")
     yield _placeholders(file)
     yield from _images(config)
     yield from _mounts(config, file)
@@ -63,7 +63,7 @@ def _placeholders(file: Path) -> Finding:
     if not found:
         return Finding("placeholders", "none left")
     where = ", ".join(map(str, found))
-    return Finding("placeholders", f"EDIT in line {where}", "note", "put your own values there")
+    return Finding("placeholders", f"EDIT in line {where}", "note", "fill in your own values")
 
 
 def _lock(config: Tree, file: Path) -> dict[str, str]:
@@ -101,7 +101,7 @@ def _mounts(config: Tree, file: Path) -> Iterator[Finding]:
         make = {
             "auth_token": "ray get-auth-token --generate && chmod 600 ~/.ray/auth_token",
             "dist": "tats cluster wheel dist",
-        }.get(path.name, "make it first")
+        }.get(path.name, "create it first")
         yield Finding("file mounts", f"{remote}: {local} is missing here", "FAIL", make)
     found = _lock(config, file)
     if not found:
@@ -109,15 +109,17 @@ def _mounts(config: Tree, file: Path) -> Iterator[Finding]:
     images = str(config.get("docker", {}))
     wanted = re.findall(r"ray:(\d+\.\d+\.\d+)", images)
     if any(version != found.get("ray") for version in wanted):
-        text = f"image has Ray {wanted[0]}, requirements.lock {found.get('ray')}"
-        yield Finding("versions", text, "FAIL", "use the image of the lock's Ray")
+        text = f"the image has Ray {wanted[0]}, requirements.lock has {found.get('ray')}"
+        yield Finding(
+            "versions", text, "FAIL", "use an image with the Ray version of the lock file"
+        )
     else:
         yield Finding("versions", f"Ray {found.get('ray')}, torch {found.get('torch')} everywhere")
     if "cuda-toolkit" in found:
         cuda = found["cuda-toolkit"]
         driver = CUDA_DRIVERS.get(cuda.partition(".")[0], 0)
-        text = f"torch brings CUDA {cuda}: GPU nodes need driver {driver} or newer"
-        advice = "cannot be seen from here; `tats cluster doctor` looks on the nodes"
+        text = f"torch includes CUDA {cuda}: GPU nodes need driver {driver} or newer"
+        advice = "cannot be checked from here; `tats cluster doctor` checks the nodes"
         yield Finding("driver", text, "note", advice)
 
 
@@ -125,7 +127,7 @@ def _self_check(config: Tree) -> Finding:
     last = (config.get("setup_commands") or [""])[-1]
     if "tats doctor --node" not in last:
         advice = "end setup_commands with `tats doctor --node`, so that a bad node is refused"
-        return Finding("self-check", "setup_commands do not end in one", "FAIL", advice)
+        return Finding("self-check", "setup_commands do not end with one", "FAIL", advice)
     storage = re.search(r"--storage (\S+)", last)
     return Finding("self-check", f"tats doctor --node, storage {storage[1] if storage else 'none'}")
 
@@ -136,17 +138,20 @@ def _starts(config: Tree) -> Iterator[Finding]:
         if "RAY_AUTH_MODE=token" not in start:
             advice = f"export RAY_AUTH_MODE=token in {kind}_start_ray_commands"
             yield Finding(
-                "token auth", f"off on the {kind}: anyone there runs code", "FAIL", advice
+                "auth token",
+                f"off on the {kind}: anyone who reaches it can run code",
+                "FAIL",
+                advice,
             )
     head = " ".join(config.get("head_start_ray_commands") or [])
     if "--dashboard-host=127.0.0.1" not in head:
         advice = "add --dashboard-host=127.0.0.1 and reach it with `ray dashboard`"
-        yield Finding("dashboard", "job server open to the network", "FAIL", advice)
+        yield Finding("dashboard", "the job server is open to the network", "FAIL", advice)
     else:
-        yield Finding("dashboard", "on the loopback; reached by a tunnel")
+        yield Finding("dashboard", "on the loopback interface, reached through a tunnel")
     if "RAY_JOB_STOP_WAIT_TIME_S" not in head:
         advice = "export RAY_JOB_STOP_WAIT_TIME_S=300 in head_start_ray_commands"
-        yield Finding("stopping", "a stopped job has 3 s to save", "note", advice)
+        yield Finding("stopping", "a stopped job has only 3 s to save", "note", advice)
 
 
 def _openings(config: Tree) -> Iterator[Finding]:
@@ -161,10 +166,10 @@ def _openings(config: Tree) -> Iterator[Finding]:
         yield Finding("firewall", "the default network opens SSH to the internet", "FAIL", advice)
     else:
         own = "your own" if kind == "local" else "a group or network of yours"
-        yield Finding("firewall", f"{own}: only SSH may be open to you, everything inside")
+        yield Finding("firewall", f"{own}: open only SSH to yourself, and everything inside")
     ports = re.findall(r"--ray-client-server-port|0\.0\.0\.0/0", str(config))
     if ports:
-        yield Finding("ports", f"{ports[0]} opens more than SSH", "FAIL", "leave it out")
+        yield Finding("ports", f"{ports[0]} opens more than SSH", "FAIL", "remove it")
 
 
 def _costs(config: Tree) -> Iterator[Finding]:

@@ -22,7 +22,7 @@ def doctor(*, is_node: bool = False, lock: Path | None = None, storage: str = ""
     """Print one table; a node of a cluster is held to more.
 
     Args:
-        is_node: also check what a cluster needs: token, host name, name lookup.
+        is_node: also check what a cluster needs: auth token, host name, name lookup.
         lock: requirements.lock whose Ray and torch must be the ones installed.
         storage: folder that must be writable.
 
@@ -41,7 +41,10 @@ def doctor(*, is_node: bool = False, lock: Path | None = None, storage: str = ""
 
 
 def node_checks() -> list[tuple[str, Callable[[], Finding]]]:
-    return [("token of node", lambda: auth_finding(is_required=True)), ("host name", _host_name)]
+    return [
+        ("auth token of node", lambda: auth_finding(is_required=True)),
+        ("host name", _host_name),
+    ]
 
 
 def _host_name() -> Finding:
@@ -55,7 +58,7 @@ def _host_name() -> Finding:
     seconds = time.monotonic() - start
     if address.startswith("127."):
         advice = (
-            f"other nodes would be sent to themselves: give {name} its own address in /etc/hosts"
+            f"other nodes would connect to themselves: give {name} its own address in /etc/hosts"
         )
         return Finding("host name", f"{name} is {address}", "note", advice)
     if seconds > 2:
@@ -81,7 +84,7 @@ def check_lock(path: Path) -> Iterator[Finding]:
             yield Finding(f"lock of {name}", f"{have} as in {path.name}")
         else:
             advice = f"{sys.executable} -m pip install -r {path}"
-            text = f"{have}, {path.name} has {pins.get(name, 'none')}"
+            text = f"{have}, but {path.name} has {pins.get(name, 'none')}"
             yield Finding(f"lock of {name}", text, "FAIL", advice)
 
 
@@ -93,7 +96,7 @@ def check_storage(folder: Path) -> Finding:
         is_same = mark.read_text() == "tats"
         mark.unlink()
     except OSError as error:
-        advice = "mount the folder that all nodes share there, writable for this user"
+        advice = "mount the shared folder there, writable for this user"
         return Finding("storage", f"{folder}: {error.strerror}", "FAIL", advice)
     free = shutil.disk_usage(folder).free / GIB
     return Finding("storage", f"{folder}: {free:.0f} GB free", "ok" if is_same else "FAIL")

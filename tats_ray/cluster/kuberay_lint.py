@@ -1,4 +1,4 @@
-"""KubeRay manifests, as far as their structure tells: nothing here asks a Kubernetes."""
+"""Checks of a KubeRay manifest, from its structure alone: no Kubernetes is contacted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def lint_manifest(config: Tree) -> Iterator[Finding]:
     kind = config.get("kind")
     if config.get("apiVersion") != "ray.io/v1" or kind not in ("RayCluster", "RayJob"):
         text = f"{config.get('apiVersion')} {kind}"
-        yield Finding("kind", text, "FAIL", "a ray.io/v1 RayCluster or RayJob is understood")
+        yield Finding("kind", text, "FAIL", "use a ray.io/v1 RayCluster or RayJob")
         return
     yield Finding("kind", f"{kind} {config.get('metadata', {}).get('name', '')}")
     spec = config.get("spec", {})
@@ -31,14 +31,14 @@ def lint_manifest(config: Tree) -> Iterator[Finding]:
     yield from _shared(pods)
     if (spec.get("authOptions") or {}).get("mode") != "token":
         advice = "authOptions: {mode: token} (KubeRay 1.5.1, Ray 2.52 or newer)"
-        yield Finding("token auth", "off: anyone in the cluster runs code", "FAIL", advice)
+        yield Finding("auth token", "off: anyone in the cluster can run code", "FAIL", advice)
     else:
         version = spec.get("rayVersion") or "missing"
-        yield Finding("token auth", f"on, Ray {version}", "ok" if version != "missing" else "FAIL")
+        yield Finding("auth token", f"on, Ray {version}", "ok" if version != "missing" else "FAIL")
     service = spec.get("headGroupSpec", {}).get("serviceType", "ClusterIP")
     if service != "ClusterIP":
         advice = "serviceType: ClusterIP, reached by kubectl port-forward"
-        yield Finding("service", f"{service} opens the job server", "FAIL", advice)
+        yield Finding("service", f"{service} exposes the job server", "FAIL", advice)
 
 
 def _images(pods: list[Tree]) -> Iterator[Finding]:
@@ -48,7 +48,12 @@ def _images(pods: list[Tree]) -> Iterator[Finding]:
         yield Finding("image", f"the same everywhere: {plain.pop()}")
     else:
         text = ", ".join(sorted(plain)) or "none"
-        yield Finding("image", f"differ: {text}", "FAIL", "one image, so one Ray, Python and torch")
+        yield Finding(
+            "image",
+            f"differ: {text}",
+            "FAIL",
+            "use one image, so that Ray, Python and torch are the same",
+        )
 
 
 def _sizes(pods: list[Tree]) -> Iterator[Finding]:
@@ -57,7 +62,9 @@ def _sizes(pods: list[Tree]) -> Iterator[Finding]:
             size = container.get("resources", {})
             if not size.get("limits") or size.get("limits") != size.get("requests"):
                 text = f"{container.get('name')}: limits {size.get('limits')}"
-                advice = "requests equal to limits: Ray counts the limits, Kubernetes the requests"
+                advice = (
+                    "set requests equal to limits: Ray counts the limits, Kubernetes the requests"
+                )
                 yield Finding("resources", text, "FAIL", advice)
 
 
@@ -73,5 +80,5 @@ def _shared(pods: list[Tree]) -> Iterator[Finding]:
         advice = "mount one ReadWriteMany volume at the same path on head and workers"
         yield Finding("storage", "no folder that all pods share", "FAIL", advice)
     if not all("/dev/shm" in path for path in paths):
-        advice = "an emptyDir with medium: Memory at /dev/shm; Kubernetes gives 64 MB"
+        advice = "mount an emptyDir with medium: Memory at /dev/shm; Kubernetes gives 64 MB"
         yield Finding("shared memory", "too small for Ray's object store", "note", advice)

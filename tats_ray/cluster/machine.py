@@ -32,7 +32,7 @@ def machine_checks() -> list[tuple[str, Callable[[], Finding]]]:
         ("decoder decord", lambda: _decoder("decord")),
         ("ffmpeg bundles", _ffmpeg),
         ("ray", _ray),
-        ("token auth", lambda: auth_finding(is_required=False)),
+        ("auth token", lambda: auth_finding(is_required=False)),
         ("shared memory", _shared_memory),
         ("disk", _disk),
     ]
@@ -83,7 +83,7 @@ def _decoder(backend: Literal["pyav", "decord"]) -> Finding:
         write_video(path, made)
         read = read_frames(path, lambda n: [0, n - 1], backend=backend)
     if np.abs(read.astype(int) - made[[0, 7]]).max() > 12:
-        return Finding(name, "shows other frames than were written", "FAIL", "reinstall it")
+        return Finding(name, "returns other frames than were written", "FAIL", "reinstall it")
     package = "av" if backend == "pyav" else backend
     return Finding(name, f"{metadata.version(package)}, 8 frames written and read back")
 
@@ -94,7 +94,7 @@ def _ffmpeg() -> Finding:
     for package in ("av", "decord"):
         files = metadata.files(package) or []
         names = {re.sub(r"-[0-9a-f]{8}", "", f.name) for f in files if "libavcodec" in f.name}
-        found.append(f"{package}: {', '.join(sorted(names)) or 'none, it uses the system one'}")
+        found.append(f"{package}: {', '.join(sorted(names)) or 'none, it uses that of the system'}")
     return Finding("ffmpeg bundles", "; ".join(found))
 
 
@@ -105,14 +105,15 @@ def _ray() -> Finding:
     wants = next((r for r in metadata.requires("tats-ray") or [] if r.startswith("ray[")), "")
     missing = [name for name in ("aiohttp", "grpc") if find_spec(name) is None]
     if missing:
-        return Finding("ray", f"{version} without {missing}", "FAIL", f"pip install '{wants}'")
+        text = f"{version} without {', '.join(missing)}"
+        return Finding("ray", text, "FAIL", f"pip install '{wants}'")
     return Finding("ray", version)
 
 
 def auth_finding(*, is_required: bool) -> Finding:
     from tats_ray.runtime.cluster.auth import MAKE_AUTH_TOKEN, find_auth_token
 
-    what = "token of node" if is_required else "token auth"
+    what = "auth token of node" if is_required else "auth token"
     mode = os.environ.get("RAY_AUTH_MODE", "")
     if mode == "disabled":
         text = "switched off by RAY_AUTH_MODE=disabled"
@@ -120,8 +121,8 @@ def auth_finding(*, is_required: bool) -> Finding:
         return Finding(what, text, "FAIL" if is_required else "note", advice)
     found = find_auth_token()
     if found is None:
-        text = "no token yet; Ray makes one for runs on this machine"
-        advice = f"clusters need one: {MAKE_AUTH_TOKEN}"
+        text = "no auth token yet; Ray makes one for runs on this machine"
+        advice = f"a cluster needs one: {MAKE_AUTH_TOKEN}"
         return Finding(what, text, "FAIL" if is_required else "note", advice)
     if not found.is_private:
         advice = f"chmod 600 {found.source}"
@@ -147,5 +148,7 @@ def _disk() -> Finding:
     free = {name: shutil.disk_usage(path).free / GIB for name, path in places.items()}
     text = ", ".join(f"{gb:.0f} GB free {name}" for name, gb in free.items())
     if min(free.values()) < DISK_GB:
-        return Finding("disk", text, "note", "checkpoints of ViT-B take 1.2 GB each, Ray logs more")
+        return Finding(
+            "disk", text, "note", "checkpoints of ViT-B take 1.2 GB each, Ray's logs more"
+        )
     return Finding("disk", text)

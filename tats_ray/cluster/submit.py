@@ -58,7 +58,7 @@ def submit(
                 "into the folder that all nodes share, and leave it out of --include"
             )
         command = ["python", "-m", "tats_ray", *words]
-        print(f"equal to: ray job submit --working-dir FOLDER -- {shlex.join(command)}")
+        print(f"same as: ray job submit --working-dir FOLDER -- {shlex.join(command)}")
         jobs.submit(command, name=job, working_dir=staged)
     print(f"job {job}; tats logs {job}; tats stop {job}", flush=True)
     if is_followed:
@@ -74,11 +74,11 @@ def follow(job: str, *, address: str = "", jobs: Jobs | None = None) -> None:
     try:
         status = (jobs or Jobs(address)).follow(job)
     except KeyboardInterrupt:
-        print(f"\njob {job} goes on; tats logs {job} shows it again")
+        print(f"\njob {job} continues; tats logs {job} shows it again")
         return
     print(f"job {job}: {status}")
     if status == "FAILED":
-        raise TatsError(f"job {job} failed; its last lines above say why")
+        raise TatsError(f"job {job} failed; see its last lines above")
 
 
 def show_status(*, address: str = "") -> None:

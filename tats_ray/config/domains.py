@@ -66,11 +66,11 @@ def parse_domain(field: str, raw: object, source: str) -> Domain:
     """
     where = f"{source}: {field}"
     if not isinstance(raw, Mapping) or len(raw) != 1:
-        raise UsageError(f"{where} must be one domain such as {{choice: [1, 2]}}, got {raw!r}")
+        raise UsageError(f"{where} must be a domain such as {{choice: [1, 2]}}, got {raw!r}")
     ((kind, values),) = raw.items()
     if kind not in get_args(Kind):
         known = ", ".join(get_args(Kind))
-        raise UsageError(f"{where}: no domain is called {kind!r}; known: {known}")
+        raise UsageError(f"{where}: there is no domain {kind!r}; known: {known}")
     if not isinstance(values, (list, tuple)):
         raise UsageError(f"{where}: {kind} takes a list of values, got {values!r}")
     if not values:
@@ -88,7 +88,9 @@ def _range(where: str, kind: Kind, values: list[Any] | tuple[Any, ...]) -> tuple
     except (TypeError, ValueError):
         raise UsageError(f"{where}: {kind} takes two numbers, got {list(values)!r}") from None
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise UsageError(f"{where}: {kind} needs a lower end below the upper, got {list(values)!r}")
+        raise UsageError(
+            f"{where}: {kind} needs a lower end below the upper end, got {list(values)!r}"
+        )
     if kind == "loguniform" and low <= 0:
         raise UsageError(f"{where}: loguniform needs ends above 0, got {list(values)!r}")
     if kind != "randint":

@@ -113,7 +113,7 @@ def parse_yaml(text: str, *, source: str) -> dict[str, Any]:
     if raw is None:
         return {}
     if not isinstance(raw, dict):
-        raise UsageError(f"config {source} must hold fields, found {type(raw).__name__}")
+        raise UsageError(f"config {source} must be a mapping of fields, not a {type(raw).__name__}")
     return raw
 
 
@@ -130,7 +130,7 @@ def load_config(path: str | Path, flags: Sequence[str] = ()) -> RunConfig:
     raw.setdefault("name", Path(path).stem)
     pairs = parse_flags(flags)
     for branch, name, left_out in swap_parts(raw, dict(pairs)):
-        text = f"{branch} {name} has no {', '.join(left_out)}: left out of those of {path}"
+        text = f"{branch} {name} has no {', '.join(left_out)}: ignoring what {path} sets"
         print(f"{'note':>14}  {text}")  # above the plan, and in its form
     for dotted, value in pairs:
         set_field(raw, dotted, flag_value(dotted, value))
@@ -160,9 +160,7 @@ def parse_flags(
     while words:
         word = words.pop(0)
         if not word.startswith("--"):
-            raise UsageError(
-                f"unexpected argument {word!r}; fields are given as --branch.field value"
-            )
+            raise UsageError(f"unexpected argument {word!r}; set fields with --branch.field VALUE")
         name, equals, value = word[2:].partition("=")
         if not equals:
             if not words or words[0].startswith("--"):
@@ -178,7 +176,7 @@ def parse_flags(
         name = name.replace("-", "_")
         if official and name in _FIXED_FLAGS:
             if value.lower() != _FIXED_FLAGS[name]:
-                raise UsageError(f"--{name} {value} is not offered; it is {_FIXED_FLAGS[name]}")
+                raise UsageError(f"--{name} {value} is not supported; use {_FIXED_FLAGS[name]}")
             continue
         if name in official:
             value = _OFFICIAL_VALUES.get((name, value), value)
@@ -282,7 +280,7 @@ def set_field(raw: dict[str, Any], dotted: str, value: Any) -> None:
     for branch in branches:
         child = node.setdefault(branch, {})
         if not isinstance(child, dict):
-            raise UsageError(f"--{dotted}: {branch} is a value, not a branch")
+            raise UsageError(f"--{dotted}: {branch} is a single value without fields")
         node = child
     node[last] = value
 
@@ -315,7 +313,7 @@ def _explain(error: ValidationError, cls: type[Any], prefix: str) -> str:
         where = prefix + "".join(f"{part}." for part in path[:-1])
         near = _RATES if cls is RunConfig and path[-1] in ("lr", "learning_rate") else ""
         near = near or did_you_mean(path[-1], known, where) or _elsewhere(path[-1], cls)
-        hint = near or f"; known there: {', '.join(known)}"
+        hint = near or f"; known fields: {', '.join(known)}"
         return f"unknown field {dotted}{hint}{more}"
     if first["type"] == "value_error":
         # Raised by a __post_init__, which names the field itself.

@@ -63,7 +63,7 @@ def points(sweep: Sweep) -> list[Point]:
         twin = seen.setdefault(str(point.values), point)
         if twin is not point:
             raise UsageError(
-                f"{sweep.source}: {point.name} is there twice; keep one row, with both printed "
+                f"{sweep.source}: {point.name} appears twice; keep one row, with both printed "
                 "values as `paper: [A, B]`"
             )
         sweep.run_config(point.values, source=f"{sweep.source}: {point.name}")
@@ -105,7 +105,9 @@ def _row(sweep: Sweep, number: int, row: Mapping[str, Any]) -> Point:
     try:
         paper = tuple(float(v) for v in (printed if isinstance(printed, list) else [printed]))
     except (TypeError, ValueError):
-        raise UsageError(f"{where}: paper must be a number or several, got {printed!r}") from None
+        raise UsageError(
+            f"{where}: paper must be a number or a list of numbers, got {printed!r}"
+        ) from None
     values = {dotted: row[name] for name, dotted in names.items()}
     about = {"row": str(row.get("row", "")), "note": str(row.get("note", ""))}
     return Point(point_name(values, sweep), values, paper=paper, **about)

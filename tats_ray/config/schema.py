@@ -151,7 +151,7 @@ class AlgorithmConfig(ConfigBase):
 
     @property
     def default_reward(self) -> str:
-        """The reward that it is meant to be paid with, where `env.reward` names none."""
+        """The reward that suits the algorithm, used where `env.reward` is empty."""
         return "token_error"
 
     @property
@@ -165,7 +165,7 @@ class AlgorithmConfig(ConfigBase):
         Raises:
             UsageError: on the base class, which names no algorithm.
         """
-        raise UsageError(f"algorithm.name {self.name!r} builds no algorithm; use ppo, for one")
+        raise UsageError(f"algorithm.name {self.name!r} builds no algorithm; use ppo, for example")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

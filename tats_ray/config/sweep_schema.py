@@ -83,7 +83,7 @@ class SweepConfig(ConfigBase):
     def _check_search(self) -> None:
         given, other = ("table", "space") if self.search == "table" else ("space", "table")
         if not getattr(self, given):
-            raise UsageError(f"search {self.search} has an empty {given}; name what it shall try")
+            raise UsageError(f"search {self.search} has an empty {given}; say what to try")
         if getattr(self, other):
             raise UsageError(f"search {self.search} takes no {other}; leave it out")
         needs_count = self.search in ("random", "tpe")
@@ -99,12 +99,12 @@ class SweepConfig(ConfigBase):
     def _check_scheduler(self) -> None:
         if self.scheduler == "pbt":
             raise UsageError(
-                "scheduler pbt is refused: it hands checkpoints on through Ray Train, which holds "
-                "none of ours, so every exploit would silently be skipped; use asha"
+                "scheduler pbt is not supported: it copies checkpoints through Ray Train, which "
+                "does not hold ours, so every copy would silently be skipped; use asha"
             )
         if self.scheduler == "asha" and self.metric == "knn":
             raise UsageError(
-                "scheduler asha cannot go by knn, which is known at the end only; "
+                "scheduler asha cannot use metric knn, which is measured only at the end; "
                 "use metric train_error or val_error"
             )
 
@@ -183,7 +183,7 @@ def _check_fields(sweep: Sweep, flags: Sequence[str]) -> None:
         if dotted in flags:
             raise UsageError(f"--{dotted} is varied by {sweep.source}; leave the flag out")
     if len(set(fields)) < len(fields):
-        raise UsageError(f"{sweep.source}: a field is in names twice; name each once")
+        raise UsageError(f"{sweep.source}: a field appears twice in names; list each once")
     for dotted, domain in sweep.config.domains.items():
         if sweep.config.search == "grid" and not domain.is_listed:
             raise UsageError(
@@ -194,7 +194,7 @@ def _check_fields(sweep: Sweep, flags: Sequence[str]) -> None:
             try:
                 sweep.run_config({dotted: example}, source=f"{sweep.source}: space")
             except UsageError as error:
-                raise UsageError(f"{error}; give {dotted} values that it can have") from None
+                raise UsageError(f"{error}; give {dotted} valid values") from None
 
 
 def settings(sweep: Sweep) -> dict[str, Any]:

@@ -19,7 +19,7 @@ def find_device(name: str) -> torch.device:
     gpus = torch.cuda.device_count()
     here = ["cpu", *(["cuda"] if gpus else []), *(f"cuda:{index}" for index in range(gpus))]
     if name not in here:
-        raise UsageError(f"device {name!r} is not here; this machine has {', '.join(here)}")
+        raise UsageError(f"device {name!r} is not available; this machine has {', '.join(here)}")
     return torch.device(name)
 
 

@@ -47,12 +47,12 @@ def persist(
             now = clock()
             if began is None:
                 began = now
-                on_note(f"{what} could not be written: {error}; tried again for {retry_s:g} s")
+                on_note(f"{what} could not be written: {error}; retrying for {retry_s:g} s")
             left = began + retry_s - now
             if left <= 0:
                 raise StorageError(
-                    f"{what} could not be written for {retry_s:g} s: {error}; make room or mount "
-                    "the storage again, then continue with --resume"
+                    f"{what} could not be written for {retry_s:g} s: {error}; free space or "
+                    "remount the storage, then continue with --resume"
                 ) from error
             sleep(min(pause, left))
             pause = min(2 * pause, LONGEST_PAUSE_S)
@@ -113,7 +113,7 @@ def follow_umask(path: Path) -> None:
     path.chmod(0o666 & ~mask)
 
 
-def make_folder(path: Path, *, way_out: str = "name another place") -> Path:
+def make_folder(path: Path, *, way_out: str = "choose another path") -> Path:
     """A folder that is there and takes files; called before long work whose results go into it.
 
     Raises:

@@ -90,7 +90,9 @@ class Rollout:
 
     def __post_init__(self) -> None:
         if len(self.value) % self.masks_per_clip:
-            raise ValueError(f"{len(self.value)} rows are no groups of {self.masks_per_clip}")
+            raise ValueError(
+                f"{len(self.value)} rows cannot be grouped by {self.masks_per_clip} masks per clip"
+            )
 
     @property
     def mae_lag(self) -> int:

@@ -48,7 +48,7 @@ class SyntheticClips:
 
     def __init__(self, grid: TokenGrid, count: int, *, split: str = "clips", seed: int = 0) -> None:
         if count < 1:
-            raise UsageError(f"num_clips is {count}; at least 1 is needed")
+            raise UsageError(f"num_clips must be at least 1, got {count}")
         self.grid, self.count, self.split, self.seed = grid, count, split, seed
 
     def __len__(self) -> int:

@@ -159,7 +159,8 @@ class ClipDataset(Dataset[Clip]):
         if not others:
             raise first
         raise VideoError(
-            first.path, f"{first.reason}; nor can any of {len(others)} more after it in the list"
+            first.path,
+            f"{first.reason}; and the next {len(others)} of the list cannot be read either",
         )
 
     def motion(self, index: int, epoch: int | None = None) -> Bool[np.ndarray, "F H W"] | None:
@@ -186,7 +187,7 @@ class ClipDataset(Dataset[Clip]):
         if motion is None:
             raise UsageError(
                 f"{self.entries[index].path} has no {motion_path(self.entries[index].path).name} "
-                "beside it, the true motion that was asked for; `tats data synth` writes both"
+                "beside it, the true motion; `tats data synth` writes both"
             )
         return torch.from_numpy(token_motion(motion, self.motion_grid))
 

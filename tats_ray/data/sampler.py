@@ -77,7 +77,7 @@ class ClipSampler(Sampler[list[Key]]):
         """
         if not 0 <= start_step <= self.steps_per_epoch:
             raise UsageError(
-                f"cannot begin at step {start_step} of an epoch of {self.steps_per_epoch} steps; "
+                f"cannot start at step {start_step} of an epoch of {self.steps_per_epoch} steps; "
                 "was the batch size or the list changed since the checkpoint?"
             )
         self._epoch, self._start_step = epoch, start_step

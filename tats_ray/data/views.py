@@ -43,14 +43,16 @@ class ViewPlan:
                 f"take {MAX_VIEWS} or fewer, such as 5x3"
             )
         if self.sampling == "segments" and self.num_clips > 2:
-            raise UsageError(f"views {self}: segments give 1 or 2 clips; use 2x{self.num_crops}")
+            raise UsageError(f"views {self}: segments allow 1 or 2 clips; use 2x{self.num_crops}")
 
     @classmethod
     def parse(cls, text: str, sampling: Sampling = "dense") -> ViewPlan:
         """From `CLIPSxCROPS`."""
         found = re.fullmatch(r"(\d+)x(\d+)", text.strip())
         if found is None:
-            raise UsageError(f"views {text!r} are no CLIPSxCROPS; 5x3 for Kinetics-400, else 2x3")
+            raise UsageError(
+                f"views {text!r} are not CLIPSxCROPS; use 5x3 for Kinetics-400, otherwise 2x3"
+            )
         return cls(int(found[1]), int(found[2]), sampling)
 
     def __str__(self) -> str:

@@ -113,7 +113,10 @@ def compare(folders: Sequence[Path], metric: str = "eval/error") -> None:
     for line in _differing(groups):
         print(line)
     if metric.startswith("eval/") and len({_num_shown(group.settings) for group in groups}) > 1:
-        print("note: tube and frame masks show whole ones, so these are measured with more tokens")
+        print(
+            "note: tube and frame masks show whole tubes or frames, so these are measured with "
+            "more tokens"
+        )
     for line in verdicts(groups, metric, step):
         print(line)
 
@@ -121,7 +124,7 @@ def compare(folders: Sequence[Path], metric: str = "eval/error") -> None:
 def verdicts(groups: Sequence[RunGroup], metric: str, step: float) -> Iterator[str]:
     """One line for each pair of groups, at a step that all runs have reached."""
     if len(groups) == 1:
-        yield "One configuration: add runs of another to compare it with."
+        yield "Only one configuration: add runs of another one to compare."
     for first, second in combinations(groups, 2):
         yield f"{first.letter} and {second.letter}: {_verdict(first, second, metric, step)}"
 
@@ -150,7 +153,7 @@ def _verdict(first: RunGroup, second: RunGroup, metric: str, step: float) -> str
 def _read(folder: Path, metric: str) -> Run:
     if not (folder / "config.yaml").is_file() or not (folder / METRICS_FILE).is_file():
         raise UsageError(
-            f"{folder} is no run: it lacks config.yaml or {METRICS_FILE}; name a folder that "
+            f"{folder} is not a run: it lacks config.yaml or {METRICS_FILE}; give a folder that "
             "`tats pretrain` made, such as runs/NAME"
         )
     records = read_metrics(folder)
@@ -172,7 +175,7 @@ def _check_validation(runs: Sequence[Run], metric: str) -> None:
                 raise UsageError(
                     f"{metric} of {first.folder} and {run.folder} is measured on different "
                     f"validation clips or masks: {name} is {one!r} and {other!r}; "
-                    "compare runs that agree in it, or another metric"
+                    "compare runs that agree in it, or use another metric"
                 )
 
 

@@ -27,7 +27,7 @@ def cached(request: FeatureRequest, folder: Path, *, num_workers: int, say: Say)
         try:
             found = _read(path, key)
         except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
-            say(f"{path} is damaged ({str(error).splitlines()[0]}): made anew")
+            say(f"{path} is damaged ({str(error).splitlines()[0]}): recomputed")
         else:
             say(f"from {path}")
             return found
@@ -59,7 +59,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
     except (OSError, SafetensorError) as error:
         partial.unlink(missing_ok=True)
         reason = str(error).splitlines()[0]
-        raise UsageError(f"{path} cannot be written ({reason}); name another place") from error
+        raise UsageError(f"{path} cannot be written ({reason}); choose another path") from error
 
 
 def _read(path: Path, key: str) -> Features:
@@ -69,7 +69,7 @@ def _read(path: Path, key: str) -> Features:
         values, index = file.get_tensor("features"), file.get_tensor("index")
         found = Features(values, index, tuple(about["unreadable"]))
     if about["key"] != key or about["sha256"] != _digest(found):
-        raise ValueError("its contents are not what was written")
+        raise ValueError("its contents are corrupt")
     return found
 
 

@@ -133,7 +133,7 @@ def compute(request: FeatureRequest, *, num_workers: int, say: Say) -> Features:
 
     Raises:
         VideoError: when more videos cannot be read than one and the share `data.max_bad_share`.
-        NonFiniteError: when the encoder gives NaN or infinity.
+        NonFiniteError: when the encoder returns NaN or infinity.
     """
     source, data = request.source, request.source.data
     dataset = ViewDataset(
@@ -153,12 +153,12 @@ def compute(request: FeatureRequest, *, num_workers: int, say: Say) -> Features:
         if video.pixels is None:
             unreadable.append(f"{path}: {video.reason}")
             if len(unreadable) > max(1.0, data.max_bad_share * len(dataset)):
-                reason = f"{video.reason}; it is no. {len(unreadable)} that cannot be read"
+                reason = f"{video.reason}; this is unreadable video number {len(unreadable)}"
                 raise VideoError(path, f"{reason}, more than data.max_bad_share allows")
             continue
         found = source.features(video.pixels, request.pool)
         if not found.isfinite().all():
-            raise NonFiniteError(f"{path}: the encoder gives NaN or infinite features")
+            raise NonFiniteError(f"{path}: the encoder returns NaN or infinite features")
         values.append(found.cpu())
         index.append(video.index)
         now = time.monotonic()
@@ -166,7 +166,7 @@ def compute(request: FeatureRequest, *, num_workers: int, say: Say) -> Features:
             said = now
             rate = done / (now - started)
             left = (len(dataset) - done) / rate
-            say(f"{done}/{len(dataset)} videos, {rate:.1f} a second, {left:.0f} s left")
+            say(f"{done}/{len(dataset)} videos, {rate:.1f} per second, {left:.0f} s left")
     if not values:
         raise UsageError(f"{unreadable[0]}; no video of the list can be read")
     return Features(torch.stack(values), torch.tensor(index), tuple(unreadable))

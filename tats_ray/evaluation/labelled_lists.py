@@ -65,8 +65,7 @@ def refuse_both(data: str | Path | None, lists: Mapping[str, str | Path | None])
     if data is not None and named:
         words = " ".join(f"{flag} {path}" for flag, path in named.items())
         raise UsageError(
-            f"{data} and {words} both say which videos are meant; leave out {data}, or "
-            f"{' and '.join(named)}"
+            f"{data} and {words} both name videos; leave out {data}, or {' and '.join(named)}"
         )
 
 
@@ -84,12 +83,12 @@ def read_labelled(train_list: Path, val_list: Path, *, root: str | Path | None =
     seen = {entry.label for entry in train}
     num_classes = 1 + max(label for label in seen if label is not None)
     if len(seen) < 2:
-        raise UsageError(f"{train_list} has one class only; it needs two or more")
+        raise UsageError(f"{train_list} has only one class; it needs two or more")
     for entry in val:
         if entry.label is not None and entry.label >= num_classes:
             raise UsageError(
                 f"{val_list}: {entry.path} has class {entry.label}, {train_list} has 0 to "
-                f"{num_classes - 1}; number the classes of both lists alike"
+                f"{num_classes - 1}; use the same class numbers in both lists"
             )
     known = {entry.path for entry in train}
     if shared := sum(entry.path in known for entry in val):
@@ -109,7 +108,7 @@ def read_labelled(train_list: Path, val_list: Path, *, root: str | Path | None =
         warn(f"{train_list} has no video of {len(empty)} {classes} ({some})")
     strange = sum(entry.label not in seen for entry in val)
     if strange:
-        warn(f"{strange} videos of {val_list} are of such classes: they count as wrong")
+        warn(f"{strange} videos of {val_list} have such classes: they count as wrong")
     return Labelled(train, val, num_classes)
 
 

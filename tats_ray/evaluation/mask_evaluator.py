@@ -134,7 +134,7 @@ def collapse_signs(measures: dict[str, float], *, num_visible: int) -> Sequence[
             f"only {measures['effective_tokens']:.0f} tokens are in play, "
             f"fewer than the {num_visible} shown"
         )
-    for name, what in (("clip_overlap", "different clips"), ("draw_overlap", "one clip twice")):
+    for name, what in (("clip_overlap", "different clips"), ("draw_overlap", "the same clip")):
         if measures.get(name, 0.0) > 0.8:
             signs.append(f"{measures[name]:.0%} of the tokens drawn for {what} are the same")
     return signs

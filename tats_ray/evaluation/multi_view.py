@@ -142,6 +142,6 @@ def _labelled(path: Path, root: str, num_classes: int, checkpoint: str) -> list[
         if entry.label >= num_classes:
             raise UsageError(
                 f"{path}: {entry.path} has class {entry.label}, the head of {checkpoint} knows 0 "
-                f"to {num_classes - 1}; use the list of its own classes"
+                f"to {num_classes - 1}; use a list with its classes"
             )
     return entries

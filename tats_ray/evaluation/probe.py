@@ -143,7 +143,7 @@ def _nearest(
     """A training video is the mean of its views; each view of a validation video votes."""
     k = min(request.k, len(train))
     if k < request.k:
-        warn(f"k {request.k} is more than the training videos; k is {k}")
+        warn(f"k {request.k} exceeds the number of training videos; using k {k}")
     bank = train.features.double().mean(1)
     scores = nearest_neighbour_scores(
         val.features.flatten(0, 1),

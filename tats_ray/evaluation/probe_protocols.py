@@ -81,7 +81,7 @@ def recipe(
         UsageError: for a preset that is not of this kind, or a number out of range.
     """
     if kind != "linear" and preset != "sgd":
-        raise UsageError(f"preset {preset} is of the linear probe, not of {kind}; leave it out")
+        raise UsageError(f"preset {preset} is for the linear probe, not for {kind}; leave it out")
     base = RECIPES["ft-like" if preset == "ft-like" else kind]
     return replace(
         base,

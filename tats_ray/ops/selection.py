@@ -23,7 +23,7 @@ def token_log_prob(logits: Float[Tensor, "B N"], temperature: float = 1.0) -> Fl
     if not torch.isfinite(logits).all():
         bad = (~torch.isfinite(logits)).any(1).nonzero().flatten().tolist()
         raise NonFiniteError(
-            f"the token sampler gave non-finite logits for clips {bad} of the batch; "
+            f"the token sampler returned non-finite logits for clips {bad} of the batch; "
             "lower algorithm.lr or raise algorithm.entropy_coef"
         )
     return torch.log_softmax(logits.float() / temperature, dim=-1)

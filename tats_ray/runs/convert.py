@@ -26,6 +26,7 @@ from tats_ray.config.load import dump_config, load_config
 from tats_ray.core.errors import UsageError
 from tats_ray.core.storage import whole_folder
 from tats_ray.core.types import Position
+from tats_ray.core.words import counted
 from tats_ray.models.policy import is_learned
 from tats_ray.models.samplers.registry import find_sampler
 from tats_ray.training.mae_learner import MAELearner
@@ -63,11 +64,11 @@ def convert(
     is_official = out.suffix in OFFICIAL_SUFFIXES
     if not allow_partial:
         need: Need = "encoder" if is_official and found.head else "autoencoder"
-        require(found, need, way_out="--allow-partial takes it all the same")
+        require(found, need, way_out="use --allow-partial to convert it anyway")
     yield loaded_in_words(found)
     has_all = is_official and found.head is not None  # a classifier has no decoder
     if found.missing and not has_all:
-        yield f"{len(found.missing)} not in it: {', '.join(found.missing)}"
+        yield f"{counted(len(found.missing), 'tensor')} missing: {', '.join(found.missing)}"
     yield from _write_official(found, out) if is_official else _write_ours(found, source, out)
     yield str(out)
 
@@ -83,7 +84,7 @@ def _write_official(found: Restored, out: Path) -> Iterator[str]:
     )
     policy = found.policy.state_dict() if is_learned(found.policy) else {}
     if policy and not is_adamae:
-        yield f"left out the {sampler.name} sampler: published code has names for AdaMAE's only"
+        yield f"left out the {sampler.name} sampler: the official format has AdaMAE's only"
     head = found.head.state_dict() if found.head else {}
     write_weights(out, to_official(found.mae.state_dict(), policy if is_adamae else {}, head))
 
@@ -91,7 +92,9 @@ def _write_official(found: Restored, out: Path) -> Iterator[str]:
 def _write_ours(found: Restored, source: Path, out: Path) -> Iterator[str]:
     """A run at step 0, which `pretrain --resume` goes on from."""
     if not (source.is_file() or is_transformers_folder(source)):
-        raise UsageError(f"{source} has our form already; end OUT in .pth for the official names")
+        raise UsageError(
+            f"{source} is already a run of tats_ray; end OUT in .pth for the official names"
+        )
     config = replace(found.config, name=out.name)
     config = replace(config, checkpoint=replace(config.checkpoint, folder=str(out.parent)))
     policy = None
@@ -99,9 +102,9 @@ def _write_ours(found: Restored, source: Path, out: Path) -> Iterator[str]:
         algorithm = config.algorithm.build(found.policy)
         policy = PolicyLearner(found.policy, algorithm, seed=config.seed).state_dict()
     else:
-        yield f"no learned sampler in it: masks are {config.sampler.name} masks"
+        yield f"it has no learned sampler: masks are {config.sampler.name} masks"
     if found.head is not None:
-        yield "left out its head: a run of ours is a pre-training run"
+        yield "left out its head: the output is a pre-training run"
     # Schedules are made by the run; only the form of the state matters here.
     learner = MAELearner(found.mae, config.optim, steps_per_epoch=1, total_steps=1, global_batch=1)
     text = dump_config(config)

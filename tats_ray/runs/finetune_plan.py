@@ -1,4 +1,4 @@
-"""What a fine-tuning run will do, worked out and checked before anything starts."""
+"""What a fine-tuning run will do: computed and checked before anything starts."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from tats_ray.checkpoints.open import open_checkpoint
 from tats_ray.checkpoints.restore import Restored
 from tats_ray.config.finetune_schema import FinetuneConfig, token_grid_of
 from tats_ray.core.errors import CheckpointError, UsageError
+from tats_ray.core.words import counted
 from tats_ray.data.clip_lists import read_labelled_lists
 from tats_ray.evaluation.encoder import left_at_random, named_at_random
 from tats_ray.evaluation.labelled_lists import find_lists, read_labelled
@@ -68,13 +69,14 @@ class FinetunePlan:
         )
         yield (
             "batch",
-            f"{optim.batch_size} clips x {workers} learner{'s' * (workers > 1)} = "
-            f"{self.global_batch}, of {config.videos_per_step * workers} videos",
+            f"{counted(optim.batch_size, 'clip')} x {counted(workers, 'learner')} = "
+            f"{self.global_batch}, from {counted(config.videos_per_step * workers, 'video')}",
         )
         yield (
             "learning rate",
             f"{optim.base_lr:g} x {self.global_batch}/256 = {optim.base_lr * scale:g}, cosine to "
-            f"{optim.min_lr * scale:g}, warm-up {optim.warmup_epochs:g} epochs, layer decay "
+            f"{optim.min_lr * scale:g}, warm-up {counted(optim.warmup_epochs, 'epoch')}, layer "
+            "decay "
             f"{optim.layer_decay:g}",
         )
         yield (
@@ -83,7 +85,10 @@ class FinetunePlan:
             f"{how.min_area:.0%}, flip {how.flip:g}, erase {how.erase:g}, mixup {how.mixup:g}, "
             f"cutmix {how.cutmix:g}",
         )
-        yield "steps", f"{optim.epochs} epochs x {self.steps_per_epoch} = {self.total_steps}"
+        yield (
+            "steps",
+            f"{counted(optim.epochs, 'epoch')} x {self.steps_per_epoch} = {self.total_steps}",
+        )
         yield (
             "learners",
             f"{workers} on {self.placement.request.learners.device} "
@@ -101,11 +106,11 @@ def make_finetune_plan(
     Raises:
         UsageError: for the first thing that would make the run fail.
     """
-    run_folder(config)  # refuses a name that is none
+    run_folder(config)  # refuses a bad name
     if config.cluster.is_elastic:
         raise UsageError(
-            f"cluster.min_workers {config.cluster.min_workers} is for pre-training; fine-tuning "
-            "keeps cluster.num_workers learners: use --cluster.min_workers 0"
+            f"cluster.min_workers {config.cluster.min_workers} works only in pre-training: "
+            "fine-tuning keeps cluster.num_workers learners; use --cluster.min_workers 0"
         )
     placement = place(config)
     source = open_checkpoint(checkpoint, need="nothing" if config.from_scratch else "encoder")
@@ -141,8 +146,8 @@ def _resolve(
         asked = getattr(config.model, name)
         if asked and asked != value:
             raise CheckpointError(
-                f"{path} has {name} {value}, model.{name} is {asked}; leave it out, or take a "
-                "checkpoint that was trained so"
+                f"{path} has {name} {value}, but model.{name} is {asked}; leave it out, or use "
+                "another checkpoint"
             )
     data, grid = config.data, source.grid
     data = replace(
@@ -157,8 +162,8 @@ def _resolve(
         return config, ()
     words = [f"{g.num_frames} frames of {g.image_size} pixels" for g in (new, grid)]
     return config, (
-        f"position table re-made for {words[0]}, {new.num_tokens} tokens; the checkpoint's clips "
-        f"have {words[1]}, {grid.num_tokens} tokens",
+        f"position table recomputed for {words[0]}, {new.num_tokens} tokens; the checkpoint has "
+        f"{words[1]}, {grid.num_tokens} tokens",
     )
 
 
@@ -173,7 +178,7 @@ def _with_lists(
     found = read_labelled(*lists, root=own.root)
     if own.num_classes and own.num_classes < found.num_classes:
         raise UsageError(
-            f"{lists[0]} has classes 0 to {found.num_classes - 1}, data.num_classes is "
+            f"{lists[0]} has classes 0 to {found.num_classes - 1}, but data.num_classes is "
             f"{own.num_classes}; leave it out"
         )
     data_config = replace(
@@ -187,7 +192,7 @@ def _with_lists(
         for name, path, taken in zip(LISTS, given, lists, strict=True)
         if path and Path(path) != taken
     ]
-    notes = (f"lists are those of {data}; passed over: {', '.join(others)}",) if others else ()
+    notes = (f"the lists of {data} are used; ignored: {', '.join(others)}",) if others else ()
     return replace(config, data=data_config), notes
 
 
@@ -196,6 +201,6 @@ def _check_head(source: Restored, config: FinetuneConfig) -> None:
     num_classes = source.head.head.out_features
     if num_classes != config.data.num_classes:
         raise CheckpointError(
-            f"{source.origin}: its head has {num_classes} classes, {config.data.train_list} has "
-            f"{config.data.num_classes}; --new-head takes the encoder alone"
+            f"{source.origin}: its head has {num_classes} classes, but {config.data.train_list} "
+            f"has {config.data.num_classes}; use --new-head to load only the encoder"
         )

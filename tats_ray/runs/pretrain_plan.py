@@ -1,4 +1,4 @@
-"""What a run will do, worked out and printed before anything starts."""
+"""What a run will do: computed, checked and printed before anything starts."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from tats_ray.config.finetune_schema import Clustered
 from tats_ray.config.schema import RunConfig
 from tats_ray.core.errors import UsageError
 from tats_ray.core.grid import TokenGrid
+from tats_ray.core.words import counted
 from tats_ray.data.clip_lists import Lists, read_lists
 from tats_ray.data.manifest import VideoEntry
 from tats_ray.data.motion import motion_path
@@ -35,17 +36,17 @@ class Plan:
     lr: float
     min_lr: float
     rollout_bytes: int
-    """That lie in an object store at most, copies counted."""
+    """Most bytes of rollouts in an object store, copies included."""
 
     @property
     def plateau(self) -> float:
-        """Error of predicting nothing: (n-1)/n for the n pixels of a patch, targets unbiased."""
+        """Error of predicting the mean: (n-1)/n for the n pixels of a patch, targets unbiased."""
         pixels = self.config.model.tubelet * self.config.model.patch**2
         return (pixels - 1) / pixels
 
     @property
     def warmup_masks(self) -> str:
-        """What the MAE-only epochs are masked with, in words."""
+        """The masks of the MAE-only epochs, in words."""
         kind = self.config.loop.warmup_mask
         return {"random": "uniform masks", "tube": "tube masks"}.get(kind, "untrained sampler")
 
@@ -67,21 +68,20 @@ class Plan:
             (
                 "learning rate",
                 f"MAE {optim.base_lr:g} x {self.global_batch}/256 = {self.lr:g}, cosine to "
-                f"{self.min_lr:g}, warm-up {optim.warmup_epochs:g} epochs; "
+                f"{self.min_lr:g}, warm-up {counted(optim.warmup_epochs, 'epoch')}; "
                 f"sampler {config.algorithm.lr:g}",
             ),
             ("algorithm", self._algorithm_in_words()),
             (
                 "steps",
-                f"{loop.epochs} epochs x {self.steps_per_epoch} = {self.total_steps}; "
-                f"{self.warmup_masks} for the first {loop.mae_only_epochs} epochs, "
-                f"then one policy update per {loop.mae_steps_per_update} MAE step"
-                f"{'s' * (loop.mae_steps_per_update > 1)}"
-                + (f", at most {loop.max_staleness} under way" if loop.max_staleness else ""),
+                f"{counted(loop.epochs, 'epoch')} x {self.steps_per_epoch} = {self.total_steps}; "
+                f"{self.warmup_masks} for the first {counted(loop.mae_only_epochs, 'epoch')}, "
+                f"then one policy update per {counted(loop.mae_steps_per_update, 'MAE step')}"
+                + (f", at most {loop.max_staleness} in flight" if loop.max_staleness else ""),
             ),
             (
                 "actors",
-                f"{fewest}{workers} MAE learner{'s' * (workers > 1)} on "
+                f"{fewest}{counted(workers, 'MAE learner')} on "
                 f"{placement.request.learners.device} "
                 f"({placement.threads or 'as many as their node has'} threads each), "
                 f"{self._policy_in_words()}",
@@ -89,20 +89,22 @@ class Plan:
         ]
 
     def _tokens_in_words(self) -> str:
-        """Tubes and frames round to whole ones: the ratio that this comes to is said, too."""
+        """Tube and frame masks round to whole tubes and frames: the actual ratio is shown too."""
         share, asked = self.num_visible / self.num_tokens, self.config.sampler.mask_ratio
         words = (
             f"{self.num_tokens} per clip, {self.num_visible} visible ({share:.1%}), "
             f"sampler {self.config.sampler.name}"
         )
         is_exact = abs(1 - share - asked) * self.num_tokens < 1
-        return words if is_exact else f"{words}, mask ratio {1 - share:.3g} for {asked:g}"
+        return words if is_exact else f"{words}, mask ratio {1 - share:.3g} instead of {asked:g}"
 
     def _batch_in_words(self) -> str:
         size, workers = self.config.optim.batch_size, self.placement.num_workers
         clips, masks = self.config.clips_per_step, self.config.algorithm.masks_per_clip
-        rows = f"{size} clips" if masks == 1 else f"{size} rows ({clips} clips x {masks} masks)"
-        return f"{rows} x {workers} learner{'s' * (workers > 1)} = {self.global_batch}"
+        rows = counted(size, "clip")
+        if masks > 1:
+            rows = f"{size} rows ({counted(clips, 'clip')} x {masks} masks)"
+        return f"{rows} x {counted(workers, 'learner')} = {self.global_batch}"
 
     def _policy_in_words(self) -> str:
         config, request = self.config, self.placement.request
@@ -112,7 +114,8 @@ class Plan:
             return "policy learner inside it, run log"
         makers = request.rollout
         return (
-            (f"{makers.count} rollout workers on {makers.device}, " if makers.count else "")
+            f"{counted(makers.count, 'rollout worker')} on {makers.device}, "
+            * bool(makers.count)
             + f"policy learner on {request.policy.device}, rollout buffer "
             f"{config.cluster.buffer_mb} MB, weight store, run log"
         )
@@ -120,7 +123,7 @@ class Plan:
     def _algorithm_in_words(self) -> str:
         if not self.placement.learns_policy:
             return f"none: sampler {self.config.sampler.name} does not learn"
-        return f"{self.config.algorithm.name}, paid with {self.config.reward}"
+        return f"{self.config.algorithm.name}, rewarded with {self.config.reward}"
 
 
 def make_plan(config: RunConfig) -> Plan:
@@ -130,7 +133,9 @@ def make_plan(config: RunConfig) -> Plan:
         UsageError: for the first thing that would make the run fail.
     """
     if not config.data.train_list:
-        raise UsageError("data.train_list names no list of videos; use --data.train_list PATH")
+        raise UsageError(
+            "data.train_list is empty; give a list of videos with --data.train_list PATH"
+        )
     _check_reward(config)
     grid = token_grid(config.data, config.model)
     check_sampler(config.sampler, config.model, grid, seed=config.seed)
@@ -138,13 +143,13 @@ def make_plan(config: RunConfig) -> Plan:
     placement = plan_placement(config)
     if config.num_rollout_workers and not placement.learns_policy:
         raise UsageError(
-            f"loop.source workers makes rollouts that sampler.name {config.sampler.name} would not "
-            "learn from; use --loop.source learner, or a sampler that learns"
+            f"loop.source workers needs a sampler that learns, and sampler.name "
+            f"{config.sampler.name} does not; use --loop.source learner, or another sampler"
         )
     if config.num_rollout_workers and config.cluster.sharding == "fsdp":
         raise UsageError(
-            "loop.source workers does not go with cluster.sharding fsdp: their copies of the "
-            "autoencoder are made by one learner alone; use --cluster.sharding ddp"
+            "loop.source workers cannot be combined with cluster.sharding fsdp, because one "
+            "learner must hold the whole autoencoder to copy it; use --cluster.sharding ddp"
         )
     if config.cluster.is_elastic:
         _check_elastic(config)
@@ -179,8 +184,8 @@ def _check_reward(config: RunConfig) -> None:
     scored = getattr(config.algorithm, "scored", "hidden")
     if scored in ("visible", "joint") and config.reward == "token_error":
         raise UsageError(
-            f"algorithm.scored {scored} cannot be paid with env.reward token_error, which is 0 on "
-            "visible tokens; use --env.reward negative_clip_error"
+            f"algorithm.scored {scored} cannot be combined with env.reward token_error, which is 0 "
+            "on visible tokens; use --env.reward negative_clip_error"
         )
 
 
@@ -208,13 +213,14 @@ def _update_bytes(config: RunConfig, grid: TokenGrid, num_workers: int) -> int:
 
 
 def _check_buffer(config: RunConfig, needed: int) -> None:
-    """An update waits for all its rollouts, so a shelf too small for them would never empty."""
+    """An update waits for all its rollouts, so a buffer that is too small would never empty."""
     num_workers = config.cluster.num_workers
     if needed > config.cluster.buffer_mb * 2**20:
         raise UsageError(
             f"cluster.buffer_mb {config.cluster.buffer_mb} cannot hold the rollouts of "
-            f"{config.loop.mae_steps_per_update} MAE steps x {num_workers} learners x "
-            f"{1 + config.loop.max_staleness} updates, {needed / 2**20:.0f} MB; "
+            f"{counted(config.loop.mae_steps_per_update, 'MAE step')} x "
+            f"{counted(num_workers, 'learner')} x "
+            f"{counted(1 + config.loop.max_staleness, 'update')}, {needed / 2**20:.0f} MB; "
             f"use --cluster.buffer_mb {math.ceil(needed / 2**20)} or lower loop.rollout_fraction"
         )
 
@@ -223,8 +229,10 @@ def _check_shared_place(config: RunConfig) -> None:
     cluster = config.cluster
     if cluster.num_workers > 1 or cluster.policy_gpus or config.num_rollout_workers:
         raise UsageError(
-            "cluster.policy_place learner is for one MAE learner, which makes the rollouts itself: "
-            f"it does not go with cluster.num_workers {cluster.num_workers}, cluster.policy_gpus "
+            "cluster.policy_place learner needs a single MAE learner that makes the rollouts "
+            "itself: "
+            f"it cannot be combined with cluster.num_workers {cluster.num_workers}, "
+            "cluster.policy_gpus "
             f"{cluster.policy_gpus:g} and loop.source {config.loop.source}; use actor"
         )
 
@@ -234,15 +242,16 @@ def _check_elastic(config: RunConfig) -> None:
     cluster = config.cluster
     if config.num_rollout_workers or cluster.policy_gpus or cluster.sharding == "fsdp":
         raise UsageError(
-            f"cluster.min_workers {cluster.min_workers} is for DDP learners that alone reserve "
-            f"CPUs and GPUs: it does not go with loop.source {config.loop.source}, "
+            f"cluster.min_workers {cluster.min_workers} needs ddp, and MAE learners that alone "
+            "reserve "
+            f"CPUs and GPUs: it cannot be combined with loop.source {config.loop.source}, "
             f"cluster.policy_gpus {cluster.policy_gpus:g} and cluster.sharding {cluster.sharding}; "
             "use 0"
         )
 
 
 def _check_motion(config: RunConfig, lists: Lists) -> None:
-    """Motion can be shown, or paid for, only where somebody has marked it."""
+    """Motion can be shown or rewarded only where the videos have it marked."""
     draws_by_it = find_sampler(config.sampler).needs_motion
     who = f"sampler.name {config.sampler.name}" if draws_by_it else f"env.reward {config.reward}"
     # Policies draw on validation clips, too.
@@ -251,7 +260,7 @@ def _check_motion(config: RunConfig, lists: Lists) -> None:
         if not beside.is_file():
             raise UsageError(
                 f"{who} needs {beside}, the true motion of its video; `tats data synth` writes "
-                "videos with it; for others choose another one"
+                "videos with it; for other videos choose another sampler or reward"
             )
 
 
@@ -265,7 +274,7 @@ def steps_in_epoch(config: Clustered, videos: Sequence[VideoEntry], each: int) -
     steps = len(videos) // (each * workers)
     if not steps:
         raise UsageError(
-            f"{config.data.train_list} has {len(videos)} videos, fewer than one batch of "
-            f"{each * workers} ({each} x {workers} learners); lower optim.batch_size"
+            f"{config.data.train_list} has {counted(len(videos), 'video')}, fewer than one batch "
+            f"of {each * workers} ({each} x {counted(workers, 'learner')}); lower optim.batch_size"
         )
     return steps

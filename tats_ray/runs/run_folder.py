@@ -81,6 +81,6 @@ def _check_folder(
     changed = [f"{k} {old.get(k)!r} -> {v!r}" for k, v in new.items() if old.get(k) != v]
     if changed:
         raise UsageError(
-            f"{folder} was begun with other settings: {'; '.join(changed)}; "
+            f"{folder} was started with other settings: {'; '.join(changed)}; "
             "resume with the old ones, or choose another --name"
         )

@@ -1,4 +1,4 @@
-"""The report of a finished run: figures, pictures, curves, words."""
+"""The report of a finished run: figures, pictures, curves and explanations."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _summary(plan: Plan, metrics: list[dict[str, Any]]) -> list[tuple[str, str, 
                 "Validation error",
                 f"{first:.3f} -> {last:.3f}",
                 f"under one fixed random mask; {1 - last / first:.0%} less than at the start "
-                f"(predicting nothing gives {plan.plateau:.3f})",
+                f"(predicting the mean gives {plan.plateau:.3f})",
             )
         )
     elif trained:
@@ -71,14 +71,14 @@ def _summary(plan: Plan, metrics: list[dict[str, Any]]) -> list[tuple[str, str, 
             (
                 "Moving tokens shown",
                 f"{end['eval/motion_ratio']:.2f}x chance",
-                "share of visible tokens that truly move, against their share in the clips",
+                "how over-represented moving tokens are among the visible ones",
             )
         )
         rows.append(
             (
                 "AUC against true motion",
                 f"{end['eval/motion_auc']:.2f}",
-                "chance that a moving token is preferred to a still one; 0.5 is chance",
+                "probability of preferring a moving token to a still one; 0.5 is chance",
             )
         )
     if "eval/entropy" in end:
@@ -86,7 +86,7 @@ def _summary(plan: Plan, metrics: list[dict[str, Any]]) -> list[tuple[str, str, 
             (
                 "Entropy of the sampler",
                 f"{end['eval/entropy']:.2f} of log N",
-                f"{end['eval/effective_tokens']:.0f} of {plan.num_tokens} tokens are in play; "
+                f"{end['eval/effective_tokens']:.0f} of {plan.num_tokens} tokens are in use; "
                 "under 0.5 it has collapsed",
             )
         )

@@ -106,7 +106,7 @@ def _show(plan: SweepPlan, experiment: Path) -> None:
         print_table(("trial", "paper", "row"), rows)
     late = plan.never_learn()
     if late:
-        say("NOTE", f"{', '.join(late)}: ends before the sampler takes part")
+        say("NOTE", f"trials that end before the sampler takes part: {', '.join(late)}")
     for problem in plan.problems:
         say("NOT HERE", problem)
 
@@ -174,13 +174,13 @@ def _begin(plan: SweepPlan, experiment: Path, command: Sequence[str]) -> None:
     words = []
     for status, what in (
         ("finished", "kept"),
-        ("stopped", "kept as stopped early"),
-        ("running", "go on from their checkpoints"),
-        ("failed", "are run anew"),
+        ("stopped", "stopped early and kept"),
+        ("running", "continue from their checkpoints"),
+        ("failed", "run again"),
     ):
         names = [record.name for record in records if record.status == status]
         words += [f"{len(names)} {what} ({', '.join(names)})"] if names else []
-    say("RESUMED", "; ".join(words) or "none had begun")
+    say("RESUMED", "; ".join(words) or "no trial had started")
     for record in records:
         if record.status == "failed":
             shutil.rmtree(experiment / "trials" / Trial(record.name, Point("", {}), 0).folder)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tats_ray.config.points import Point, Trial
+from tats_ray.core.words import counted
 from tats_ray.sweeps.sweep_folder import Record, read_record, write_record
 from tats_ray.view.progress import format_duration
 
@@ -47,7 +48,7 @@ class SweepBoard:
             record = self._completed(record, error)
             write_record(folder, record)
         if record is None:
-            say("FAILED", f"{name}: {error or 'it left no record'}")
+            say("FAILED", f"{name}: {error or 'the trial left no record'}")
             return
         label, words = {
             "finished": ("finished", in_words(record.measures)),
@@ -59,7 +60,7 @@ class SweepBoard:
     def _completed(self, record: Record, error: str | None) -> Record:
         if error is not None:
             return replace(record, status="failed", reason=error)
-        why = f"behind in {self._metric} after {record.epochs} epochs"
+        why = f"fell behind in {self._metric} after {counted(record.epochs, 'epoch')}"
         return replace(record, status="stopped", reason=why)
 
     def _left_in_words(self) -> str:

@@ -74,7 +74,7 @@ def read_record(folder: Path) -> Record | None:
     try:
         return Record(**json.loads(path.read_text()))
     except (ValueError, TypeError) as error:
-        raise UsageError(f"{path} is damaged ({error}); remove its folder to run it anew") from None
+        raise UsageError(f"{path} is damaged ({error}); remove its folder to rerun it") from None
 
 
 def read_records(experiment: Path) -> list[Record]:
@@ -111,7 +111,7 @@ def refuse_other_settings(experiment: Path, now: Mapping[str, Any]) -> None:
     ]
     if changed:
         raise UsageError(
-            f"{experiment} was begun with other settings: {'; '.join(changed)}; resume with the "
+            f"{experiment} was started with other settings: {'; '.join(changed)}; resume with the "
             "old ones, or choose another --name"
         )
 

@@ -1,4 +1,4 @@
-"""What a sweep will do, worked out and printed before its first trial."""
+"""What a sweep will do: computed and printed before its first trial."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tats_ray.config.points import Point, Trial, points, trials
 from tats_ray.config.schema import RunConfig
 from tats_ray.config.sweep_schema import Sweep
 from tats_ray.core.errors import UsageError
+from tats_ray.core.words import counted
 from tats_ray.runs.pretrain_plan import Plan, make_plan
 from tats_ray.runs.step_timing import StepTiming
 from tats_ray.runtime.driver.tuner import Job
@@ -57,14 +58,15 @@ class SweepPlan:
             ("at once", f"{self.at_once or 'none'}"),
         ]
         if config.scheduler == "asha":
-            rule = f"one of {config.reduction} goes on, nobody stops before {config.grace_epochs}"
-            found.insert(2, ("early stopping", f"asha: {rule} epochs"))
+            grace = counted(config.grace_epochs, "epoch")
+            rule = f"asha: no trial stops before {grace}, then one in {config.reduction} continues"
+            found.insert(2, ("early stopping", rule))
         if self.first is not None:
             wanted = ("videos", "tokens", "batch")
             found += [line for line in self.first.lines() if line[0] in wanted]
             epochs = self.first.config.loop.epochs
-            total = f"{epochs} epochs x {self.first.steps_per_epoch} = {self.first.total_steps}"
-            found.append(("steps", f"{total} in a trial"))
+            total = f"{self.first.steps_per_epoch} = {self.first.total_steps} per trial"
+            found.append(("steps", f"{counted(epochs, 'epoch')} x {total}"))
         return found
 
     def never_learn(self) -> list[str]:
@@ -86,17 +88,18 @@ class SweepPlan:
         each = each / len(configs) + START_S
         seconds = each * math.ceil(num_left / self.at_once)
         return (
-            f"about {format_duration(seconds)}: {num_left} trials of {format_duration(each)}, "
-            f"{self.at_once} at once; a step takes {pace.mae_step_s:.2g} s alone, "
-            f"{pace.joint_step_s:.2g} s with the sampler"
+            f"about {format_duration(seconds)}: {counted(num_left, 'trial')} of "
+            f"{format_duration(each)}, {self.at_once} at once; an MAE step takes "
+            f"{pace.mae_step_s:.2g} s, {pace.joint_step_s:.2g} s with the sampler"
         )
 
     def _trials_in_words(self) -> str:
         if not self.trials:
-            return f"{self.num_trials} trials"
+            return counted(self.num_trials, "trial")
         num = len(self.sweep.config.seeds)
         return (
-            f"{len(self.trials)} trials = {len(self.points)} points x {num} seed{'s' * (num > 1)}"
+            f"{counted(len(self.trials), 'trial')} = {counted(len(self.points), 'point')} x "
+            f"{counted(num, 'seed')}"
         )
 
     def _fixed_in_words(self) -> str:
@@ -105,7 +108,7 @@ class SweepPlan:
 
 
 def trial_job(sweep: Sweep, trial: Trial, experiment: Path, shared_by: int) -> Job:
-    """All that a trial has to be told, plain.
+    """Everything that a trial needs, as plain data.
 
     Args:
         shared_by: trials among which the cores of a private cluster are divided.
@@ -171,8 +174,8 @@ def plan_sweep(
     for config in configs:
         if config.cluster.is_elastic:
             problems.append(
-                f"cluster.min_workers {config.cluster.min_workers} does not go with a sweep, which "
-                "holds the room of each trial until its end; use 0"
+                f"cluster.min_workers {config.cluster.min_workers} does not work in a sweep, "
+                "because each trial keeps its resources until it ends; use 0"
             )
             break
         try:

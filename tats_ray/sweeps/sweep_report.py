@@ -23,11 +23,11 @@ from tats_ray.view.tables import print_table
 _MOST_ROWS = 40
 _WORDS = {
     "train_error": "mean reconstruction error of the last twentieth of the steps, under the masks "
-    "trained with; what the paper used. It cannot compare samplers or mask ratios",
+    "used in training, as in the paper. It cannot compare samplers or mask ratios",
     "val_error": "reconstruction error of the validation clips under one random mask that never "
     "changes",
-    "knn": "share of validation videos whose nearest training videos, by frozen features, are of "
-    "their class",
+    "knn": "share of validation videos whose nearest training videos, by frozen features, have "
+    "the same class",
 }
 
 
@@ -42,7 +42,7 @@ def tune_report(experiment: Path, out: Path | None = None) -> Path:
     """
     table = read_table(experiment)
     if table.best() is None:
-        raise UsageError(f"{experiment} has no finished trial yet; go on with --resume")
+        raise UsageError(f"{experiment} has no finished trial yet; continue with --resume")
     head, cells = _cells(table)
     print_table(head, cells, title=_title(table, experiment))
     for line in _findings(table):
@@ -94,22 +94,22 @@ def _findings(table: Table) -> list[str]:
         for measure, name in MEASURES.items():
             rho, tau, count = table.correlations(measure)
             if not math.isnan(rho):
-                better = " (more is better, so negated)" if measure == "knn" else ""
+                better = " (negated, as more is better)" if measure == "knn" else ""
                 found.append(
-                    f"Order of {name}{better} against the paper's: Spearman {rho:+.2f}, Kendall "
-                    f"{tau:+.2f}, over {count} rows."
+                    f"Rank correlation of {name}{better} with the paper: Spearman {rho:+.2f}, "
+                    f"Kendall {tau:+.2f}, over {count} rows."
                 )
         twice = [row.name for row in table.rows if len(row.paper) > 1]
         if twice:
             found.append(
-                f"The paper prints {', '.join(twice)} twice, with different values; it was run "
-                "once and is left out of the order."
+                f"The paper prints {', '.join(twice)} twice, with different values; it ran "
+                "once and is left out of the correlation."
             )
     for name, share in importance(table).items():
         found.append(f"{name} explains {share:.0%} of the variance of {MEASURES[table.metric]}.")
     seeds = {len(row.measured(table.metric)) for row in table.ranked()}
     if max(seeds) < 2:
-        found.append("One seed each: differences of this size may be the seed's.")
+        found.append("One seed each: differences of this size may be chance.")
     return found
 
 
@@ -198,8 +198,8 @@ def _markdown(
     lines = [f"# {sweep['title'] or experiment.name}", ""]
     if sweep["synthetic"]:
         lines += [
-            "On synthetic videos, in minutes: this shows that the sweep works, and says nothing "
-            "about UCF101 or HMDB51. The sweeps in tune_configs/sweep_table*.yaml do, on those "
+            "Synthetic videos, a few minutes: this shows that the sweep works, and says nothing "
+            "about UCF101 or HMDB51. The sweeps in tune_configs/sweep_table*.yaml use those "
             "data sets.",
             "",
         ]
@@ -213,7 +213,7 @@ def _markdown(
     about = {
         "command": f"`{state['command']}`",
         "commit": state.get("commit", f"version {state['version']}"),
-        "begun": state["started"],
+        "started": state["started"],
         "seeds": ", ".join(map(str, sweep["seeds"])),
         "trials at once": state["at_once"],
         "epochs": epochs,

@@ -139,7 +139,7 @@ class MAELearner:
         if self._is_slot_done:
             raise UsageError(
                 "the environment (env.id) called scorer.learn twice for one batch; call it once in "
-                "each step, and scorer.score to judge other masks"
+                "each step, and scorer.score to score other masks"
             )
         if self._is_slot_done is not None:
             self._is_slot_done = True

@@ -105,8 +105,8 @@ def training_step(env: Environment, info: Mapping[str, Any]) -> TrainingStep:
         return found
     name = getattr(getattr(env, "spec", None), "id", None) or type(env).__name__
     raise UsageError(
-        f"env.id {name}: its step trained nothing, as info['training_step'] is missing; step must "
-        "call scorer.learn(clips, visible_idx) once and put what it returns there"
+        f"env.id {name}: its step trained nothing, because info['training_step'] is missing; step "
+        "must call scorer.learn(clips, visible_idx) once and put what it returns there"
     )
 
 

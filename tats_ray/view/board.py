@@ -162,7 +162,7 @@ def _eta_line(progress: Progress) -> Text:
     if progress.eta_is_optimistic:
         first = progress.plan.mae_only_epochs + 1
         text.append(
-            f" at this rate; slower from epoch {first} on, when the sampler joins", style="dim"
+            f" at this rate; slower from epoch {first}, when the sampler joins", style="dim"
         )
     return text
 
@@ -187,8 +187,8 @@ def _rows(progress: Progress) -> Iterator[tuple[str, Text, str, str]]:
     speed = _value(progress, "data/clips_per_s", "{:.0f} clips/s")
     if progress.plan.task == "finetune":
         loss, top1, val = "finetune/loss", "finetune/top1", "val/top1"
-        yield "loss", _course(progress, loss), loss, "cross-entropy, of mixed clips"
-        yield "top-1", _value(progress, top1, "{:.1%}"), top1, "of training clips, as augmented"
+        yield "loss", _course(progress, loss), loss, "cross-entropy of mixed clips"
+        yield "top-1", _value(progress, top1, "{:.1%}"), top1, "of augmented training clips"
         yield "validation", _value(progress, val, "{:.1%}"), val, "top-1 of one clip of each video"
         yield "speed", speed, "data/clips_per_s", ""
         return
@@ -196,7 +196,7 @@ def _rows(progress: Progress) -> Iterator[tuple[str, Text, str, str]]:
         "reconstruction",
         _course(progress, "mae/loss"),
         "mae/loss",
-        "error under training's masks",
+        "error under the training masks",
     )
     yield "validation", _course(progress, "eval/error"), "eval/error", "error, fixed random masks"
     yield "reward", _value(progress, "env/reward", "{:.3f}"), "env/reward", "mean over the draws"

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from tats_ray.view.records import Record, series
 
 PLATEAU = 511 / 512
-"""Error of predicting nothing for tokens of 512 pixels [method section 4]."""
+"""Error of predicting the mean for tokens of 512 pixels [method section 4]."""
 _SIZE = (4.6, 2.75)
 _DPI = 200
 
@@ -53,7 +53,7 @@ def draw_curves(
     """One curve per question; those without a single value are left out.
 
     Args:
-        plateau: error of predicting nothing.
+        plateau: error of predicting the mean.
         sampler_step: MAE steps before the sampler takes part; None marks nothing.
     """
     painter = _Painter(metrics, plateau, sampler_step)
@@ -85,24 +85,23 @@ class _Painter:
         return [
             _Picture(
                 "Reconstruction error",
-                "Mean squared error of hidden tokens; lower is better. Training is under the "
-                "masks of the moment, validation under one set of random masks that never "
-                "changes.",
+                "Mean squared error of hidden tokens. Lower is better. Training uses the "
+                "current masks. Validation uses one fixed set of random masks.",
                 ("training", "validation"),
                 ("mae/loss", "eval/error"),
                 self._error,
             ),
             _Picture(
                 "Motion among the visible tokens",
-                "How much likelier a visible token is to move than any token. At 1 the sampler "
-                "does not care about motion.",
+                "How over-represented moving tokens are among the visible ones. At 1 the sampler "
+                "ignores motion.",
                 (),
                 ("eval/motion_ratio",),
                 self._motion,
             ),
             _Picture(
                 "Entropy of the sampler",
-                "1 spreads the choice evenly over all tokens; under 0.5 the sampler has collapsed "
+                "1 means that all tokens are equally likely. Under 0.5 the sampler has collapsed "
                 "onto a few.",
                 ("training clips", "validation clips"),
                 ("eval/entropy", "policy/entropy"),
@@ -110,23 +109,24 @@ class _Painter:
             ),
             _Picture(
                 "Ranking of motion (AUC)",
-                "Chance that a moving token is preferred to a still one of the same clip.",
+                "Probability that the sampler prefers a moving token to a still one of the same "
+                "clip.",
                 (),
                 ("eval/motion_auc",),
                 self._auc,
             ),
             _Picture(
-                "Draws in common",
-                "Share of the visible tokens that two draws share. Near 1 the sampler has "
-                "collapsed: it shows the same places of every clip, every time.",
+                "Overlap of draws",
+                "Share of visible tokens that two draws have in common. Near 1 the sampler has "
+                "collapsed: it always shows the same places of every clip.",
                 ("different clips", "same clip, two measurements"),
                 ("eval/clip_overlap",),
                 self._overlap,
             ),
             _Picture(
                 "Where the time goes",
-                "Share of the wall time. Mostly data means that the decoder is the bottleneck; "
-                "what is missing to 100 % is measuring and saving.",
+                "Share of the wall time. If data dominates, the decoder is the bottleneck. "
+                "The rest up to 100 % is measuring and saving.",
                 ("MAE", "data", "policy"),
                 ("time/mae",),
                 self._time,
@@ -136,7 +136,7 @@ class _Painter:
     def _error(self, axes: Axes, theme: Theme) -> None:
         self._line(axes, "mae/loss", theme.series[0])
         self._line(axes, "eval/error", theme.series[1])
-        self._limit(axes, theme, self._plateau, f"predicting nothing: {self._plateau:.3f}")
+        self._limit(axes, theme, self._plateau, f"predicting the mean: {self._plateau:.3f}")
         self._at_least(axes, 0.9, 1.02)
 
     def _motion(self, axes: Axes, theme: Theme) -> None:

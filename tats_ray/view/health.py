@@ -1,4 +1,4 @@
-"""Is my run normal? A verdict per question, in words, from nothing but the metrics."""
+"""Is my run healthy? One verdict per question, in words, from the metrics alone."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from tats_ray.core.words import counted
 from tats_ray.view.records import Record, sampler_start, series
 
 Light = Literal["good", "watch", "bad", "unknown"]
@@ -43,18 +44,18 @@ def _error(metrics: Sequence[Record]) -> Verdict:
             if fell >= 0.2:
                 return Verdict(question, "good", course)
             if fell >= 0.02:
-                more = "; it has left the plateau, more epochs would help"
+                more = "; it has left the plateau, and more epochs would help"
                 return Verdict(question, "watch", course + more)
             worse = f"{what} {values[0]:.3f} -> {values[-1]:.3f}: still on the plateau"
             return Verdict(question, "bad", f"{worse}; train longer or raise optim.base_lr")
-    return Verdict(question, "unknown", "measured fewer than two times")
+    return Verdict(question, "unknown", "measured less than twice")
 
 
 def _motion(metrics: Sequence[Record], start: int | None) -> Verdict:
     question = "Does the sampler look at motion?"
     _, values = series(metrics, "eval/motion_ratio")
     if not values:
-        return Verdict(question, "unknown", "needs validation videos whose motion is known")
+        return Verdict(question, "unknown", "needs validation videos with known motion")
     answer = f"a visible token is {values[-1]:.2f} times as likely to move as any token"
     if start is None:
         return Verdict(question, "unknown", f"{answer}; no sampler was trained")
@@ -63,31 +64,31 @@ def _motion(metrics: Sequence[Record], start: int | None) -> Verdict:
 
 
 def _entropy(metrics: Sequence[Record], start: int | None) -> Verdict:
-    question = "Is the choice still varied?"
+    question = "Do the masks still vary?"
     _, values = series(metrics, "eval/entropy")
     if not values:
         _, values = series(metrics, "policy/entropy")
     if not values or start is None:
         return Verdict(question, "unknown", "no sampler was trained")
     light: Light = "good" if values[-1] >= 0.7 else "watch" if values[-1] >= 0.5 else "bad"
-    advice = "" if light == "good" else "; try algorithm.advantage relative, or more entropy_coef"
+    advice = "" if light == "good" else "; try algorithm.advantage relative or more entropy_coef"
     return Verdict(question, light, f"entropy is {values[-1]:.2f} of log N{advice}")
 
 
 def _collapse(metrics: Sequence[Record], start: int | None) -> Verdict:
     """The signs that the learners warn of, over the whole time that the sampler took part."""
-    question = "Did the sampler stay clear of collapse?"
+    question = "Has the sampler avoided collapse?"
     measured = [r for r in metrics if start is not None and r["step"] > start]
     entropy = series(measured, "eval/entropy")[1]
     overlaps = {
         what: series(measured, name)[1]
         for name, what in (
             ("eval/clip_overlap", "different clips"),
-            ("eval/draw_overlap", "one clip twice"),
+            ("eval/draw_overlap", "the same clip"),
         )
     }
     if not entropy:
-        return Verdict(question, "unknown", "nothing was measured while a sampler was trained")
+        return Verdict(question, "unknown", "nothing was measured while the sampler trained")
     signs = [f"entropy fell to {min(entropy):.2f} of log N"] if min(entropy) < 0.5 else []
     signs += [
         f"up to {max(values):.0%} of the tokens drawn for {what} were the same"
@@ -97,23 +98,23 @@ def _collapse(metrics: Sequence[Record], start: int | None) -> Verdict:
     if signs:
         return Verdict(question, "bad", "; ".join(signs))
     shared = overlaps["different clips"]
-    answer = f"entropy never fell under {min(entropy):.2f} of log N"
+    answer = f"entropy never fell below {min(entropy):.2f} of log N"
     if shared:
         answer += f"; draws of different clips shared at most {max(shared):.0%} of their tokens"
     return Verdict(question, "good", answer)
 
 
 def _steps(metrics: Sequence[Record]) -> Verdict:
-    question = "Are the sampler's updates of a sane size?"
+    question = "Are the sampler's updates of a sensible size?"
     _, divergence = series(metrics, "policy/approx_kl")
     _, clipped = series(metrics, "policy/clip_fraction")
     if not divergence:
         return Verdict(question, "unknown", "no sampler was trained")
     if not any(divergence):
-        return Verdict(question, "unknown", "the updates moved nothing")
+        return Verdict(question, "unknown", "the updates did not change the policy")
     recent = divergence[-10:]
     mean = sum(recent) / len(recent)
-    answer = f"lately a KL divergence of {mean:.2g} nats an update"
+    answer = f"recent KL divergence {mean:.2g} nats per update"
     if clipped:
         answer += f", {clipped[-1]:.0%} of the ratios clipped"
     light: Light = "good" if mean < 0.05 else "watch" if mean < 0.2 else "bad"
@@ -127,4 +128,4 @@ def _clips(metrics: Sequence[Record]) -> Verdict:
         return Verdict(question, "unknown", "not measured")
     if not sum(replaced):
         return Verdict(question, "good", "no clip had to be replaced")
-    return Verdict(question, "watch", f"{sum(replaced):.0f} clips were replaced by others")
+    return Verdict(question, "watch", f"{counted(sum(replaced), 'clip')} replaced by others")

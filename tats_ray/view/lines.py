@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from io import TextIOBase
 
+from tats_ray.core.words import counted
 from tats_ray.view.progress import (
     DATA_BOUND_ADVICE,
     BoardPlan,
@@ -104,7 +105,7 @@ class PlainView(View):
 
 
 def start_line(plan: BoardPlan, event: Event) -> str:
-    where = f"of {plan.total_steps} steps, {plan.total_epochs} epochs"
+    where = f"of {counted(plan.total_steps, 'step')}, {counted(plan.total_epochs, 'epoch')}"
     if event["is_resumed"]:
         return f"start  {plan.name}: RESUMED from step {event['step']} {where}"
     return f"start  {plan.name}: FRESH START {where}"
@@ -151,7 +152,7 @@ def eval_line(progress: Progress) -> str:
     ]
     in_play = progress.latest("eval/effective_tokens")
     if in_play is not None:
-        parts.append(f"{in_play:.0f}/{progress.plan.num_tokens} tokens in play")
+        parts.append(f"{in_play:.0f}/{progress.plan.num_tokens} tokens in use")
     return "  ".join(parts)
 
 

@@ -1,4 +1,4 @@
-"""The report of a run: one HTML file that needs nothing but itself."""
+"""The report of a run: one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REPORT_FILE = "report.html"
 
 _LIGHTS: Mapping[Light, str] = {
     "good": "good",
-    "watch": "keep an eye on it",
+    "watch": "watch it",
     "bad": "not healthy",
     "unknown": "not measured",
 }
@@ -40,7 +40,7 @@ def write_report(
         summary: the headline figures: what, value, and what it means in plain language.
         metrics: as `tracking.read_metrics` gives them.
         pictures: caption and PNG of each mask picture.
-        plateau: reconstruction error of predicting nothing.
+        plateau: reconstruction error of predicting the mean.
         sampler_step: MAE steps before the sampler takes part; default: where the first policy
             metrics were recorded.
     """
@@ -74,7 +74,7 @@ def _summary(rows: Sequence[tuple[str, str, str]]) -> str:
 
 
 def _health(verdicts: Sequence[Verdict]) -> str:
-    # The light is said in words too: colour alone does not reach everybody.
+    # The light is also given in words: not everyone sees colours.
     rows = [
         f'<li class="{verdict.light}"><i></i><div><strong>{escape(verdict.question)}</strong> '
         f"<em>{_LIGHTS[verdict.light]}</em><p>{escape(verdict.answer)}</p></div></li>"
@@ -131,7 +131,7 @@ def _config(config_yaml: str) -> str:
     if not config_yaml.strip():
         return ""
     return (
-        "<details><summary>Everything that decided this run</summary>"
+        "<details><summary>All settings of this run</summary>"
         f"<pre><code>{escape(config_yaml)}</code></pre></details>"
     )
 

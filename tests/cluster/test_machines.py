@@ -153,7 +153,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             say("lint passes; ray up")
             up = made.ray("up", "-y", "--no-config-cache", str(made.file), timeout_s=240)
             # The self-check at the end of the set-up ran, on the head, with this wheel.
-            assert "token of node" in up
+            assert "auth token of node" in up
             say("ray up is done: " + line_with(up, "host name"))
             words = ["dashboard", str(made.file), "-p", str(PORT)]
             tunnel = subprocess.Popen(

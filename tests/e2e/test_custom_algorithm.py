@@ -28,7 +28,7 @@ def test_the_examples_algorithm_trains_through_the_whole_loop(
         timeout=500,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "custom_algorithm:CustomAlgorithmConfig, paid with token_error" in done.stdout
+    assert "custom_algorithm:CustomAlgorithmConfig, rewarded with token_error" in done.stdout
     report = Path(done.stdout.splitlines()[-1])
     assert report.is_file()
     records = [r for r in read_metrics(report.parent) if "policy/surrogate" in r]

@@ -36,5 +36,5 @@ def test_run_goes_on_to_its_last_checkpoint_without_a_reader(
     )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    assert ("nobody reads" in done.stderr) == ("head" in how)
+    assert ("no longer read" in done.stderr) == ("head" in how)
     assert checkpoints.load(tmp_path / "runs" / "unread").position.epoch == 2

@@ -56,7 +56,7 @@ def sweep(videos: SyntheticSet, tmp_path: Path) -> Path:
         (GRID.replace("base: base.yaml", "base: none.yaml"), r"none\.yaml does not exist"),
         (GRID.replace("search: grid", "search: grid, scheduler: pbt"), r"scheduler pbt is refused"),
         (GRID.replace("loop.epochs", "sampler.mask_ratio"), r"mask_ratio must be inside \(0, 1\)"),
-        (GRID.replace("[1, 2]", "[1, 1]"), r"epochs=1 is there twice"),
+        (GRID.replace("[1, 2]", "[1, 1]"), r"epochs=1 appears twice"),
     ],
 )
 def test_a_wrong_sweep_is_refused(
@@ -81,7 +81,7 @@ def test_a_sweep_of_elastic_runs_is_refused(
     sweep: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["--cluster.num_workers", "2", "--cluster.min_workers", "1"]
-    says = "cluster.min_workers 1 does not go with a sweep"
+    says = "cluster.min_workers 1 does not work in a sweep"
     assert says in refusal(capsys, "tune", str(sweep), *flags)
 
 

@@ -65,7 +65,7 @@ def test_a_run_with_another_algorithm_differs_in_one_line(
     names, masks, reward = LOGGED[name]
     plan = make_plan(config)
     assert config.algorithm.masks_per_clip == masks
-    assert dict(plan.lines())["algorithm"] == f"{name}, paid with {reward}"
+    assert dict(plan.lines())["algorithm"] == f"{name}, rewarded with {reward}"
     assert plan.steps_per_epoch == 18 // (8 // masks)
 
     events: list[launch.Event] = []

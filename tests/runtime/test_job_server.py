@@ -190,7 +190,7 @@ def test_stopped_job_gets_the_time_to_save(head: Head) -> None:
 def test_what_is_wrong_with_a_request_is_said_in_one_line(head: Head, tmp_path: Path) -> None:
     done = head.tats("logs", "nobody")
     assert done.returncode == 2
-    assert "knows no job nobody" in done.stderr
+    assert "has no job nobody" in done.stderr
     (tmp_path / ".ray").mkdir()
     done = head.tats("status", HOME=str(tmp_path))
     assert done.returncode == 2

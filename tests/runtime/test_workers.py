@@ -187,7 +187,7 @@ def kill_worker() -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("workers", "max_failures", "note"), [(1, 1, "started anew"), (2, 0, "is lost, 1 go on")]
+    ("workers", "max_failures", "note"), [(1, 1, "has been restarted"), (2, 0, ", 1 left")]
 )
 def test_a_killed_worker_is_replaced_or_done_without_and_the_weights_stay_the_same(
     workers: int, max_failures: int, note: str, videos: SyntheticSet, run_folder: Path

@@ -51,7 +51,7 @@ def adamae_policy(
 
 
 ADAMAE = Sampler(
-    shows="drawn in proportion to what plain attention has learned",
+    shows="drawn by probabilities that plain attention has learned",
     learns=True,
     has_published_names=True,
     build=adamae_policy,

@@ -83,18 +83,18 @@ def _by(rule: MaskRule) -> Callable[[SamplerConfig, TokenGrid, int, int], FixedP
     return lambda config, grid, width, num_heads: FixedPolicy(grid, rule)
 
 
-RANDOM = Sampler(shows="any, each as likely", build=_by(random_mask))
+RANDOM = Sampler(shows="any tokens, all equally likely", build=_by(random_mask))
 TUBE = Sampler(
     shows="the same columns in every time slot",
     num_visible=lambda ratio, grid: grid.num_visible_tube(ratio),
     build=_by(tube_mask),
 )
 FRAME = Sampler(
-    shows="whole time slots; the plan says what mask ratio that comes to",
+    shows="whole time slots; the plan shows the resulting mask ratio",
     num_visible=lambda ratio, grid: grid.num_visible_frame(ratio),
     build=_by(frame_mask),
 )
 MULTI_BLOCK = Sampler(
-    shows="what a union of blocks, extended over all time, leaves over",
+    shows="the tokens outside several blocks, which extend over all time",
     build=_by(multi_block_mask),
 )

@@ -111,6 +111,6 @@ def _check_options(target: Callable[..., Any], config: SamplerConfig, *, num_giv
     for name in config.options:
         if name not in known:
             raise UsageError(
-                f"sampler.options.{name} is no argument of sampler.name {config.name}"
+                f"sampler.options.{name} is not an argument of sampler.name {config.name}"
                 f"{did_you_mean(name, known)}; known: {', '.join(known) or 'none'}"
             )

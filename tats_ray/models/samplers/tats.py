@@ -58,7 +58,7 @@ def _policy(config: SamplerConfig, grid: TokenGrid, width: int, num_heads: int) 
 
 
 TATS = Sampler(
-    shows="drawn in proportion to what trajectory attention has learned",
+    shows="drawn by probabilities that trajectory attention has learned",
     learns=True,
     build=_policy,
 )

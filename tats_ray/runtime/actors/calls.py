@@ -34,11 +34,11 @@ def call_restarting(method: Any, *args: Any, timeout_s: float, **kwargs: Any) ->
                 raise TimeoutError(f"waited {timeout_s:g} s for {error}") from error
             time.sleep(_PAUSE_S)
         except GetTimeoutError as error:
-            raise TimeoutError(f"waited {timeout_s:g} s for an answer of an actor") from error
+            raise TimeoutError(f"waited {timeout_s:g} s for an answer from an actor") from error
 
 
 def replaced(name: str, incarnation: str, present: str) -> str:
     """Why a call of an incarnation is refused."""
     if not present:
-        return f"the {name} died and was started anew, empty"
+        return f"the {name} died and was restarted empty"
     return f"incarnation {incarnation} was replaced by {present}"

@@ -71,7 +71,7 @@ class RolloutWorkerActor:
             Exception: what no other attempt would mend; the run is told, and ends with it.
         """
         if ray.get_runtime_context().was_current_actor_reconstructed:
-            note = f"rollout worker {self._index} was lost and started anew"
+            note = f"rollout worker {self._index} was lost and has been restarted"
             log.remark.remote(note, time.time())
         if self._astray:
             log.remark.remote(self._astray, time.time())

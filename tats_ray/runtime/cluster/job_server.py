@@ -65,13 +65,13 @@ class Jobs:
 
     Raises:
         UsageError: where no auth token is found.
-        JobServerError: where nobody answers, or the auth token is refused.
+        JobServerError: where no server answers, or the auth token is refused.
     """
 
     def __init__(self, address: str = "") -> None:
         self.address = address or os.environ.get("RAY_API_SERVER_ADDRESS") or DEFAULT_ADDRESS
         if not self.address.startswith(("http://", "https://")):
-            raise UsageError(f"--address {self.address} is no URL; use http://HOST:8265")
+            raise UsageError(f"--address {self.address} is not a URL; use http://HOST:8265")
         auth_token = require_auth_token()
         headers = {"Authorization": f"Bearer {auth_token.value}"} if auth_token else {}
         with self._errors(), _address_in_environment(self.address):
@@ -99,7 +99,7 @@ class Jobs:
         lines = self.logs(job).splitlines()
         told = [line for line in lines if line.startswith("versions ")]
         if status != "SUCCEEDED" or not told:
-            raise JobServerError(f"{self.address} could not say its versions: {' '.join(lines)}")
+            raise JobServerError(f"{self.address} did not report its versions: {' '.join(lines)}")
         found: dict[str, str] = json.loads(told[-1].removeprefix("versions "))
         with self._errors():
             self._client.delete_job(job)
@@ -159,7 +159,7 @@ class Jobs:
             raise JobServerError(
                 f"no job server at {self.address}; open the tunnel with `ray dashboard "
                 "cluster.yaml` and leave it open, or give --address (a run on this machine has "
-                "none: its terminal and runs/NAME/metrics.jsonl tell how it goes)"
+                "none: its terminal and runs/NAME/metrics.jsonl show its progress)"
             ) from error
         except AuthenticationError as error:
             raise JobServerError(
@@ -168,5 +168,5 @@ class Jobs:
             ) from error
         except RuntimeError as error:
             if "404" in str(error) and job:
-                raise UsageError(f"{self.address} knows no job {job}; see tats status") from error
+                raise UsageError(f"{self.address} has no job {job}; see tats status") from error
             raise JobServerError(f"{self.address}: {str(error).strip().splitlines()[0]}") from error

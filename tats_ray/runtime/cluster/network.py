@@ -81,6 +81,6 @@ def all_reduce_speed(nodes: Sequence[str], *, use_gpu: bool, seconds: float = 10
         cause = getattr(error, "cause", None) or error
         reason = str(cause).strip().splitlines()[-1] if str(cause).strip() else repr(cause)
         raise ClusterError(
-            f"the nodes cannot sum over the network: {reason}; host names must not resolve to "
-            "127.0.0.1, or name the network card with GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME"
+            f"the nodes cannot all-reduce over the network: {reason}; host names must not resolve "
+            "to 127.0.0.1, or name the network card with GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME"
         ) from error

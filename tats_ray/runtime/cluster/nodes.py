@@ -122,7 +122,7 @@ def try_storage(folder: str, name: str) -> str:
     path = Path(folder) / name
     try:
         path.write_text(name)
-        return "ok" if path.read_text() == name else "reads back other bytes"
+        return "ok" if path.read_text() == name else "reads back different bytes"
     except OSError as error:
         return f"{error.strerror}: {path}"
 

@@ -38,7 +38,7 @@ def go_to(home: str, data: Mapping[str, Any] | None = None) -> str | None:
         for path in filter(None, paths):
             if not Path(path).is_absolute():
                 return (
-                    f"{socket.gethostname()} cannot enter {home} ({error.strerror}); {path} begins "
+                    f"{socket.gethostname()} cannot enter {home} ({error.strerror}); {path} starts "
                     f"in its {Path.cwd()}"
                 )
     return None

@@ -168,7 +168,7 @@ def _stop_requests(watch: Watch, on_event: Callable[[Event], None]) -> Iterator[
             raise KeyboardInterrupt
         asked.set()
         watch.wants_stop = True  # the next poll passes it on
-        text = "stopping: a checkpoint is saved at the next log step; again to give up at once"
+        text = "stopping: a checkpoint is saved at the next log step; repeat to stop at once"
         on_event(_note(text))
 
     if threading.current_thread() is not threading.main_thread():

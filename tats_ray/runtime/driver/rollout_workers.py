@@ -82,6 +82,6 @@ class RolloutWorkers:
         reason = [line for line in str(error).splitlines() if line.strip()][-1].strip()
         if self._runs:
             self._buffer.forfeit.remote(index)
-            return f"rollout worker {index} is lost, {len(self._runs)} go on: {reason}"
-        self._fatal = f"rollout worker {index} was the last, and is lost: {reason}"
+            return f"lost rollout worker {index}, {len(self._runs)} left: {reason}"
+        self._fatal = f"lost rollout worker {index}, the last one: {reason}"
         return self._fatal

@@ -11,6 +11,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutErro
 
 from tats_ray.config.finetune_schema import Clustered
 from tats_ray.core.errors import TatsError
+from tats_ray.core.words import counted
 
 Event = Mapping[str, Any]
 _POLL_S = 0.5
@@ -69,10 +70,10 @@ class Watch:
             time.sleep(_POLL_S)
         except ActorDiedError as error:
             raise RunFailedError(
-                f"the run log died more than cluster.max_failures {self._max_failures} times"
+                f"the run log died more than {self._max_failures} times (cluster.max_failures)"
             ) from error
         except GetTimeoutError as error:
-            raise RunFailedError(f"the run log gave no answer for {self._timeout_s:g} s") from error
+            raise RunFailedError(f"the run log did not answer for {self._timeout_s:g} s") from error
         else:
             if self._life not in ("", life):  # a log that dies cannot tell of it
                 self._take({"kind": "failure", "text": "the run log died", "time": time.time()})
@@ -102,7 +103,7 @@ class Watch:
         if self._reached is not None:
             lost = max(self._reached - event["step"], 0)
             text = (
-                f"lost {lost} step{'s' * (lost != 1)}: restarted from step {event['step']}"
+                f"lost {counted(lost, 'step')}: restarted from step {event['step']}"
                 f"{self._why(event)}"
             )
             self._on_event({"kind": "note", "text": text, "time": event["time"]})
@@ -112,14 +113,14 @@ class Watch:
     def _why(self, start: Event) -> str:
         before, now = self._num_learners, start["num_learners"]
         if self._failure is None and self._is_elastic:  # costs none of cluster.max_failures
-            return f" with {now} learner{'s' * (now != 1)}, before {before}: the cluster changed"
+            return f" with {counted(now, 'learner')} instead of {before}: the cluster changed"
         self._num_restarts += 1
         cause = self._failure["text"] if self._failure else "the learners died"
         # Ray Train counts the deaths that one controller of its own has seen.
         if self._num_restarts > self._max_failures:
             raise RunFailedError(
-                f"{cause}; the run has been restarted cluster.max_failures {self._max_failures} "
-                "times already"
+                f"{cause}; the run has already been restarted {self._max_failures} times "
+                "(cluster.max_failures)"
             )
         after = f", {start['time'] - self._failure['time']:.0f} s" if self._failure else ""
         return (
@@ -137,4 +138,4 @@ class Watch:
             raise RunFailedError(
                 f"the learners did not start within {limit}{cause}; {self._resources()}"
             )
-        raise RunFailedError(f"no step was done for {limit}; the last one was {self._reached}")
+        raise RunFailedError(f"no step was finished for {limit}; the last one was {self._reached}")

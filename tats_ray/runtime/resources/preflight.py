@@ -141,7 +141,7 @@ def check_reports(own: NodeFacts, others: Mapping[str, NodeFacts | None]) -> Non
     for name, report in sorted(others.items()):
         if report is None:
             raise UsageError(
-                f"node {name} gave no answer within {DEADLINE_S:g} s; take it out of the cluster, "
+                f"node {name} did not answer within {DEADLINE_S:g} s; remove it from the cluster, "
                 "or look at its raylet.out"
             )
         where = f"node {name} ({report.host})"

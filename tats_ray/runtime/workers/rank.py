@@ -156,7 +156,7 @@ class Rank:
     def tell_start(self, step: int, *, is_resumed: bool, passed_over: Sequence[str]) -> None:
         """Tell where the run goes on, and which damaged checkpoints it does not go on from."""
         for line in passed_over:
-            self.tell("note", text=f"{line}; the one before is used")
+            self.tell("note", text=f"{line}; using the one before")
         self.tell("start", step=step, is_resumed=is_resumed, num_learners=self.world_size)
         if self.world_size < self.num_slots:
             self.tell(

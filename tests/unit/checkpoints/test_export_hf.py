@@ -76,7 +76,7 @@ def test_export_says_what_its_source_brought_and_names_what_is_random(
     main(["export", "hf", str(source), str(tmp_path / "hf")])
     assert capsys.readouterr().out == (
         "thin.pth, VideoMAE, pre-training: loaded 84/88, ignored 1\n"
-        f"4 not in it, at random in the export: {', '.join(lost[:3])}, ...\n"
+        f"4 tensors missing, random in the export: {', '.join(lost[:3])}, ...\n"
         f"{tmp_path / 'hf'}\n"
     )
     card = (tmp_path / "hf" / "README.md").read_text()
@@ -103,7 +103,7 @@ def test_export_without_its_output_layer_is_refused(tmp_path: Path, change: str)
     if change == "of another size":
         state["decoder.head.weight"] = torch.zeros(7, shape[1])
     source = save(tmp_path / "headless.pth", state, args=ARGS)
-    with pytest.raises(CheckpointError, match=r"output layer is not in it \(decoder\.head\.weight"):
+    with pytest.raises(CheckpointError, match=r"output layer is missing \(decoder\.head\.weight"):
         export_hf(source, tmp_path / "hf")
     assert not (tmp_path / "hf").exists()
 
@@ -129,7 +129,7 @@ def test_export_that_finds_the_disk_full_half_way_leaves_nothing_and_can_be_trie
     tmp_path: Path, last: str
 ) -> None:
     run, out = own_run(tmp_path / "run"), tmp_path / "hf"
-    says = re.escape(f"{out} cannot be written (No space left on device); name another place")
+    says = re.escape(f"{out} cannot be written (No space left on device); choose another path")
     with disk_full_at(last), pytest.raises(UsageError, match=f"^{says}$"):
         export_hf(run, out)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]

@@ -40,8 +40,8 @@ def test_table_says_what_works_and_helps_where_it_does_not(
     said = capsys.readouterr().out
     for what in ("torch", "gpu", "decoder pyav", "decoder decord", "ffmpeg bundles", "ray", "disk"):
         assert f"\n  {what} " in said
-    assert "no token yet" in said
-    assert "token auth: clusters need one: ray get-auth-token --generate" in said
+    assert "no auth token yet" in said
+    assert "auth token: a cluster needs one: ray get-auth-token --generate" in said
 
 
 def test_node_without_a_token_fails_and_one_with_a_private_token_passes(
@@ -49,10 +49,10 @@ def test_node_without_a_token_fails_and_one_with_a_private_token_passes(
 ) -> None:
     monkeypatch.setattr(room, "machine_checks", list)
     monkeypatch.setattr(room.socket, "gethostbyname", lambda name: "192.0.2.7")
-    with pytest.raises(TatsError, match="token of node"):
+    with pytest.raises(TatsError, match="auth token of node"):
         doctor(is_node=True)
     write_token(home, 0o644)
-    with pytest.raises(TatsError, match="token of node"):
+    with pytest.raises(TatsError, match="auth token of node"):
         doctor(is_node=True)
     assert "chmod 600" in capsys.readouterr().out
     write_token(home, 0o600)

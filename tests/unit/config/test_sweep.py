@@ -145,7 +145,7 @@ def test_a_space_that_cannot_be_searched_is_refused_with_field_and_way_out(
         ),
         (
             {"search": "table", "table": [{"k": 2}, {"k": 2}], "names": {"k": "loop.epochs"}},
-            r"k=2 is there twice; keep one row",
+            r"k=2 appears twice; keep one row",
         ),
         ({"search": "random", "space": {"seed": {}}}, r"num_samples must be at least 1, got 0"),
         ({"search": "grid", "space": {"loop.epochs": {"randint": [1, 3]}}}, r"a grid needs listed"),

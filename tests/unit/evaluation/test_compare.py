@@ -148,7 +148,7 @@ def test_tube_masks_among_others_are_pointed_out(
 
 def test_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
-    with pytest.raises(UsageError, match=rf"{tmp_path} is no run: it lacks config.yaml"):
+    with pytest.raises(UsageError, match=rf"{tmp_path} is not a run: it lacks config.yaml"):
         compare([run, tmp_path])
     with pytest.raises(UsageError, match="compare needs run folders"):
         compare([])

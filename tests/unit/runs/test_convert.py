@@ -191,7 +191,7 @@ def test_run_that_finds_the_disk_full_half_way_leaves_nothing_and_can_be_tried_a
     tmp_path: Path, last: str
 ) -> None:
     (source, state), out = official(tmp_path, videomae), tmp_path / "ours"
-    says = re.escape(f"{out} cannot be written (No space left on device); name another place")
+    says = re.escape(f"{out} cannot be written (No space left on device); choose another path")
     with disk_full_at(last), pytest.raises(UsageError, match=f"^{says}$"):
         converted(source, out)
     assert [path.name for path in tmp_path.iterdir()] == ["official.pth"]

@@ -108,7 +108,7 @@ def test_plan_takes_clips_and_shape_from_the_checkpoint_and_classes_from_the_lis
     wider = [*flags, "--data.num_frames", "8", "--data.image_size", "32"]
     plan = make_finetune_plan(place / "run", place / "data", finetune_config(None, wider))
     (note,) = plan.notes
-    assert "re-made for 8 frames of 32 pixels, 64 tokens" in note
+    assert "recomputed for 8 frames of 32 pixels, 64 tokens" in note
     assert "4 frames of 16 pixels, 8 tokens" in note
     few = [*flags, "--eval.num_videos", "3"]
     plan = make_finetune_plan(place / "run", place / "data", finetune_config(None, few))
@@ -202,7 +202,7 @@ def test_folder_stands_before_the_lists_of_a_file_and_a_note_names_these(
     ended(monkeypatch, is_finished=True)
     tats("finetune", run, data, "--config", file, "--checkpoint.folder", place)
     note = (
-        f"lists are those of {data}; passed over: data.train_list my/train.csv, "
+        f"the lists of {data} are used; ignored: data.train_list my/train.csv, "
         "data.val_list my/val.csv"
     )
     assert f"note  {note}\n" in capsys.readouterr().out

@@ -64,11 +64,11 @@ def test_group_of_masks_divides_the_clips_of_a_step_and_multiplies_the_steps(
 @pytest.mark.parametrize(
     ("algorithm", "expected"),
     [
-        ({}, "ppo, paid with token_error"),
-        ({"scored": "joint"}, "ppo, paid with negative_clip_error"),
-        ({"name": "a2c", "scored": "visible"}, "a2c, paid with negative_clip_error"),
-        ({"name": "rloo"}, "rloo, paid with negative_clip_error"),
-        ({"name": "reinforce"}, "reinforce, paid with token_error"),
+        ({}, "ppo, rewarded with token_error"),
+        ({"scored": "joint"}, "ppo, rewarded with negative_clip_error"),
+        ({"name": "a2c", "scored": "visible"}, "a2c, rewarded with negative_clip_error"),
+        ({"name": "rloo"}, "rloo, rewarded with negative_clip_error"),
+        ({"name": "reinforce"}, "reinforce, rewarded with token_error"),
     ],
 )
 def test_reward_is_the_algorithms_own_unless_one_is_named(

@@ -177,7 +177,7 @@ def test_nodes_alike_are_accepted() -> None:
 @pytest.mark.parametrize(
     ("report", "message"),
     [
-        (None, r"node 10\.0\.0\.2 abc gave no answer within 60 s; take it out"),
+        (None, r"node 10\.0\.0\.2 abc did not answer within 60 s; remove it"),
         (
             replace(OWN, host="w", versions={**OWN.versions, "torch": "2.11.0"}),
             r"\(w\) has torch 2\.11\.0, the driver \(head\) has 2\.15\.0; install the same",

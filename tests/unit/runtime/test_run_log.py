@@ -76,7 +76,7 @@ def test_log_that_was_started_anew_refuses_the_run_because_it_may_have_lost_some
     async def story() -> None:
         log = RunLog()
         for call in (log.add("run", 3, event("x")), log.reached("run", 3), log.settle("run", 1)):
-            with pytest.raises(StaleError, match="the run log died and was started anew, empty"):
+            with pytest.raises(StaleError, match="the run log died and was restarted empty"):
                 await call
 
     asyncio.run(story())

@@ -166,7 +166,7 @@ def test_wish_to_stop_is_repeated_for_a_log_that_may_have_forgotten_it(
     ("error", "message"),
     [
         (ActorDiedError(), r"the run log died more than cluster\.max_failures 3 times"),
-        (GetTimeoutError(), "the run log gave no answer for 100 s"),
+        (GetTimeoutError(), "the run log did not answer for 100 s"),
     ],
 )
 def test_log_that_does_not_come_back_ends_the_run(
@@ -220,7 +220,7 @@ def test_cause_is_the_first_and_innermost() -> None:
     died = ActorUnavailableError("RPC failed", bytes(16))
     rooms = {bytes(16).hex(): "weight store"}
     dead = WorkerHealthCheckFailedError("A worker health check failed.\nThe actor died")
-    stale = StaleError("the run log died and was started anew, empty")
+    stale = StaleError("the run log died and was restarted empty")
     gloo = RuntimeError("Connection closed by peer")
     for error, expected in (
         (ValueError("first\nlast line"), "ValueError: last line"),
@@ -228,7 +228,7 @@ def test_cause_is_the_first_and_innermost() -> None:
         (died, "the weight store died"),
         (caused(RuntimeError("outer"), died), "the weight store died"),
         (group({0: gloo, 1: dead}), "the learner of rank 1 died"),
-        (group({0: gloo, 1: stale}), "the run log died and was started anew, empty"),
+        (group({0: gloo, 1: stale}), "the run log died and was restarted empty"),
         (group({0: stale, 1: dead}), "the learner of rank 1 died"),
         (group({1: gloo, 0: ValueError("x")}), "rank 0: ValueError: x"),
         (PeerFailedError("policy learner: no memory"), "policy learner: no memory"),

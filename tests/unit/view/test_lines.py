@@ -33,7 +33,7 @@ def test_lines_of_a_run_say_where_it_stands(plan: BoardPlan, script: Script) -> 
         "step  12/60  epoch  2/10  MAE only       error 0.880  reward 0.78  312 clips/s  "
         "data  8% mae 80% policy 12%  eta 24s at this rate",
         "eval  12/60  epoch  2/10  validation error 0.900  own masks 0.880  entropy 0.99  "
-        "motion 1.02x  auc .50  240/256 tokens in play",
+        "motion 1.02x  auc .50  240/256 tokens in use",
     ]
     assert lines[-1] == (
         "step  42/60  epoch  7/10  MAE + sampler  error 0.580  reward 0.48  entropy 0.88  "

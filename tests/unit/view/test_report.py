@@ -153,9 +153,9 @@ def test_run_without_a_sampler_is_not_judged_for_it(metrics: Records) -> None:
     [
         ("eval/error", 0.995, "Did the error fall?"),
         ("eval/motion_ratio", 0.5, "Does the sampler look at motion?"),
-        ("eval/entropy", 0.3, "Is the choice still varied?"),
-        ("eval/clip_overlap", 0.95, "Did the sampler stay clear of collapse?"),
-        ("policy/approx_kl", 0.5, "Are the sampler's updates of a sane size?"),
+        ("eval/entropy", 0.3, "Do the masks still vary?"),
+        ("eval/clip_overlap", 0.95, "Has the sampler avoided collapse?"),
+        ("policy/approx_kl", 0.5, "Are the sampler's updates of a sensible size?"),
     ],
 )
 def test_each_illness_has_its_light(
