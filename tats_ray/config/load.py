@@ -28,6 +28,17 @@ _SEVERAL = ("betas", "seeds")
 """Flags of these endings take several numbers."""
 _RATES = "; did you mean optim.base_lr, the autoencoder's, or algorithm.lr, the sampler's?"
 """A near name with a far meaning: the two differ by a factor of a hundred."""
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "string": "text",
+    "tuple": "several numbers",
+    "list": "a list",
+    "dict": "a mapping",
+    "dataclass": "a mapping of fields",
+}
+"""Beginning of the name of pydantic's error -> what the field must be."""
 
 ALGORITHMS: Mapping[str, str] = {
     "ppo": "tats_ray.algorithms.ppo:PPOConfig",
@@ -97,6 +108,10 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         near = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         there = f"; {path.parent} has {', '.join(near)}" if near else ""
         raise UsageError(f"config {path} does not exist{there}") from None
+    except IsADirectoryError:
+        own = path / "config.yaml"
+        there = f"give {own}" if own.is_file() else "give a YAML file"
+        raise UsageError(f"config {path} is a folder; {there}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"config {path} cannot be read: {error}") from None
     return parse_yaml(text, source=str(path))
@@ -164,13 +179,13 @@ def parse_flags(
         name, equals, value = word[2:].partition("=")
         if not equals:
             if not words or words[0].startswith("--"):
-                raise UsageError(f"flag {word} has no value; use {word} VALUE")
+                raise UsageError(_without_value(word))
             value = words.pop(0)
             while words and not words[0].startswith("--"):
                 if not (name.endswith(_SEVERAL) and _is_number(words[0])):
                     raise UsageError(
-                        f"unexpected argument {words[0]!r} after {word} {value}; fields are given "
-                        "as --branch.field VALUE"
+                        f"unexpected argument {words[0]!r} after {word} {value}; set fields "
+                        "with --branch.field VALUE"
                     )
                 value += f" {words.pop(0)}"  # `--opt_betas 0.9 0.95`
         name = name.replace("-", "_")
@@ -182,6 +197,17 @@ def parse_flags(
             value = _OFFICIAL_VALUES.get((name, value), value)
         pairs.append((official.get(name, name), value))
     return pairs
+
+
+def _without_value(word: str) -> str:
+    """What to say about a flag without a value, which may be no flag at all."""
+    name = word[2:].replace("-", "_")
+    both = [*field_docs(), *field_docs(FinetuneConfig())]
+    known = [*(f"--{dotted}" for dotted, _, _ in both), *(f"--{flag}" for flag in OFFICIAL_FLAGS)]
+    if f"--{name}" in known or name.startswith(("algorithm.", "sampler.options.", "sweep.")):
+        return f"flag {word} has no value; use {word} VALUE"
+    hint = did_you_mean(f"--{name}", known) or "; `tats fields` lists all fields"
+    return f"there is no flag {word}{hint}"
 
 
 def _is_number(text: str) -> bool:
@@ -318,6 +344,11 @@ def _explain(error: ValidationError, cls: type[Any], prefix: str) -> str:
     if first["type"] == "value_error":
         # Raised by a __post_init__, which names the field itself.
         return str(first["ctx"]["error"]) + more
+    if first["type"] == "missing":
+        return f"{dotted} is missing{more}"
+    wanted = _KINDS.get(first["type"].partition("_")[0]) or first.get("ctx", {}).get("expected")
+    if wanted:
+        return f"{dotted} must be {wanted}, got {first['input']!r}{more}"
     return f"{dotted}: {first['msg'].lower()}, got {first['input']!r}{more}"
 
 

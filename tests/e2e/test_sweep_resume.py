@@ -94,7 +94,7 @@ def test_a_killed_sweep_resumes_to_the_same_table_and_best_yaml_repeats_its_best
         timeout=200
     )
     assert again.returncode == 0, output
-    assert "RESUMED  1 kept (epochs=2); 1 go on from their checkpoints (epochs=40)" in output
+    assert "RESUMED  1 kept (epochs=2); 1 continue from their checkpoints (epochs=40)" in output
     assert read_record(trials / "epochs=2") == kept  # to the second: it was not run again
     with (folder / "sweep" / "table.csv").open() as file:
         rows = {row["row"]: row for row in csv.DictReader(file)}

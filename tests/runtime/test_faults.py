@@ -177,7 +177,7 @@ def test_full_disk_and_full_object_store_are_waited_out_and_sigterm_loses_nothin
     assert story.starts == [0]
     assert len(held) == 5
     refused, written = (note for note in story.notes if "the checkpoint of step 12" in note)
-    assert re.search(r"could not be written: .*File too large.*; tried again for 120 s", refused)
+    assert re.search(r"could not be written: .*File too large.*; retrying for 120 s", refused)
     assert re.search(r"was written after \d+ s", written)
 
     assert not outcome.is_finished

@@ -72,7 +72,7 @@ def test_elastic_run_goes_on_with_one_learner_and_with_two_again(
     assert "restart 1 of at most 3" in lost
     assert shared.startswith("1 of 2 learners share the 2 batches of each step")
     assert grown == (
-        "lost 1 step: restarted from step 6 with 2 learners, before 1: the cluster changed"
+        "lost 1 step: restarted from step 6 with 2 learners instead of 1: the cluster changed"
     )
     rows = [record["step"] for record in read_metrics(run_folder) if "mae/loss" in record]
     assert rows == list(range(1, 10))

@@ -222,7 +222,7 @@ def test_the_loss_of_the_last_worker_ends_the_run_with_its_cause(
     config = worker_config(videos, run_folder, {}, max_failures=0)
     monkeypatch.setattr(Bundle, "device", "no_such_device")
     with pytest.raises(
-        launch.RunFailedError, match=r"rollout worker 0 was the last, and is lost: .*no_such_device"
+        launch.RunFailedError, match=r"lost rollout worker 0, the last one: .*no_such_device"
     ):
         launch.run(config, run_folder, make_plan(config).placement, on_event=lambda event: None)
 

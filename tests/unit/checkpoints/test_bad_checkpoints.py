@@ -75,7 +75,9 @@ def test_head_that_does_not_fit_the_encoder_is_refused_by_shape(
 ) -> None:
     state = {**filled(fine_tuned()), "head.weight": torch.zeros(shape)}
     source = save(tmp_path / "odd.pth", state, args=ARGS)
-    says = re.escape(f"{source}, its head: head.weight is {shape}, not classes by width 128")
+    says = re.escape(
+        f"{source}, its head: head.weight is {shape}, which is not classes by width 128"
+    )
     with pytest.raises(CheckpointError, match=says):
         tats_ray.load(source)
 

@@ -41,7 +41,7 @@ def test_inspection_names_everything(tmp_path: Path) -> None:
     assert lines[run]["fit"] == lines[tmp_path / "hf"]["fit"].partition(";")[0]
     assert lines[run]["fit"] == "loaded 88/88, ignored 0"
     assert lines[adamae_file]["fit"] == (
-        "loaded 88/88, ignored 0; sampler 14/14, its value head new"
+        "loaded 88/88, ignored 0; sampler 14/14, with a new value head"
     )
     assert lines[tuned]["fit"] == "loaded 54/88, ignored 0"
     assert lines[tuned]["at random"].startswith("34: decoder.blocks.0.attn.proj.bias, ")
@@ -100,7 +100,7 @@ def test_inspection_of_an_unknown_file_shows_names(tmp_path: Path) -> None:
         "names": "conv1.weight",
         "tensors": "1, 9,408 values",
     }
-    with pytest.raises(CheckpointError, match=r"no model of this family: its 1 tensors.*conv1"):
+    with pytest.raises(CheckpointError, match=r"not a VideoMAE-style model: its 1 tensors.*conv1"):
         tats_ray.load(path)
 
 

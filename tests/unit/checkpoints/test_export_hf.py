@@ -81,7 +81,7 @@ def test_export_says_what_its_source_brought_and_names_what_is_random(
     )
     card = (tmp_path / "hf" / "README.md").read_text()
     assert "# thin.pth, VideoMAE, pre-training: loaded 84/88, ignored 1" in card
-    assert "**Not in its source, and random here:** `decoder.blocks.0.mlp.fc1.bias`, " in card
+    assert "**Missing in the source, and random here:** `decoder.blocks.0.mlp.fc1.bias`, " in card
     assert all(f"`{name}`" in card for name in lost)
 
 

@@ -277,7 +277,7 @@ def test_tokens_of_another_size_are_refused_by_value() -> None:
 @pytest.mark.parametrize(
     ("change", "heads", "says"),
     [
-        ({"width": 1408}, (None, None), "width 1408, which no size has: tiny 128, small 384"),
+        ({"width": 1408}, (None, None), "width 1408, which matches no size: tiny 128, small 384"),
         ({"decoder_width": 512}, (None, None), "decoder width 512; size tiny has 64"),
         ({}, (8, None), "number of heads 8; size tiny has 4"),
     ],

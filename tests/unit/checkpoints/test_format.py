@@ -275,7 +275,7 @@ def test_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(
     assert passed_over == [f"{folder} is damaged: {name} is not what was written"]
     flip(tmp_path / "checkpoints" / "step_00000002" / name)
     flip(tmp_path / "checkpoints" / "step_00000001" / name)
-    with pytest.raises(CheckpointError, match=r"no checkpoint of .* is whole: .*step_00000003"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint of .* is complete: .*step_00000003"):
         checkpoint.load_newest(tmp_path, checkpoint.load)
 
 
@@ -400,7 +400,9 @@ def test_weights_of_another_model_are_refused_by_name_count_and_shape(mae: nn.Mo
         load_weights(mae, weights, source="old/run")
     message = str(refusal.value)
     assert message.startswith(f"old/run does not fit: {total - 5}/{total} tensors match")
-    assert "1 of another size (decoder.head.weight (7, 8) in the file, (96, 8) in the" in message
+    assert (
+        "1 of a different size (decoder.head.weight (7, 8) in the file, (96, 8) in the" in message
+    )
     assert "4 missing (decoder.head.bias, decoder.norm.bias, encoder.norm.bias, ...)" in message
     assert "1 unexpected (sampler.extra)" in message
     assert_same(before, dict(mae.state_dict()))  # nothing is loaded in part

@@ -58,7 +58,7 @@ def test_card_of_the_sequential_task_has_its_rounds(capsys: pytest.CaptureFixtur
     text = card(capsys, "TATS/SequentialTokenSelection-v0")
     assert "is visible, last error" in text
     assert "4 of 144 tokens in each of 4 rounds" in text
-    assert "4 steps, then over" in text
+    assert "4 steps, then it ends" in text
 
 
 def test_card_of_an_environment_of_others_says_what_its_spaces_say(

@@ -75,7 +75,10 @@ def test_command_prints_the_two_files_and_how_to_train_with_them(
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("my-sampler", "sampler name 'my-sampler' is no module name; use a name like my_sampler"),
+        (
+            "my-sampler",
+            "sampler name 'my-sampler' is not a module name; use a name like my_sampler",
+        ),
         ("class", "'class' is taken"),
         ("torch", "'torch' is taken"),
         ("tube", "'tube' is taken"),

@@ -156,7 +156,7 @@ def test_verdict_names_the_first_thing_that_is_wrong() -> None:
     assert verdict(head, head) == "ok"
     assert verdict(replace(head, storage="-"), head) == "ok"
     other = replace(head, versions={**versions, "python": "3.12.1"})
-    assert verdict(other, head) == "FAIL python 3.12.1, head has 3.11.7"
+    assert verdict(other, head) == "FAIL python 3.12.1, but the head has 3.11.7"
     assert verdict(replace(head, storage="/s is not shared"), head) == "FAIL /s is not shared"
     assert "torch sees no GPU" in verdict(replace(head, driver="580.1"), head)
     assert verdict(replace(head, error="GetTimeoutError: x"), head) == "FAIL GetTimeoutError: x"

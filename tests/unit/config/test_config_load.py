@@ -95,7 +95,7 @@ def test_field_of_another_branch_is_refused_with_the_place_where_it_belongs() ->
 
 
 def test_field_like_no_other_is_refused_with_those_that_are_known_there() -> None:
-    assert "known there: every_epochs, num_clips" in refusal({"eval": {"xyzzy": 1}})
+    assert "known fields: every_epochs, num_clips" in refusal({"eval": {"xyzzy": 1}})
 
 
 def test_several_mistakes_are_counted_and_the_first_is_named() -> None:
@@ -107,14 +107,17 @@ def test_several_mistakes_are_counted_and_the_first_is_named() -> None:
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        ({"loop": {"epochs": "many"}}, "loop.epochs: .*got 'many'"),
-        ({"loop": {"epochs": 1.5}}, "loop.epochs: .*got 1.5"),
-        ({"sampler": {"mask_ratio": None}}, "sampler.mask_ratio: .*got None"),
-        ({"model": {"size": "giant"}}, "model.size: .*'tiny'.*got 'giant'"),
+        ({"loop": {"epochs": "many"}}, "loop.epochs must be a whole number, got 'many'"),
+        ({"loop": {"epochs": 1.5}}, "loop.epochs must be a whole number, got 1.5"),
+        ({"sampler": {"mask_ratio": None}}, "sampler.mask_ratio must be a number, got None"),
+        ({"model": {"size": "giant"}}, "model.size must be .*'tiny'.*got 'giant'"),
         ({"optim": {"betas": [0.9]}}, r"optim.betas"),
-        ({"data": 3}, "data: .*got 3"),
-        ({"algorithm": "ppo"}, "algorithm: .*got 'ppo'"),
-        ({"cluster": {"use_gpu": "perhaps"}}, "cluster.use_gpu: .*got 'perhaps'"),
+        ({"data": 3}, "data must be a mapping of fields, got 3"),
+        ({"algorithm": "ppo"}, "algorithm must be a mapping of fields, got 'ppo'"),
+        (
+            {"cluster": {"use_gpu": "perhaps"}},
+            "cluster.use_gpu must be true or false, got 'perhaps'",
+        ),
         ({"sampler": {"mask_ratio": 1.2}}, r"sampler.mask_ratio must be inside \(0, 1\), got 1.2"),
     ],
 )
@@ -168,7 +171,7 @@ def test_pair_of_betas_may_be_written_in_any_way(tmp_path: Path, flags: list[str
         (["epochs", "3"], "unexpected argument 'epochs'"),
         (["--loop.epochs"], "flag --loop.epochs has no value"),
         (["--loop.epochs", "--seed", "1"], "flag --loop.epochs has no value"),
-        (["--name.x", "1"], "name is a value, not a branch"),
+        (["--name.x", "1"], "name is a single value"),
         (["--loop.epoch", "1"], "unknown field loop.epoch; did you mean loop.epochs?"),
     ],
 )
@@ -324,7 +327,7 @@ def test_fields_that_a_flags_algorithm_lacks_are_left_out_and_named(
     said = capsys.readouterr().out
     assert (
         said.split()
-        == f"note algorithm grpo has no advantage, sharpness: left out of those of {path}".split()
+        == f"note algorithm grpo has no advantage, sharpness: ignoring what {path} sets".split()
     )
     load_config(path, ["--algorithm.name", "ppo"])
     assert capsys.readouterr().out == ""
@@ -380,8 +383,8 @@ def test_file_that_does_not_exist_is_refused_with_those_that_do(tmp_path: Path) 
     ("text", "message"),
     [
         ("loop:\n  epochs: [3\n", "run.yaml line 3 is not YAML"),
-        ("- a\n- b\n", "must hold fields, found list"),
-        ("just words", "must hold fields, found str"),
+        ("- a\n- b\n", "must be a mapping of fields, not a list"),
+        ("just words", "must be a mapping of fields, not a str"),
         ("a: !!python/object/apply:os.getcwd []\n", "is not YAML"),
     ],
 )
@@ -397,8 +400,16 @@ def test_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_bytes(b"\xff\xfe\x00\x80")
     with pytest.raises(UsageError, match="cannot be read"):
         load_config(tmp_path / "run.yaml")
-    with pytest.raises(UsageError, match="cannot be read"):
-        load_config(tmp_path)  # a folder
+
+
+def test_folder_in_place_of_a_configuration_is_refused_with_the_file_to_give(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(UsageError, match=f"{tmp_path} is a folder; give a YAML file"):
+        load_config(tmp_path)
+    path = write(tmp_path, "seed: 1", "config.yaml")
+    with pytest.raises(UsageError, match=f"{tmp_path} is a folder; give {path}"):
+        load_config(tmp_path)
 
 
 def test_source_of_a_mistake_is_named(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_refused_write_is_tried_again_after_growing_pauses_and_both_ends_are_tol
     assert storage.persist(300) == "written"
     assert storage.pauses == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
     assert storage.notes == [
-        "the file could not be written: [Errno 28] No space left on device; tried again for 300 s",
+        "the file could not be written: [Errno 28] No space left on device; retrying for 300 s",
         "the file was written after 122 s",
     ]
 

@@ -73,7 +73,7 @@ def test_head_of_a_rollout_keeps_whole_groups_of_masks() -> None:
 
 
 def test_rollout_whose_rows_are_no_whole_groups_is_refused() -> None:
-    with pytest.raises(ValueError, match="4 rows are no groups of 3"):
+    with pytest.raises(ValueError, match="4 rows cannot be grouped by 3 masks"):
         replace(rollout(clips=4), masks_per_clip=3)
 
 

@@ -32,7 +32,7 @@ def test_naming_the_cpu_changes_nothing(env_id: str) -> None:
 
 @pytest.mark.parametrize("device", ["cuda:99", "tpu", "meta", ""])
 def test_device_that_is_not_here_is_refused_with_those_that_are(device: str) -> None:
-    expected = rf"^device '{device}' is not here; this machine has cpu"
+    expected = rf"^device '{device}' is not available; this machine has cpu"
     with pytest.raises(UsageError, match=expected):
         gymnasium.make(TOKEN_SELECTION, device=device)
     with pytest.raises(UsageError, match=expected):

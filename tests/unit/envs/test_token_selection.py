@@ -95,7 +95,7 @@ def test_motion_share_pays_the_motion_of_what_is_visible(make: Any, clips: Tenso
     expected = torch.stack([row[idx].mean() for row, idx in zip(motion, actions(), strict=True)])
     torch.testing.assert_close(reward, expected)
     torch.testing.assert_close(info["motion_share"], expected)
-    with pytest.raises(UsageError, match="needs true motion, which is not known of these clips"):
+    with pytest.raises(UsageError, match="needs true motion, which these clips lack"):
         env.reset(options={"clips": clips})
 
 

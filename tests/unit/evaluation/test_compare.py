@@ -100,7 +100,7 @@ def test_one_configuration_is_summed_up_alone(
 ) -> None:
     text = printed(capsys, *make_group(tmp_path, "ppo", [0.4, 0.5]))
     assert "0.45 [0.4, 0.5]" in text
-    assert "One configuration" in text
+    assert "Only one configuration" in text
 
 
 def test_runs_of_other_lengths_are_judged_at_the_last_step_that_all_have(
@@ -123,7 +123,7 @@ def test_settings_that_change_no_result_do_not_split_a_group(
 ) -> None:
     one = make_run(tmp_path / "one", seed=0, log={"every_steps": 3})
     other = make_run(tmp_path / "other", seed=1, cluster={"threads": 2})
-    assert "One configuration" in printed(capsys, one, other)
+    assert "Only one configuration" in printed(capsys, one, other)
 
 
 def test_metric_without_a_better_side_is_only_told_apart(

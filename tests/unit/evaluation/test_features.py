@@ -166,7 +166,7 @@ def test_a_video_that_cannot_be_read_is_left_out_and_a_second_one_is_too_much(
     assert "bad0.mp4" in found.unreadable[0]
     again = cached(mixed, tmp_path / "cache", num_workers=0, say=quiet)
     assert again.unreadable == found.unreadable
-    with pytest.raises(VideoError, match=r"bad1.*no\. 2 that cannot be read.*max_bad_share"):
+    with pytest.raises(VideoError, match=r"bad1.*unreadable video number 2.*max_bad_share"):
         compute(request_for(entries=[*entries, *bad]), num_workers=0, say=quiet)
     with pytest.raises(UsageError, match="no video of the list can be read"):
         compute(request_for(entries=bad[:1]), num_workers=0, say=quiet)

@@ -110,10 +110,10 @@ def test_what_a_test_refuses(place: Path, capsys: pytest.CaptureFixture[str]) ->
     beyond.write_text("".join(f"{e.path}\n" for e in read_list(place / "data" / "val.csv")))
     assert "has no labels" in refusal(capsys, "test", place / "tuned", "--list", beyond)
     says = refusal(capsys, "test", place / "tuned", place / "data", "--list", beyond)
-    assert f"{place / 'data'} and --list {beyond} both say which videos are meant" in says
+    assert f"{place / 'data'} and --list {beyond} both name videos" in says
     assert says.endswith(f"leave out {place / 'data'}, or --list\n")
     assert "neither test.csv nor val.csv" in refusal(capsys, "test", place / "tuned", place)
-    assert "no CLIPSxCROPS" in refusal(
+    assert "not CLIPSxCROPS" in refusal(
         capsys, "test", place / "tuned", place / "data", "--views", "6"
     )
     assert "take 1000 or fewer" in refusal(

@@ -261,7 +261,7 @@ def test_wrong_lists_are_refused_in_one_line(
         ("val", "bare", r"bare\.csv has no labels"),
         ("train", "beyond", r"has class 8, .*train\.csv has 0 to 7"),
         ("two", "val", r"has the labels 0 and 1"),
-        ("single", "val", r"single\.csv has one class only"),
+        ("single", "val", r"single\.csv has only one class"),
     ]
     for train, val, says in cases:
         words = ("--train", data / f"{train}.csv", "--val", data / f"{val}.csv")
@@ -279,7 +279,7 @@ def test_folder_and_lists_together_are_refused_by_name(
     lists = [f"--{name} {data / name}.csv" for name in names]
     words = [word for pair in lists for word in pair.split()]
     assert refusal(capsys, "probe", "knn", place / "run", data, *words) == (
-        f"tats: {data} and {' '.join(lists)} both say which videos are meant; leave out {data}, "
+        f"tats: {data} and {' '.join(lists)} both name videos; leave out {data}, "
         f"or {' and '.join(f'--{name}' for name in names)}\n"
     )
 
@@ -287,8 +287,8 @@ def test_folder_and_lists_together_are_refused_by_name(
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (["--views", "3"], "views '3' are no CLIPSxCROPS"),
-        (["--device", "tpu"], "device 'tpu' is not here"),
+        (["--views", "3"], "views '3' are not CLIPSxCROPS"),
+        (["--device", "tpu"], "device 'tpu' is not available"),
         (["--max-gb", "1e-9"], "the limit is 1e-09: raise --max-gb"),
         (["-o", "features.npz"], "must end in .safetensors"),
     ],
@@ -325,7 +325,7 @@ def test_classes_without_training_videos_are_noted_and_count_as_wrong(
     shown = capsys.readouterr().out
     assert "has no video of 2 classes (2, 5)" in shown
     assert "2 videos of" in shown
-    assert "k is 18" in shown
+    assert "using k 18" in shown
     found = results(place, "knn")
     assert found["protocol"]["settings"]["k"] == 18
     predicted = {row["predicted"] for row in found["predictions"].values()}

@@ -208,7 +208,7 @@ def test_recipes_hold_the_protocols_values() -> None:
     assert (1e-3, 0.05) in RECIPES["ft-like"].grid
     assert len(RECIPES["attentive"].grid) == 20
     assert recipe("linear", lrs=(0.5,), epochs=3).grid == [(0.5, d) for d in (0.0, 1e-4, 1e-2)]
-    with pytest.raises(UsageError, match="of the linear probe"):
+    with pytest.raises(UsageError, match="for the linear probe"):
         recipe("attentive", preset="ft-like")
 
 

@@ -260,8 +260,8 @@ def test_network_that_diverges_later_is_an_error_when_it_does() -> None:
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"options": {"skale": 2}}, r"options\.skale is no argument .*; did you mean scale\?"),
-        ({"options": {"width": 2}}, r"options\.width is no argument .*known: scale, twice"),
+        ({"options": {"skale": 2}}, r"options\.skale is not an argument .*; did you mean scale\?"),
+        ({"options": {"width": 2}}, r"options\.width is not an argument .*known: scale, twice"),
         ({"value_shares_trunk": True}, r"value_shares_trunk needs .* Net lacks them; use false"),
     ],
 )
@@ -273,7 +273,9 @@ def test_settings_that_a_network_does_not_take_are_refused(
 
 
 def test_option_that_a_function_does_not_take_is_refused_with_the_nearest() -> None:
-    with pytest.raises(UsageError, match=r"options\.shif is no argument .*; did you mean shift\?"):
+    with pytest.raises(
+        UsageError, match=r"options\.shif is not an argument .*; did you mean shift\?"
+    ):
         check_sampler(named("rolled", options={"shif": 1}), TINY, GRID, seed=0)
 
 

@@ -52,7 +52,7 @@ def test_official_autoencoder_becomes_a_run_of_ours_and_comes_back_the_same(
     said = converted(source, tmp_path / "ours")
     assert said == [
         "official.pth, VideoMAE, pre-training: loaded 88/88, ignored 0",
-        "no learned sampler in it: masks are tube masks",
+        "it has no learned sampler: masks are tube masks",
         str(tmp_path / "ours"),
     ]
     found = restore(tmp_path / "ours")
@@ -71,7 +71,7 @@ def test_adamae_brings_its_sampler_and_takes_it_home(tmp_path: Path) -> None:
     said = converted(source, tmp_path / "ours")
     assert said[0] == (
         "official.pth, AdaMAE, pre-training: loaded 88/88, ignored 0; "
-        "sampler 14/14, its value head new"
+        "sampler 14/14, with a new value head"
     )
     found = restore(tmp_path / "ours")
     assert found.config.sampler.name == "adamae"
@@ -125,7 +125,10 @@ def test_run_can_start_from_others_weights_with_settings_of_its_own(tmp_path: Pa
         ("{size: tiny, patch: 16}", "2 frames by 8 pixels and width 128, the model of 2 by 16"),
         ("{size: tiny, patch: 8, tubelet: 1}", "2 frames by 8 pixels .*, the model of 1 by 8"),
         ("{size: small, patch: 8}", "pixels and width 128, the model of 2 by 8 and width 384"),
-        ("{size: tiny, patch: 8, depth: 12}", r"loaded 88/192.*under 95% of its autoencoder; 104"),
+        (
+            "{size: tiny, patch: 8, depth: 12}",
+            r"loaded 88/192.*less than 95% of its autoencoder fits; 104",
+        ),
     ],
 )
 def test_checkpoint_of_another_model_than_asked_for_is_refused_by_value(
@@ -144,14 +147,14 @@ def test_encoder_alone_is_explained_wherever_a_decoder_is_needed(
     tmp_path: Path, shapes: object, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source, _ = official(tmp_path, shapes)
-    explained = "it has no decoder; masks and reconstructions need all of a pre-training checkpoint"
+    explained = "it has no decoder, which masks and reconstructions need"
     with pytest.raises(SystemExit):
         main(["show-masks", str(source), "video.mp4"])
     error = capsys.readouterr().err
     assert explained in error
     assert error.count("\n") == 1
     with pytest.raises(
-        CheckpointError, match=f"{explained}.*--allow-partial takes it all the same"
+        CheckpointError, match=f"{explained}.*use --allow-partial to convert it anyway"
     ):
         converted(source, tmp_path / "ours")
     said = converted(source, tmp_path / "ours", allow_partial=True)
@@ -167,19 +170,19 @@ def test_encoder_alone_is_explained_wherever_a_decoder_is_needed(
 
 def test_sampler_without_an_official_name_stays_behind_and_is_named(tmp_path: Path) -> None:
     said = converted(own_run(tmp_path / "run"), tmp_path / "out.pth")
-    assert "left out the tats sampler: published code has names for AdaMAE's only" in said
+    assert "left out the tats sampler: the official format has AdaMAE's only" in said
     assert len(torch.load(tmp_path / "out.pth", weights_only=True)["model"]) == 88
 
 
 def test_nothing_is_converted_to_what_it_is_or_over_what_is_there(tmp_path: Path) -> None:
     run = own_run(tmp_path / "run")
-    with pytest.raises(UsageError, match=r"has our form already; end OUT in \.pth"):
+    with pytest.raises(UsageError, match=r"is already a run of tats_ray; end OUT in \.pth"):
         converted(run, tmp_path / "again")
     mine = tmp_path / "mine.yaml"
     mine.write_text("model: {size: tiny}\n")
-    with pytest.raises(UsageError, match="has settings of its own; leave out --config"):
+    with pytest.raises(UsageError, match="has its own settings; leave out --config"):
         converted(run, tmp_path / "out.pth", config=mine)
-    with pytest.raises(UsageError, match="--config says frames and pixels of a clip"):
+    with pytest.raises(UsageError, match="--config already sets frames and pixels of a clip"):
         converted(run, tmp_path / "out.pth", config=mine, clip=ClipSize(num_frames=4))
     for change in (convert, export_hf):
         with pytest.raises(UsageError, match="already exists"):

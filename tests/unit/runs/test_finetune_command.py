@@ -62,10 +62,10 @@ def test_fine_tuned_run_is_a_checkpoint_like_any_other(
 def test_what_fine_tuning_refuses(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run, data = place / "run", place / "data"
     for flags, says in (
-        (["--model.patch", "16"], r"has patch 8, model.patch is 16"),
+        (["--model.patch", "16"], r"has patch 8, but model.patch is 16"),
         (["--model.tubelet", "1"], r"has tubelet 2, model.tubelet is 1"),
         (["--model.size", "base"], r"has size tiny, model.size is base"),
-        (["--data.num_classes", "5"], r"has classes 0 to 7, data.num_classes is 5"),
+        (["--data.num_classes", "5"], r"has classes 0 to 7, but data.num_classes is 5"),
         (["--optim.batch_size", "26"], r"24 videos, fewer than one batch of 26"),
         (["--data.image_size", "20"], r"image_size 20 is not a multiple of the patch size 8"),
         (["--optim.layerdecay", "1"], r"did you mean optim.layer_decay?"),
@@ -90,7 +90,7 @@ def test_what_fine_tuning_refuses(place: Path, capsys: pytest.CaptureFixture[str
         (few / f"{name}.csv").write_text("".join(lines))
     says = refusal(capsys, "finetune", place / "tuned", few)
     assert "its head has 8 classes" in says
-    assert "--new-head takes the encoder alone" in says
+    assert "use --new-head to load only the encoder" in says
     (few / "train.csv").write_text("".join(f"{e.path}\n" for e in read_list(data / "train.csv")))
     assert "has no labels" in refusal(capsys, "finetune", run, few)
 
@@ -219,7 +219,7 @@ def test_folder_and_lists_that_were_both_typed_are_refused(
     data, mine = place / "data", place / "my.csv"
     flags = ["--optim.batch_size=4", f"--data.{name}_list={mine}"]
     assert refusal(capsys, "finetune", place / "run", data, *flags) == (
-        f"tats: {data} and --data.{name}_list {mine} both say which videos are meant; leave out "
+        f"tats: {data} and --data.{name}_list {mine} both name videos; leave out "
         f"{data}, or --data.{name}_list\n"
     )
 

@@ -37,8 +37,8 @@ def words(made: Plan, what: str) -> str:
     ("sampler", "expected"),
     [
         ({"name": "random"}, "156 visible (9.9%), sampler random"),
-        ({"name": "tube"}, "160 visible (10.2%), sampler tube, mask ratio 0.898 for 0.9"),
-        ({"name": "frame"}, "196 visible (12.5%), sampler frame, mask ratio 0.875 for 0.9"),
+        ({"name": "tube"}, "160 visible (10.2%), sampler tube, mask ratio 0.898 instead of 0.9"),
+        ({"name": "frame"}, "196 visible (12.5%), sampler frame, mask ratio 0.875 instead of 0.9"),
         ({"name": "multi_block"}, "156 visible (9.9%), sampler multi_block"),
     ],
 )
@@ -105,9 +105,12 @@ def test_plan_counts_rollout_workers_and_refuses_what_they_do_not_go_with(tmp_pa
         match=r"10000 CPU .*9999 rollout workers with 1 CPU each.* or cluster\.rollout_workers",
     ):
         plan(tmp_path, loop=workers, cluster={"rollout_workers": 9999})
-    with pytest.raises(UsageError, match="sampler.name tube would not learn from"):
+    with pytest.raises(
+        UsageError,
+        match="loop.source workers needs a sampler that learns, and sampler.name tube does not",
+    ):
         plan(tmp_path, loop=workers, sampler={"name": "tube"}, cluster={"cpus_per_worker": 0.5})
-    with pytest.raises(UsageError, match="policy_place learner is for one MAE learner"):
+    with pytest.raises(UsageError, match="policy_place learner needs a single MAE learner"):
         plan(tmp_path, loop=workers, cluster={"policy_place": "learner", "cpus_per_worker": 0.5})
     inside = plan(tmp_path, cluster={"policy_place": "learner", "buffer_mb": 1})
     assert "policy learner inside it" in words(inside, "actors")

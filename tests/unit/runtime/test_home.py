@@ -18,7 +18,7 @@ def test_process_goes_to_the_drivers_folder_where_its_node_has_it(
     assert home.go_to(away) is None
     assert home.go_to(away, {"root": "", "train_list": "/data/train.csv"}) is None
     said = home.go_to(away, {"root": "", "train_list": "/data/train.csv", "val_list": "val.csv"})
-    says = rf"\S+ cannot enter {away} \(No such .*\); val.csv begins in its {tmp_path}"
+    says = rf"\S+ cannot enter {away} \(No such .*\); val.csv starts in its {tmp_path}"
     assert re.fullmatch(says, str(said))
     assert home.here() == str(tmp_path)
     (tmp_path / "upload").mkdir()

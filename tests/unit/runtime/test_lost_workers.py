@@ -47,7 +47,7 @@ def test_lost_workers_are_done_without_until_the_last_ends_the_run(
     assert notes == buffer.calls == []
     errors["run 1"] = ActorDiedError()
     watch()
-    assert [note.split(":")[0] for note in notes] == ["rollout worker 1 is lost, 2 go on"]
+    assert [note.split(":")[0] for note in notes] == ["lost rollout worker 1, 2 left"]
     assert buffer.calls == [("forfeit", 1)]
     errors["run 0"] = RayTaskError("run", "", ValueError("it has told the run itself"))
     watch()
@@ -55,7 +55,7 @@ def test_lost_workers_are_done_without_until_the_last_ends_the_run(
     errors["run 2"] = ActorDiedError()
     watch()
     fatal = notes[1]
-    assert fatal.startswith("rollout worker 2 was the last, and is lost: ")
+    assert fatal.startswith("lost rollout worker 2, the last one: ")
     watch()  # a new incarnation is told, too, and a log that was started anew
     assert log.calls == [("set_fatal", fatal)] * 2
     assert buffer.calls[1:] == [("fail", fatal)] * 2

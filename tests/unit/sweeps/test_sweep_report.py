@@ -102,7 +102,7 @@ def test_table_has_paper_ours_spread_and_both_best_rows(
     assert "failed: loss is nan" in lines["m_o=3 *"]
     assert "25.0" in lines["m_o=1"]
     # Paper 0.4 0.3 0.5 against 0.7 0.5 0.9: the same order; the row printed twice has none.
-    assert "train error against the paper's: Spearman +1.00, Kendall +1.00, over 3 rows" in text
+    assert "train error with the paper: Spearman +1.00, Kendall +1.00, over 3 rows" in text
     assert "prints m_o=3 twice" in text
 
 
@@ -156,7 +156,7 @@ def test_a_folder_without_a_finished_trial_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no sweep"):
         tune_report(tmp_path)
     results: dict[str, list[dict[str, Any]]] = {f"m_o={m}": [] for m in ERRORS}
-    with pytest.raises(UsageError, match=r"no finished trial yet; go on with --resume"):
+    with pytest.raises(UsageError, match=r"no finished trial yet; continue with --resume"):
         tune_report(experiment_of(tmp_path, TABLE, results))
 
 
@@ -185,7 +185,10 @@ def test_a_trial_that_could_not_write_its_end_gets_one(
     board.ended("m_o=0 seed=0", None)
     stopped = read_record(run)
     assert stopped is not None
-    assert (stopped.status, stopped.reason) == ("stopped", "behind in train_error after 2 epochs")
+    assert (stopped.status, stopped.reason) == (
+        "stopped",
+        "fell behind in train_error after 2 epochs",
+    )
     write_record(run, replace(before, status="running"))
     board.ended("m_o=0 seed=0", "its process died")
     failed = read_record(run)

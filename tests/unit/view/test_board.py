@@ -45,7 +45,7 @@ def test_board_shows_the_figures_of_the_mae_only_phase(plan: BoardPlan, script: 
     assert "MAE only (uniform masks)" in text
     assert "epoch 4/10 step 24/60" in _row(text, "epoch 4")
     assert "40%" in text
-    assert "about 19s left at this rate; slower from epoch 6 on" in text
+    assert "about 19s left at this rate; slower from epoch 6, " in text
     assert "0.940 -> 0.760" in _row(text, "reconstruction")
     assert "0.900 -> 0.800" in _row(text, "validation")
     assert "1.02x chance" in _row(text, "visible motion")

@@ -131,7 +131,7 @@ def test_record_that_a_full_disk_cuts_off_is_written_whole_once_there_is_room(
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert size[0] == whole  # nothing of the record was left
-    assert re.search(r"metrics\.jsonl of the run could not be written: .*; tried again", notes[0])
+    assert re.search(r"metrics\.jsonl of the run could not be written: .*; retrying", notes[0])
     assert "was written after" in notes[1]
     assert [record["step"] for record in read_metrics(tmp_path)] == [1, 2]
 
