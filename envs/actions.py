@@ -1,4 +1,4 @@
-"""Two ways to say which tokens to show. Neither is ever repaired: what is wrong is refused."""
+"""Two forms of actions that say which tokens to show. Invalid ones are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The clips of an episode, who draws them, and where the episode stands."""
+"""The clips of an episode, how they are drawn, and the episode's state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of a clip before any of it is shown, remembered by the clip's number."""
+"""Cache of what is known of a clip before any of it is shown, by the clip's number."""
 
 from __future__ import annotations
 

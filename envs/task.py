@@ -1,4 +1,4 @@
-"""From what a user asks for to the parts of an environment."""
+"""Builds the parts of an environment from its options."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class TaskOptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Task:
-    """What an environment is made of."""
+    """The parts of an environment."""
 
     scorer: Scorer
     grid: TokenGrid

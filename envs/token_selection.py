@@ -24,7 +24,7 @@ _RESET_OPTIONS = ("clips", "token_motion", "clip_idx", "reset_mask")
 
 
 class TokenSelectionVectorEnv(VectorEnv[Any, Any, Any]):
-    """Choose which tokens of each clip stay visible; earn by what is reconstructed from them.
+    """Choose the visible tokens of each clip; the reward comes from its reconstruction.
 
     * State: what `observation` says: scalars per token, embeddings, or pixels.
     * Action: `num_visible` distinct token indices per clip, or a score per token, of which the

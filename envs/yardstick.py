@@ -1,4 +1,4 @@
-"""One measure for all mask policies: the environment's fixed clips, judged by a frozen scorer."""
+"""One measure for all mask policies: the environment's fixed clips, scored by a frozen MAE."""
 
 from __future__ import annotations
 

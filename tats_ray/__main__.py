@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 class LastingOutput(TextIOBase):
-    """Standard output of a run, which goes on unheard once the reader has gone away.
+    """Standard output of a run, which continues silently once its reader is gone.
 
     `tats pretrain ... | head` wants to see less, not to lose a night of training.
     """

@@ -1,4 +1,4 @@
-"""What the losses here are made of: scored log-probabilities, a critic, groups, their settings."""
+"""Building blocks of the losses: scored log-probabilities, a critic, groups, their settings."""
 
 from __future__ import annotations
 

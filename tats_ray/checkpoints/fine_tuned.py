@@ -1,4 +1,4 @@
-"""Checkpoints of fine-tuning, and the classifier back from one."""
+"""Checkpoints of fine-tuning, and how to restore the classifier from one."""
 
 from __future__ import annotations
 

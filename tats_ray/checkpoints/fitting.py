@@ -1,4 +1,4 @@
-"""Weights into a network: what fits is counted, what does not is named."""
+"""Load weights into a network: count the tensors that fit, name those that do not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The checkpoint folders of a run: which count, which is newest, which is best, which go.
+"""The checkpoint folders of a run: the complete ones, the newest, the best, those to remove.
 
 A folder gets its name when all of it is on disk, and loses its name before any of it goes. So
 whenever a process is killed, each `step_...` folder is whole. Names with a dot in front are on

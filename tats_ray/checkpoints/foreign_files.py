@@ -19,7 +19,7 @@ from tats_ray.models.zoo import SIZES
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """Sizes that tensors themselves tell; None where they do not."""
+    """Sizes that can be read from the tensors; None where they cannot."""
 
     width: int
     depth: int

@@ -1,4 +1,4 @@
-"""One model, three spellings: ours, the official repositories', and transformers'.
+"""Tensor names of one model in three projects: ours, the official code, transformers.
 
 Our autoencoder's names are those of VideoMAE, VideoMAEv2 and AdaMAE. What differs: AdaMAE keeps its
 sampler inside the encoder, fine-tuned models drop the `encoder.` prefix, and transformers cuts the
@@ -54,7 +54,7 @@ _STACK = re.compile(r"(.+?)\.(\d+)\.(.+)")
 
 @dataclass(frozen=True)
 class Named:
-    """The parts of a file under our names; `ignored` has no place in any of them."""
+    """The parts of a file under our names; `ignored` tensors belong to none of them."""
 
     mae: Weights
     sampler: Weights

@@ -1,4 +1,4 @@
-"""Checkpoints of other projects as networks of ours."""
+"""Build our networks from checkpoints of other projects."""
 
 from __future__ import annotations
 

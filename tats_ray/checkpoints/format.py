@@ -1,4 +1,4 @@
-"""Checkpoints: a folder of safetensors and JSON, written whole or not at all, loaded safely.
+"""Checkpoints: folders of safetensors and JSON, written atomically and loaded safely.
 
 ```
 <run>/checkpoints/step_00001200/
@@ -62,7 +62,7 @@ _WAY_OUT = "; use an older one"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a run needs to go on exactly where it stood."""
+    """What a run needs to continue exactly where it stopped."""
 
     position: Position
     mae: Mapping[str, Any]
@@ -76,7 +76,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Parts:
-    """What any kind of run goes on from: networks with their optimisers, by name."""
+    """What any kind of run continues from: networks with their optimisers, by name."""
 
     position: Position
     parts: Mapping[str, Mapping[str, Any]]

@@ -36,7 +36,7 @@ def tiny_mae() -> MaskedAutoencoder:
 
 
 class FrozenScorer:
-    """Scores selections by reconstructing clips and learns nothing: the same answer every time."""
+    """Scores selections by reconstructing clips, without learning: same input, same score."""
 
     is_frozen = True
     """What was once asked about a clip need not be asked again."""

@@ -1,4 +1,4 @@
-"""Any checkpoint as networks of ours: our own, other projects' files, transformers' folders."""
+"""Open any checkpoint: our own, other projects' files, folders of transformers."""
 
 from __future__ import annotations
 

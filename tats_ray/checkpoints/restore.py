@@ -1,4 +1,4 @@
-"""Networks back from a checkpoint, for looking at them and measuring them."""
+"""Restore networks from a checkpoint, to inspect and measure them."""
 
 from __future__ import annotations
 

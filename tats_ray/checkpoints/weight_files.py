@@ -43,7 +43,7 @@ _LONGEST_NAME = 256
 
 
 class Dropped:
-    """Takes the place of a number of numpy's and keeps nothing of it.
+    """Stands in for a NumPy number and drops its value.
 
     The official scripts set learning rates to such numbers, and their files hold the optimiser.
     Rebuilding one would run numpy's code; this runs none.
@@ -67,7 +67,7 @@ _ADMITTED: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 
 @dataclass(frozen=True)
 class WeightFile:
-    """The tensors of a file under their own names, less wrappers' prefixes."""
+    """The tensors of a file under their own names, without prefixes of wrappers."""
 
     tensors: Mapping[str, Tensor]
     wrapper: str = ""

@@ -1,4 +1,4 @@
-"""What all commands have in common: they can be run, with the words that they have no name for."""
+"""What all commands share: they run, with the remaining words of the command line."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Command(ABC):
 
 
 class PlainCommand(Command):
-    """A command that has a name for all its words, and refuses others."""
+    """A command that refuses words that are none of its own flags."""
 
     manual: ClassVar[str] = "tats --help"
     """Where the words are listed."""

@@ -1,4 +1,4 @@
-"""`tats cluster lint`: a cluster file, looked at before it costs anything."""
+"""`tats cluster lint`: check a cluster file before it costs anything."""
 
 from __future__ import annotations
 

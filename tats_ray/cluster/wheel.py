@@ -1,4 +1,4 @@
-"""The package that is running, as a wheel: what is uploaded to a cluster, and nothing else."""
+"""Build a wheel of the running package, the only code that is uploaded to a cluster."""
 
 from __future__ import annotations
 

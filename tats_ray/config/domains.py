@@ -1,4 +1,4 @@
-"""What a sweep may vary a field over: a range that is drawn from, or a list of values."""
+"""The values over which a sweep varies a field: a range to draw from, or a list."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The vocabulary: token grid, the structs that travel, seams, errors, random streams."""
+"""Shared vocabulary: token grid, data structures, protocols, errors, random streams."""

@@ -48,4 +48,4 @@ class PeerFailedError(TatsError):
 
 
 class StorageError(TatsError):
-    """A storage that took no writes for longer than the run was told to wait."""
+    """Storage that refused writes for longer than `checkpoint.retry_s`."""

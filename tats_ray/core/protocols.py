@@ -1,4 +1,4 @@
-"""The seams. Implement one, and nothing else changes."""
+"""The protocols between the parts. Implement one, and nothing else has to change."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Algorithm(Protocol):
 
 @runtime_checkable
 class Scorer(Protocol):
-    """What judges a selection: a masked autoencoder. Asking it changes nothing."""
+    """Scores a selection with a masked autoencoder. Scoring changes nothing."""
 
     def embed(self, clips: UInt8[Tensor, "B C F H W"]) -> Float[Tensor, "B N D"]:
         """What the policy observes; carries no gradient."""

@@ -1,4 +1,4 @@
-"""Writing to a storage that may refuse for a while: full, away, or read-only."""
+"""Writes to storage that may refuse them for a while: full, unmounted or read-only."""
 
 from __future__ import annotations
 

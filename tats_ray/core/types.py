@@ -1,4 +1,4 @@
-"""The structs that travel between rooms. More than two tensors never travel as a tuple."""
+"""Data structures that packages exchange. More than two tensors never travel as a tuple."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """A policy's present opinion on some tokens, with gradients."""
+    """The policy's current log-probabilities and value for some tokens, with gradients."""
 
     log_prob: Float[Tensor, "B N"]
     value: Float[Tensor, " B"]
@@ -164,7 +164,7 @@ _ROLLOUT_TENSORS = ("tokens", "visible_idx", "log_prob", "value", "reward")
 
 @dataclass
 class Position:
-    """Where a run stands: all that the random streams and the data order depend on."""
+    """Where a run is: everything that the random streams and the data order depend on."""
 
     epoch: int = 0
     batch: int = 0

@@ -1,1 +1,1 @@
-"""Lists of videos, frame-exact decoding, clips and batches, and videos made here."""
+"""Lists of videos, frame-exact decoding, clips and batches, and synthetic videos."""

@@ -1,4 +1,4 @@
-"""Where clips come from when nobody hands them in: drawn in memory, or the videos of a list."""
+"""Sources of clips for environments: synthetic ones, or the videos of a list."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""True motion: which pixels belong to a moving thing, stored beside a video that knows it."""
+"""True motion: which pixels belong to a moving object, stored beside the video."""
 
 from __future__ import annotations
 

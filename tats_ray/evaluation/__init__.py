@@ -1,1 +1,1 @@
-"""What a trained network is worth: masks, features, probes, tests, comparisons."""
+"""Evaluation of trained networks: masks, features, probes, tests, comparisons."""

@@ -1,4 +1,4 @@
-"""`tats compare`: do runs of other settings differ by more than their seeds do?"""
+"""`tats compare`: do runs with different settings differ by more than their seeds do?"""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Run:
 
 @dataclass(frozen=True)
 class RunGroup:
-    """Runs that differ in their seed alone."""
+    """Runs that differ only in their seed."""
 
     letter: str
     settings: dict[str, Any]

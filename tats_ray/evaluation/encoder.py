@@ -20,7 +20,7 @@ from tats_ray.models.zoo import build_mae
 
 @dataclass(frozen=True)
 class OpenedEncoder(FrozenEncoder):
-    """With what is known of the checkpoint that it is from."""
+    """A frozen encoder, with what is known of its checkpoint."""
 
     origin: str
     """What it is, in words; of a file of others, how much of it was taken."""

@@ -1,4 +1,4 @@
-"""Features in safetensors files; never taken for those of other weights or other videos."""
+"""Features in safetensors files, never reused for other weights or other videos."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a frozen encoder says about videos.
+"""Features of videos from a frozen encoder.
 
 Each forward pass takes the views of one video and nothing else. So neither a batch size nor the
 number of loader processes can change a feature.

@@ -1,4 +1,4 @@
-"""`tats_ray.load`: a checkpoint of anyone's as something that encodes clips."""
+"""`tats_ray.load`: turn any checkpoint into a model that encodes clips."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is measured on validation clips, under draws that never change, and what it says."""
+"""Measurements on validation clips under fixed draws, and signs of collapse in them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`tats test`: what a fine-tuned classifier says about videos, averaged over views."""
+"""`tats test`: predictions of a fine-tuned classifier, averaged over views of each video."""
 
 from __future__ import annotations
 

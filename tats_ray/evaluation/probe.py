@@ -1,4 +1,4 @@
-"""`tats probe`: what the frozen features of an encoder are worth."""
+"""`tats probe`: accuracy of a classifier on the frozen features of an encoder."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class ProbeRequest:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What a probe says about the validation videos, and how it came to it."""
+    """A probe's predictions for the validation videos, and how they were made."""
 
     scores: Float[Tensor, "n V C"]
     protocol: dict[str, Any]

@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: figures, predictions, protocol, and a picture."""
+"""What an evaluation writes: figures, predictions, protocol and a picture."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tats_ray.view.tables import print_table
 
 @dataclass(frozen=True)
 class Answers:
-    """Scores of views of labelled videos, in any order; what comes twice counts once."""
+    """Scores of views of labelled videos, in any order; repeated ones count once."""
 
     entries: Sequence[VideoEntry]
     video: Int[Tensor, " R"]

@@ -70,7 +70,7 @@ class Decoder(nn.Module):
 
 
 class MaskedAutoencoder(nn.Module):
-    """Encoder, projection and decoder; clips are uint8 and stay so until they are cut.
+    """Encoder, projection and decoder. Clips stay uint8 until they are cut into patches.
 
     Source: method sections 3 and 4; sizes in `models.zoo`.
 

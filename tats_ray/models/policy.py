@@ -119,7 +119,7 @@ def random_mask(
 
 
 class FixedPolicy:
-    """Draws by a rule that knows neither the clip nor anything learned.
+    """Draws by a fixed rule that ignores the clip and learns nothing.
 
     Its probabilities are uniform: over many draws every token is about as likely.
     """

@@ -1,4 +1,4 @@
-"""Tokens in which every direction counts alike, for samplers that learn in minutes.
+"""Whitened tokens, in which all directions have equal variance: samplers learn faster.
 
 A learned tokenizer spends most of its variance on a few directions: in the demo, three of 128, a
 patch's mean colour, hold 83 % of it. What tells motion is in the others, and a sampler that sees

@@ -1,4 +1,4 @@
-"""Mixup and CutMix of clips: a batch with its own reverse [method section 2.5].
+"""Mixup and CutMix: a batch is mixed with itself in reverse order [method section 2.5].
 
 Deviation: timm's CutMix cuts the two axes after the colours, which on clips are time and height;
 here it cuts height and width of all frames, as VideoMAE's copy does.

@@ -1,4 +1,4 @@
-"""Clips to tokens of pixels and back, and the targets that the autoencoder is asked for.
+"""Convert clips to tokens of pixels and back, and compute the autoencoder's targets.
 
 Within a token, values are ordered (frame, row, column, colour), colour fastest:
 `((frame * patch + row) * patch + column) * 3 + colour` [AdaMAE / VideoMAE engine].

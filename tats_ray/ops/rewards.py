@@ -24,7 +24,7 @@ Need = Literal["random_error", "motion"]
 
 @dataclass(frozen=True, slots=True)
 class Reward:
-    """A reward function, and what it must be given by name besides error and `visible_idx`."""
+    """A reward function, and its named arguments besides error and `visible_idx`."""
 
     function: Callable[..., Float[Tensor, "B N"]]
     needs: tuple[Need, ...] = ()

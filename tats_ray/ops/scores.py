@@ -1,4 +1,4 @@
-"""From class scores of views to what a table says; float64, ties go to the lower class id."""
+"""From class scores of views to accuracies; float64, ties go to the lower class id."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a few seeds say: interquartile means, and how sure they are."""
+"""Statistics of a few seeds: interquartile means and their confidence intervals."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ CONFIG = Path("tune_configs/debug_cpu.yaml")
 
 @dataclass(frozen=True)
 class DemoFigures:
-    """What the demo's last line says; all of it measured in the run."""
+    """The figures of the demo's last line, all measured in the run."""
 
     first_error: float
     """Validation error under one fixed random mask, first measurement: the plateau."""

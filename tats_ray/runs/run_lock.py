@@ -1,4 +1,4 @@
-"""One run in a folder at a time, also where a process died with the lock in its hand."""
+"""Lock a run folder for one run at a time, even if a process died while holding the lock."""
 
 from __future__ import annotations
 

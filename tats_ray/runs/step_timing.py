@@ -1,4 +1,4 @@
-"""How long will it take? A few steps of the real thing, timed in one process."""
+"""Estimate how long a run takes: time a few real steps in one process."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def in_words(measures: dict[str, float]) -> str:
 
 
 class SweepBoard:
-    """Hears what becomes of trials, completes their records, and prints."""
+    """Receives the outcome of trials, completes their records, and prints."""
 
     def __init__(self, experiment: Path, *, num_left: int, metric: str) -> None:
         self._trials = experiment / "trials"

@@ -28,7 +28,7 @@ START_S = 15.0
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """A sweep with all that could be worked out; `problems` are what forbids it."""
+    """A sweep with its computed sizes; `problems` are reasons not to start it."""
 
     sweep: Sweep
     points: list[Point]

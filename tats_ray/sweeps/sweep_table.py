@@ -1,4 +1,4 @@
-"""A sweep's rows, beside the paper's numbers, and what they come to."""
+"""The table of a sweep: its rows, the paper's numbers, and their summary."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MEASURES = {"train_error": "train error", "val_error": "validation error", "knn"
 
 @dataclass(frozen=True)
 class Row:
-    """A point with what its trials came to."""
+    """A point with the results of its trials."""
 
     name: str
     paper: tuple[float, ...]
@@ -61,7 +61,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """All rows of a sweep, best one known."""
+    """All rows of a sweep, and the best one."""
 
     state: Mapping[str, Any]
     rows: list[Row]

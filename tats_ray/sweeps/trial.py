@@ -1,4 +1,4 @@
-"""One trial of a sweep: a run as `tats pretrain` makes it, and what it was worth."""
+"""One trial of a sweep: a run as `tats pretrain` makes it, and its measures."""
 
 from __future__ import annotations
 

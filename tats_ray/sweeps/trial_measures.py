@@ -1,4 +1,4 @@
-"""What a trial is worth: one measure as in the paper, and two that are fair to all samplers."""
+"""Measures of a trial: one as in the paper, and two that are fair to all samplers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The environment that a configuration names, for whoever plays it."""
+"""Builds the environment that a configuration names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many videos a classifier names rightly while it learns: one centred clip of each."""
+"""Accuracy of a classifier during training, on one centred clip of each video."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def optimizer_steps(loop: LoopConfig, batches_per_epoch: int) -> int:
 
 
 class MAELearner:
-    """Scores selections by reconstructing clips, and learns from those that it is told to.
+    """Scores selections by reconstructing clips, and trains on those given to `learn`.
 
     By itself, every `learn` is a whole step. A loop whose steps have several batches, or that must
     know that its environment learns from each of them once, calls `begin_slot` before each batch.

@@ -25,7 +25,7 @@ from tats_ray.training.pretrain_build import wants_motion
 
 
 class Replica(FrozenScorer):
-    """A frozen copy of an autoencoder that learns elsewhere, in the arithmetic of that one."""
+    """A frozen copy of an autoencoder that learns elsewhere, in the same precision."""
 
     is_frozen = False
     """Until its weights are replaced: answers must not be remembered."""

@@ -1,4 +1,4 @@
-"""Which class was taken for which, as a picture."""
+"""A picture of the confusion matrix: which class was taken for which."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The courses of a run, one small figure each, for light and for dark pages."""
+"""The curves of a run, one small figure each, for light and dark pages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a run stands, folded from its events; what the board and the plain lines both show."""
+"""Progress of a run, computed from its events; the board and the plain lines show it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Questions to the recorded metrics of a run, as `tracking.read_metrics` gives them."""
+"""Queries on the recorded metrics of a run, as returned by `tracking.read_metrics`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mask rules that nothing learns: uniformly random tokens, tubes, frames, blocks."""
+"""Mask rules that do not learn: uniformly random tokens, tubes, frames, blocks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shows what truly moves: no sampler to use, but a bound for what motion can give."""
+"""Shows what truly moves: not for use, but an upper bound for samplers that find motion."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def _any_number(ratio: float, grid: TokenGrid) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampler:
-    """An entry: all that runs, plans and commands ask about a sampler."""
+    """A registry entry: everything that runs, plans and commands ask about a sampler."""
 
     shows: str
     """Which tokens, in words."""

@@ -1,4 +1,4 @@
-"""Calls to actors that may be on their way back from the dead."""
+"""Calls to actors that may be restarting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may begin a rollout, and with which weights: a ledger, without clock, waiting or Ray."""
+"""Decides who may start a rollout, and with which weights; without clock, waiting or Ray."""
 
 from __future__ import annotations
 

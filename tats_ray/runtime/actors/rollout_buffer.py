@@ -16,7 +16,7 @@ from tats_ray.runtime.actors.calls import replaced
 
 
 class RolloutBuffer:
-    """A shelf of rollouts, bounded in bytes; never looks into a tensor.
+    """A buffer of rollouts with a byte limit. It never reads a tensor.
 
     An asyncio actor: waiting calls wait here, with a deadline, and not in the caller. Rollouts
     arrive by value and stay until they are taken, whatever becomes of their producer.

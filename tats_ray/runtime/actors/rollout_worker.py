@@ -1,4 +1,4 @@
-"""A rollout worker: ticket, weights, rollout, again."""
+"""A rollout worker: it takes a ticket, fetches weights, makes a rollout, and repeats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tensors to numpy arrays and back, at every process border.
+"""Convert tensors to NumPy arrays and back, wherever they cross processes.
 
 Contiguous numpy crosses Ray's object store without a copy; torch's own pickling is two to four
 times slower. What arrives is read-only, so it is copied before torch may write to it.

@@ -1,1 +1,1 @@
-"""What a laptop asks a cluster."""
+"""Requests from a laptop to a cluster: jobs, nodes, network, authentication."""

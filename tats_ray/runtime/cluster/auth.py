@@ -15,7 +15,7 @@ MAKE_AUTH_TOKEN = "ray get-auth-token --generate && chmod 600 ~/.ray/auth_token"
 
 @dataclass(frozen=True)
 class AuthToken:
-    """The cluster's password and where it was found. The value is in no text that is made of it."""
+    """The cluster's password and where it was found. Its repr does not show the value."""
 
     value: str = field(repr=False)
     source: str

@@ -1,4 +1,4 @@
-"""What Ray itself says of its version and of a cluster file, before it talks to any cloud."""
+"""Ray's version, and Ray's own check of a cluster file, before it contacts any cloud."""
 
 from __future__ import annotations
 

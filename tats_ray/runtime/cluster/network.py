@@ -17,7 +17,7 @@ from tats_ray.runtime.cluster.nodes import LOOK_S, on_node
 
 
 class ClusterError(TatsError):
-    """A cluster that does not do what a run needs."""
+    """A cluster whose network cannot do what a run needs."""
 
 
 def free_address() -> str:

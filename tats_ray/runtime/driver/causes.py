@@ -1,4 +1,4 @@
-"""Why a run failed, in one line: the first cause, not the wrapping or what it brought about."""
+"""Why a run failed, in one line: the first cause, without wrappers or consequences."""
 
 from __future__ import annotations
 

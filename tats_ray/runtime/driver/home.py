@@ -1,4 +1,4 @@
-"""Relative paths of a configuration begin where the driver stands, on whatever node they are read.
+"""Relative paths of a configuration start from the driver's folder, on every node.
 
 They are not made absolute: a checkpoint keeps its configuration as it was given, and a run goes on
 only with the same lists.

@@ -72,7 +72,7 @@ def started_by(task: Any) -> set[bytes]:
 
 
 class _Tables:
-    """Ray's tables, this job's part."""
+    """Ray's tables, filtered to this job."""
 
     def __init__(self, channel: Any) -> None:
         self._actors = gcs_service_pb2_grpc.ActorInfoGcsServiceStub(channel)

@@ -1,4 +1,4 @@
-"""A place for temporary files that somebody else can clear: a killed process cannot."""
+"""Folder for temporary files that another process can clear, as a killed one cannot."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ _REAP_LIMIT_S = 30.0
 
 @runtime_checkable
 class Listener(Protocol):
-    """Hears from Tune, on the driver."""
+    """Receives Tune's events, on the driver."""
 
     def started(self, name: str) -> None: ...
     def ended(self, name: str, error: str | None) -> None: ...
@@ -48,7 +48,7 @@ class Listener(Protocol):
 
 @dataclass(frozen=True)
 class Asha:
-    """Early stopping: at every rung, one of `reduction` goes on."""
+    """Early stopping: at every rung, one trial in `reduction` continues."""
 
     max_epochs: int
     grace_epochs: int
@@ -223,7 +223,7 @@ def _probe(marker: str) -> str:
 
 
 class _Watch(tune.Callback):
-    """Passes on what becomes of trials, under their own names."""
+    """Forwards the outcome of trials, under their own names."""
 
     def __init__(self, listener: Listener, *, by_values: bool) -> None:
         self._listener = listener

@@ -1,4 +1,4 @@
-"""What the driver makes of the learners' events: who died, what it cost, who is silent."""
+"""How the driver reads the learners' events: deaths, lost steps, silence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Room for a run: what the cluster has, and waiting for what its autoscaler can bring."""
+"""Resources for a run: what the cluster has, and waiting for nodes of its autoscaler."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ _MOST_TRIALS = 1000
 
 @dataclass(frozen=True)
 class Space:
-    """What a node has to give."""
+    """Free resources of a node."""
 
     slots: int
     """Learners and rollout workers that its CPUs hold, which reserve the same of them."""

@@ -1,4 +1,4 @@
-"""What the cluster must have, looked at before anything is placed."""
+"""Checks of the cluster before anything is placed."""
 
 from __future__ import annotations
 

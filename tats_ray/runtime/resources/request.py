@@ -1,4 +1,4 @@
-"""What a run reserves of a cluster, worked out once from its configuration; without Ray."""
+"""What a run reserves of a cluster, computed once from its configuration; without Ray."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ KINDS = ("GPU", "CPU")
 
 @dataclass(frozen=True)
 class Bundle:
-    """Processes of one role. Each of them has to find its room on one node."""
+    """Processes of one role. Each of them must fit on one node."""
 
     role: str
     count: int

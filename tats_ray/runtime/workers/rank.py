@@ -1,4 +1,4 @@
-"""What every rank of a run does, whatever it trains: agree, tell the driver, save, fail well."""
+"""What every rank does, whatever it trains: agree, report to the driver, save, fail cleanly."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def run_worker(
 
 @runtime_checkable
 class Loop(Protocol):
-    """A recipe that goes on from a position."""
+    """A training loop that can continue from a position."""
 
     at: Position
 
