@@ -99,7 +99,9 @@ def test_storage_that_cannot_be_written_is_refused(
 ) -> None:
     (sweep.parent / "runs").write_text("a file where the folder should be")
     error = refusal(capsys, "tune", str(sweep))
-    assert re.search(r"runs/sweep/trials cannot be made \(.*\); use another --checkpoint\.folder", error), error
+    assert re.search(
+        r"runs/sweep/trials cannot be made \(.*\); use another --checkpoint\.folder", error
+    ), error
 
 
 def test_two_sweeps_in_one_folder_are_refused(
