@@ -102,7 +102,9 @@ def test_storage_that_cannot_be_written_is_refused(
 ) -> None:
     (sweep.parent / "runs").write_text("a file where the folder should be")
     error = refusal(capsys, "tune", str(sweep))
-    assert re.search(r"runs/sweep cannot be written \(.*\); use --checkpoint\.folder", error), error
+    assert re.search(
+        r"runs/sweep/trials cannot be made \(.*\); use another --checkpoint\.folder", error
+    ), error
 
 
 def test_two_sweeps_in_one_folder_are_refused(
@@ -128,7 +130,7 @@ def test_a_dry_run_prints_plan_and_time_and_writes_nothing(
     main(["tune", str(sweep), "--dry-run", "--sweep.seeds", "0 1", "--cluster.num_workers", "2"])
     text = capsys.readouterr().out
     assert "4 trials = 2 points x 2 seeds" in text
-    assert "2 MAE learners x 1 CPU" in text
+    assert "2 MAE learners with 1 CPU each" in text
     assert re.search(r"at once  3\n", text)
     assert re.search(
         r"time  about \d+\w*: 4 trials of \d+s, 3 at once; an MAE step takes 0\.\d+", text
