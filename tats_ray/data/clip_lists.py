@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tats_ray.config.finetune_schema import FinetuneConfig
+from tats_ray.config.finetune_schema import LabelledDataConfig
 from tats_ray.config.schema import DataConfig
-from tats_ray.core.errors import UsageError
 from tats_ray.core.grid import TokenGrid
 from tats_ray.data.dataset import ClipDataset
 from tats_ray.data.manifest import VideoEntry, read_list
@@ -20,15 +19,17 @@ class Lists:
     val: list[VideoEntry]
 
 
-def read_lists(data: DataConfig) -> Lists:
-    """Read and check the lists that a configuration names.
+def read_lists(data: DataConfig | LabelledDataConfig) -> Lists:
+    """Read and check the lists that a configuration names; with labels, where it needs them.
 
     Raises:
         UsageError: for what is wrong with a list, its first bad line named.
     """
 
     def read(path: str) -> list[VideoEntry]:
-        return read_list(path, root=data.root or None, num_classes=data.num_classes or None)
+        needs_labels = isinstance(data, LabelledDataConfig)
+        classes = data.num_classes or None
+        return read_list(path, root=data.root, num_classes=classes, needs_labels=needs_labels)
 
     return Lists(read(data.train_list), read(data.val_list) if data.val_list else [])
 
@@ -54,20 +55,3 @@ def clip_dataset(
         cache_mb=0 if is_centered else data.cache_mb,
         motion_grid=motion_grid,
     )
-
-
-def read_labelled_lists(config: FinetuneConfig) -> Lists:
-    """The lists that a resolved configuration names.
-
-    Raises:
-        UsageError: for what is wrong with a list, its first bad line named.
-    """
-    data = config.data
-
-    def read(path: str) -> list[VideoEntry]:
-        found = read_list(path, root=data.root or None, num_classes=data.num_classes or None)
-        if found[0].label is None:
-            raise UsageError(f"{path} has no labels; write a class id after each path")
-        return found
-
-    return Lists(read(data.train_list), read(data.val_list) if data.val_list else [])

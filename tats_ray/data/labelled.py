@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
+from tats_ray.config.finetune_schema import AugmentConfig, LabelledDataConfig
 from tats_ray.core.arrays import UInt8
 from tats_ray.core.errors import VideoError
 from tats_ray.core.seeds import stream
 from tats_ray.data.augment import area_crop_box, erase, rand_augment
 from tats_ray.data.dataset import ClipDataset
-from tats_ray.data.decode import Backend
 from tats_ray.data.manifest import VideoEntry
 from tats_ray.data.transforms import (
     crop_and_resize,
@@ -22,19 +22,6 @@ from tats_ray.data.transforms import (
     sample_segments,
     uniform,
 )
-from tats_ray.data.views import Sampling
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Augmentation:
-    """Chances and strengths; `config.finetune.AugmentConfig` explains each."""
-
-    rand_ops: int
-    rand_magnitude: float
-    rand_std: float
-    min_area: float
-    flip: float
-    erase: float
 
 
 class LabelledClips(ClipDataset):
@@ -46,30 +33,23 @@ class LabelledClips(ClipDataset):
 
     def __init__(
         self,
-        *,
         entries: Sequence[VideoEntry],
-        augmentation: Augmentation,
-        num_frames: int,
-        image_size: int,
-        stride: int,
-        sampling: Sampling = "dense",
-        min_frames: int = 1,
+        data: LabelledDataConfig,
+        augmentation: AugmentConfig,
+        *,
         seed: int = 0,
-        backend: Backend = "auto",
-        cache_mb: float = 0,
     ) -> None:
         super().__init__(
             entries=entries,
-            num_frames=num_frames,
-            image_size=image_size,
-            stride=stride,
-            min_frames=min_frames,
+            num_frames=data.num_frames,
+            image_size=data.image_size,
+            stride=data.stride,
+            min_frames=data.min_frames,
             seed=seed,
-            backend=backend,
-            cache_mb=cache_mb,
+            backend=data.decoder,
+            cache_mb=data.cache_mb,
         )
-        self.augmentation = augmentation
-        self.sampling: Sampling = sampling
+        self.augmentation, self.sampling = augmentation, data.sampling
 
     def _choose(self, epoch: int, index: int) -> Callable[[int], list[int]]:
         def choose(total: int) -> list[int]:

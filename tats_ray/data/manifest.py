@@ -23,7 +23,11 @@ class VideoEntry:
 
 
 def read_list(
-    path: str | Path, *, root: str | None = None, num_classes: int | None = None
+    path: str | Path,
+    *,
+    root: str | Path | None = None,
+    num_classes: int | None = None,
+    needs_labels: bool = False,
 ) -> list[VideoEntry]:
     """Reads a list in any of the usual spellings, and checks that every video is there.
 
@@ -33,16 +37,19 @@ def read_list(
 
     Args:
         path: the list, in UTF-8.
-        root: what relative paths are relative to; None for the folder of the list.
+        root: what relative paths are relative to; without one, the folder of the list.
         num_classes: how many classes there are; None takes any id from 0.
+        needs_labels: refuse a list without them.
 
     Raises:
         UsageError: naming list, line and text, for a list that is missing or empty, a line that
             cannot be read, a class id out of range, or videos that are not there.
     """
-    folder = Path(root) if root is not None else Path(path).parent
+    folder = Path(root) if root else Path(path).parent
     rows = _rows(path)
     is_labelled = rows[0][2] is not None
+    if needs_labels and not is_labelled:
+        raise UsageError(f"{path} has no labels; write a class id after each path")
     entries = []
     for number, name, label in rows:
         if (label is not None) != is_labelled:

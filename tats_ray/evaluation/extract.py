@@ -53,7 +53,7 @@ def extract(
     checkpoint = resolve_path(checkpoint)
     source = open_encoder(checkpoint, options)
     say(source.words, "encoder")
-    rows = read_list(list_path, root=str(root) if root else None)
+    rows = read_list(list_path, root=root)
     entries = without_repeats(rows, str(list_path))
     request = FeatureRequest(source=source, entries=entries, plan=plan, pool=pool)
     refuse_too_large(request, options.max_gb)

@@ -79,7 +79,10 @@ def read_labelled(train_list: Path, val_list: Path, *, root: str | Path | None =
         UsageError: for a list without labels, a single class, or a validation class beyond those
             of the training list.
     """
-    train, val = _labelled(train_list, root), _labelled(val_list, root)
+    train, val = (
+        without_repeats(read_list(path, root=root, needs_labels=True), str(path))
+        for path in (train_list, val_list)
+    )
     seen = {entry.label for entry in train}
     num_classes = 1 + max(label for label in seen if label is not None)
     if len(seen) < 2:
@@ -110,10 +113,3 @@ def read_labelled(train_list: Path, val_list: Path, *, root: str | Path | None =
     if strange:
         warn(f"{strange} videos of {val_list} have such classes: they count as wrong")
     return Labelled(train, val, num_classes)
-
-
-def _labelled(path: Path, root: str | Path | None) -> list[VideoEntry]:
-    entries = without_repeats(read_list(path, root=str(root) if root else None), str(path))
-    if entries[0].label is None:
-        raise UsageError(f"{path} has no labels; write a class id after each path")
-    return entries

@@ -135,11 +135,9 @@ def _list(request: TestRequest) -> Path:
 
 
 def _labelled(path: Path, root: str, num_classes: int, checkpoint: str) -> list[VideoEntry]:
-    entries = without_repeats(read_list(path, root=root or None), str(path))
+    entries = without_repeats(read_list(path, root=root, needs_labels=True), str(path))
     for entry in entries:
-        if entry.label is None:
-            raise UsageError(f"{path} has no labels; write a class id after each path")
-        if entry.label >= num_classes:
+        if entry.label is not None and entry.label >= num_classes:
             raise UsageError(
                 f"{path}: {entry.path} has class {entry.label}, the head of {checkpoint} knows 0 "
                 f"to {num_classes - 1}; use a list with its classes"

@@ -12,7 +12,7 @@ from tats_ray.checkpoints.restore import Restored
 from tats_ray.config.finetune_schema import FinetuneConfig, token_grid_of
 from tats_ray.core.errors import CheckpointError, UsageError
 from tats_ray.core.words import counted
-from tats_ray.data.clip_lists import read_labelled_lists
+from tats_ray.data.clip_lists import read_lists
 from tats_ray.evaluation.encoder import left_at_random, named_at_random
 from tats_ray.evaluation.labelled_lists import find_lists, read_labelled
 from tats_ray.runs.pretrain_plan import steps_in_epoch
@@ -118,7 +118,7 @@ def make_finetune_plan(
     config, passed_over = _with_lists(config, data)
     if source.head is not None and not (config.from_scratch or config.new_head):
         _check_head(source, config)
-    lists = read_labelled_lists(config)
+    lists = read_lists(config.data)
     return FinetunePlan(
         config=config,
         source=source,

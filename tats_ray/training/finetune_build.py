@@ -4,33 +4,10 @@ from __future__ import annotations
 
 from tats_ray.config.finetune_schema import FinetuneConfig
 from tats_ray.data.clip_loader import ClipLoader
-from tats_ray.data.labelled import Augmentation, LabelledClips
+from tats_ray.data.labelled import LabelledClips
 from tats_ray.data.manifest import VideoEntry
 from tats_ray.data.sampler import ClipSampler
 from tats_ray.data.views import ViewDataset, ViewPlan
-
-
-def training_clips(config: FinetuneConfig, entries: list[VideoEntry]) -> LabelledClips:
-    data, how = config.data, config.augment
-    return LabelledClips(
-        entries=entries,
-        augmentation=Augmentation(
-            rand_ops=how.rand_ops,
-            rand_magnitude=how.rand_magnitude,
-            rand_std=how.rand_std,
-            min_area=how.min_area,
-            flip=how.flip,
-            erase=how.erase,
-        ),
-        num_frames=data.num_frames,
-        image_size=data.image_size,
-        stride=data.stride,
-        sampling=data.sampling,
-        min_frames=data.min_frames,
-        seed=config.seed,
-        backend=data.decoder,
-        cache_mb=data.cache_mb,
-    )
 
 
 def finetune_batches(
@@ -46,7 +23,7 @@ def finetune_batches(
         repeats=config.augment.repeats,
     )
     return ClipLoader(
-        training_clips(config, entries),
+        LabelledClips(entries, config.data, config.augment, seed=config.seed),
         sampler,
         num_workers=config.data.num_workers,
         cluster=config.cluster,

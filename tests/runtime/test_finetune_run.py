@@ -16,7 +16,7 @@ from tats_ray.config.finetune_schema import FinetuneConfig
 from tats_ray.config.load import dump_config, parse_config, parse_finetune
 from tats_ray.core.errors import UsageError
 from tats_ray.core.types import Position
-from tats_ray.data.clip_lists import read_labelled_lists
+from tats_ray.data.clip_lists import read_lists
 from tats_ray.data.synthetic import SyntheticSet
 from tats_ray.models.zoo import build_mae, token_grid
 from tats_ray.runs.finetune_plan import make_finetune_plan
@@ -90,7 +90,7 @@ def test_one_rank_does_what_the_recipe_does_in_one_process(
     found = checkpoints.load(pretrained).mae["network"]
     name = "encoder.blocks.0.mlp.fc1.weight"
     assert torch.equal(network.state_dict()[name], found[name])
-    batches = finetune_batches(plan.config, read_labelled_lists(plan.config).train)
+    batches = finetune_batches(plan.config, read_lists(plan.config.data).train)
     learner = ClassifierLearner(network, plan.config, steps_per_epoch=batches.steps_per_epoch)
     FinetuneLoop(epochs=2, batches=batches, learner=learner, hooks=Quiet()).run()
     by_hand, by_ray = learner.network.state_dict(), weights(result.folder)

@@ -10,7 +10,7 @@ from tats_ray.checkpoints import format as checkpoints
 from tats_ray.config.finetune_schema import FinetuneConfig
 from tats_ray.config.load import dump_config, parse_finetune
 from tats_ray.core.types import Position
-from tats_ray.data.clip_lists import read_labelled_lists
+from tats_ray.data.clip_lists import read_lists
 from tats_ray.runtime.actors.peers import Peers
 from tats_ray.runtime.workers.rank import ClipCount, Rank, run_worker
 from tats_ray.training.finetune_build import finetune_batches
@@ -38,7 +38,7 @@ class _Rank(Rank):
     def __init__(self, config: FinetuneConfig, run: Path, peers: Peers) -> None:
         super().__init__(config, run, peers)
         self.config = config
-        self.lists = read_labelled_lists(config)
+        self.lists = read_lists(config.data)
         self.batches = finetune_batches(
             config, self.lists.train, rank=self.rank, world_size=self.world_size
         )

@@ -1,19 +1,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
-from tats_ray.data.labelled import Augmentation, LabelledClips
+from tats_ray.config.finetune_schema import AugmentConfig, LabelledDataConfig
+from tats_ray.data.labelled import LabelledClips
 from tats_ray.data.manifest import read_list
 from tats_ray.data.sampler import ClipSampler
 from tats_ray.data.synthetic import SyntheticSet, synthesize
 
-PLAIN = Augmentation(
+PLAIN = AugmentConfig(
     rand_ops=0, rand_magnitude=0.0, rand_std=0.0, min_area=1.0, flip=0.0, erase=0.0
 )
-ALL = Augmentation(rand_ops=2, rand_magnitude=7.0, rand_std=0.5, min_area=0.3, flip=0.5, erase=0.5)
+ALL = AugmentConfig(rand_ops=2, rand_magnitude=7.0, rand_std=0.5, min_area=0.3, flip=0.5, erase=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -22,15 +24,11 @@ def small_set(tmp_path_factory: pytest.TempPathFactory) -> SyntheticSet:
     return synthesize(folder, num_train=3, num_val=1, num_frames=40, size=48, workers=1)
 
 
-def clips(videos: SyntheticSet, how: Augmentation, **more: object) -> LabelledClips:
-    return LabelledClips(
-        entries=read_list(videos.train_list),
-        augmentation=how,
-        num_frames=4,
-        image_size=32,
-        stride=2,
-        **more,  # type: ignore[arg-type]
+def clips(videos: SyntheticSet, how: AugmentConfig, *, seed: int = 0, **more: Any) -> LabelledClips:
+    data = LabelledDataConfig(
+        **{"num_frames": 4, "image_size": 32, "stride": 2, "min_frames": 1, **more}
     )
+    return LabelledClips(read_list(videos.train_list), data, how, seed=seed)
 
 
 def test_a_clip_is_a_function_of_seed_epoch_and_index_alone(small_set: SyntheticSet) -> None:
