@@ -13,7 +13,7 @@ from tats_ray.checkpoints import format as checkpoints
 from tats_ray.data.synthetic import SyntheticSet, synthesize
 from tests.e2e.test_runs import write_config
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long, pytest.mark.ray, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import pytest
 from tats_ray.__main__ import main
 from tats_ray.cli import parse
 from tats_ray.data.synthetic import SyntheticSet, synthesize
+from tats_ray.runtime.resources import placement
 from tats_ray.sweeps import sweep_plan
 from tats_ray.sweeps.sweep_folder import STATE_FILE
 from tests.commands import refusal
@@ -126,7 +127,8 @@ def test_two_sweeps_in_one_folder_are_refused(
 def test_a_dry_run_prints_plan_and_time_and_writes_nothing(
     sweep: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep_plan, "usable_cores", lambda: 6)
+    for module in (sweep_plan, placement):
+        monkeypatch.setattr(module, "usable_cores", lambda: 6)
     main(["tune", str(sweep), "--dry-run", "--sweep.seeds", "0 1", "--cluster.num_workers", "2"])
     text = capsys.readouterr().out
     assert "4 trials = 2 points x 2 seeds" in text

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,10 @@ from tats_ray.view.tracking import read_metrics
 ROOT = Path(__file__).parents[2]
 ARCHIVE = ROOT / "tests" / "data" / "version_0_1" / "runs.tar.xz"
 SPEED = ("time/", "wait/", "data/")
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+
+
+def in_ray(test: Callable[..., None]) -> Callable[..., None]:
+    return pytest.mark.long(pytest.mark.ray(pytest.mark.timeout(600)(test)))
 
 
 def tats(folder: Path, *words: str) -> str:
@@ -71,6 +75,7 @@ def test_its_checkpoints_are_opened_and_described(old: Path) -> None:
     assert "run folder (step_00000008)" in text
 
 
+@in_ray
 def test_its_pretraining_goes_on_to_the_numbers_it_had_then(old: Path) -> None:
     run = old / "runs" / "old"
     then = measured(run)
@@ -83,6 +88,7 @@ def test_its_pretraining_goes_on_to_the_numbers_it_had_then(old: Path) -> None:
         assert now[key] == pytest.approx(value, rel=1e-4, abs=1e-6), key
 
 
+@in_ray
 def test_its_fine_tuning_goes_on_to_the_weights_it_had_then_and_is_tested(old: Path) -> None:
     run = old / "runs" / "ft"
     folder = run / "checkpoints"
@@ -100,6 +106,7 @@ def test_its_fine_tuning_goes_on_to_the_weights_it_had_then_and_is_tested(old: P
     assert len(json.loads((results / "predictions.json").read_text())) == 4
 
 
+@in_ray
 def test_its_sweep_runs_a_lost_trial_anew_and_reports_the_same_table(old: Path) -> None:
     sweep = old / "runs" / "sweep"
     table = (sweep / "table.csv").read_text()

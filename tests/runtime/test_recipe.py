@@ -6,10 +6,8 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import pytest
 import torch
-from tats_ray.envs import TokenSelectionVectorEnv
 from torch import Tensor
 
 from tats_ray.checkpoints import format as checkpoints
@@ -26,7 +24,7 @@ from tats_ray.ops.schedules import warmup_cosine
 from tats_ray.runs.pretrain_plan import make_plan
 from tats_ray.runtime.driver import launch
 from tats_ray.training.pretrain_build import Batches
-from tats_ray.training.rollouts import Replica
+from tests import idle_env
 from tests.marks import IN_CLUSTER
 
 pytestmark = [*IN_CLUSTER, pytest.mark.timeout(600)]
@@ -267,20 +265,10 @@ def test_an_error_in_a_learner_ends_the_run_with_its_first_cause(
         train(config, run_folder)
 
 
-class IdleEnv(TokenSelectionVectorEnv):
-    """Only asks for errors, as the environment of a rollout worker does."""
-
-    def __init__(self, *args: Any, scorer: Any, **options: Any) -> None:
-        super().__init__(*args, scorer=Replica(scorer.mae, "float32"), **options)
-
-
-gymnasium.register("Tests/Idle-v0", vector_entry_point=IdleEnv)
-
-
 def test_an_environment_that_trains_nothing_ends_the_run_at_its_first_step_by_name(
     videos: SyntheticSet, run_folder: Path
 ) -> None:
-    config = small_config(videos, run_folder, env={"id": "tests.runtime.test_recipe:Tests/Idle-v0"})
+    config = small_config(videos, run_folder, env={"id": idle_env.ID})
     with pytest.raises(
         launch.RunFailedError, match=r"^rank 0: env\.id Tests/Idle-v0: its step trained nothing"
     ):

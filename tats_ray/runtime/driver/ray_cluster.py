@@ -64,7 +64,7 @@ def joined_cluster(config: Clustered, *, spare_cpus: int = 0) -> Iterator[None]:
             include_dashboard=True if address == "local" else None,
             **private,
         )
-    except (OSError, RuntimeError, ValueError, TimeoutError) as error:
+    except Exception as error:  # Ray raises bare ones, too
         raise UsageError(_why_not(address, error)) from error
     try:
         yield

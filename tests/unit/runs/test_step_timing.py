@@ -15,9 +15,9 @@ from tats_ray.config.schema import RunConfig
 from tats_ray.core.errors import UsageError
 from tats_ray.data.synthetic import synthesize
 from tats_ray.runs.step_timing import time_steps
+from tests import idle_env
 
 SLOW = "Tests/Slow-v0"
-IDLE = "Tests/Idle-v0"
 PAUSE_S = 0.2
 
 
@@ -33,15 +33,7 @@ class SlowEnv(TokenSelectionVectorEnv):
         return super().step(actions)
 
 
-class IdleEnv(TokenSelectionVectorEnv):
-    def step(self, actions: Any) -> Any:
-        *rest, info = super().step(actions)
-        del info["training_step"]
-        return *rest, info
-
-
-for name, kind in ((SLOW, SlowEnv), (IDLE, IdleEnv)):
-    gymnasium.register(name, vector_entry_point=kind)
+gymnasium.register(SLOW, vector_entry_point=SlowEnv)
 
 
 @pytest.fixture(scope="module")
@@ -79,4 +71,4 @@ def test_steps_are_timed_in_the_environment_that_the_configuration_names(
 
 def test_timing_of_an_environment_that_trains_nothing_says_so(config: RunConfig) -> None:
     with pytest.raises(UsageError, match=r"^env\.id Tests/Idle-v0: its step trained nothing"):
-        time_steps(configured(config.data.train_list, IDLE), 1)
+        time_steps(configured(config.data.train_list, idle_env.ID), 1)

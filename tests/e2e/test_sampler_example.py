@@ -16,7 +16,7 @@ from tats_ray.view.tracking import read_metrics
 from tests.random_checkpoints import same
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "custom_sampler.py"
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.ray, pytest.mark.timeout(600)]
 
 
 def python(*words: str | Path, cwd: Path) -> str:
