@@ -29,6 +29,7 @@ def test_example_is_under_sixty_lines(example: Path) -> None:
     assert len(example.read_text().splitlines()) < 60
 
 
+@pytest.mark.long
 def test_stable_baselines3_learns_above_random() -> None:
     found = re.findall(r"^(\w+) +([+-][\d.]+) \+- ([\d.]+)$", run("sb3_ppo.py", 4096), re.MULTILINE)
     rows = {name: (float(mean), float(error)) for name, mean, error in found}

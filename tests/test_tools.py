@@ -21,7 +21,7 @@ from tats_ray.config.load import dump_config, parse_config
         (["compare"], r"compare needs run folders; use tats compare RUN RUN"),
         (["compare", "nowhere"], r"nowhere is not a run"),
         (["compare", "nowhere", "--metrik", "x"], r"unexpected --metrik"),
-        (["new", "algorithm", "no-name"], r"'no-name' is no module name"),
+        (["new", "algorithm", "no-name"], r"'no-name' is not a module name"),
         (["new", "algorithm", "mine", "--folder", "nowhere"], r"folder nowhere does not exist"),
         (["env", "card", "--id", "TATS/Nothing-v0"], r"'TATS/Nothing-v0' cannot be made"),
         (["env", "card", "--name", "x"], r"unexpected --name x; see tats --help"),

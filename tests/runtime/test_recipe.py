@@ -252,6 +252,7 @@ def test_a_stopped_run_continues_to_the_same_weights(
     assert_same_checkpoint(resumed, straight)
 
 
+@pytest.mark.long
 def test_an_error_in_a_learner_ends_the_run_with_its_first_cause(
     videos: SyntheticSet, run_folder: Path, tmp_path: Path
 ) -> None:
@@ -265,6 +266,7 @@ def test_an_error_in_a_learner_ends_the_run_with_its_first_cause(
         train(config, run_folder)
 
 
+@pytest.mark.long
 def test_an_environment_that_trains_nothing_ends_the_run_at_its_first_step_by_name(
     videos: SyntheticSet, run_folder: Path
 ) -> None:
@@ -294,6 +296,7 @@ def test_a_sampler_that_does_not_learn_trains_without_a_policy_learner(
         assert measured["eval/motion_auc"] > 0.95
 
 
+@pytest.mark.long
 def test_a_loss_that_is_not_finite_ends_the_run_saved_and_with_its_clips_named(
     videos: SyntheticSet, run_folder: Path
 ) -> None:

@@ -45,10 +45,12 @@ def test_card_measures_which_way_the_reward_pushes(capsys: pytest.CaptureFixture
         kwargs={"reward": "clip_error"},
     )
     try:
-        assert "it pushes towards motion" in card(capsys, "TATS/CardMotion-v0")
+        assert "this return pushes the policy towards motion" in card(capsys, "TATS/CardMotion-v0")
         # Tokens in one place leave the rest of the clip unexplained: its error rises.
-        assert "it pushes towards motion" in card(capsys, "TATS/CardError-v0")
-        assert "it pushes away from motion" in card(capsys, "TATS/TokenSelection-v0")
+        assert "this return pushes the policy towards motion" in card(capsys, "TATS/CardError-v0")
+        assert "this return pushes the policy away from motion" in card(
+            capsys, "TATS/TokenSelection-v0"
+        )
     finally:
         for name in ("CardMotion", "CardError"):
             del gymnasium.registry[f"TATS/{name}-v0"]
@@ -73,7 +75,7 @@ def test_card_of_an_environment_of_others_says_what_its_spaces_say(
 @pytest.mark.parametrize(
     ("env_id", "says"),
     [
-        ("TATS/TokenSelektion-v0", r"cannot be made: .*TokenSelection.*ours are TATS/TokenSel"),
+        ("TATS/TokenSelektion-v0", r"cannot be made: .*TokenSelection.*known: TATS/TokenSel"),
         ("nowhere:TATS/TokenSelection-v0", r"cannot be made: .*nowhere"),
         ("no id", r"'no id' cannot be made"),
     ],

@@ -85,14 +85,14 @@ def test_printed_command_names_a_configuration_that_builds(
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("3d", "'3d' is no module name"),
-        ("my-rule", "'my-rule' is no module name"),
+        ("3d", "'3d' is not a module name"),
+        ("my-rule", "'my-rule' is not a module name"),
         ("MyRule", "'MyRule' is not a module name"),
-        ("../rule", "is no module name"),
-        ("class", "'class' is taken"),
-        ("json", "'json' is taken"),
-        ("torch", "'torch' is taken"),
-        ("ppo", "'ppo' is taken"),
+        ("../rule", "is not a module name"),
+        ("class", "'class' is already used"),
+        ("json", "'json' is already used"),
+        ("torch", "'torch' is already used"),
+        ("ppo", "'ppo' is already used"),
         ("a" * 31, "is longer than 30 characters"),
     ],
 )

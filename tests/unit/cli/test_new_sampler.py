@@ -84,9 +84,9 @@ def test_command_prints_the_two_files_and_how_to_train_with_them(
             "my-sampler",
             "sampler name 'my-sampler' is not a module name; use a name like my_sampler",
         ),
-        ("class", "'class' is taken"),
-        ("torch", "'torch' is taken"),
-        ("tube", "'tube' is taken"),
+        ("class", "'class' is already used"),
+        ("torch", "'torch' is already used"),
+        ("tube", "'tube' is already used"),
         ("a" * 31, "is longer than 30 characters"),
     ],
 )

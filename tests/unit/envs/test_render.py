@@ -44,5 +44,5 @@ def test_environments_draw_the_last_mask_of_each_clip() -> None:
     outlined = (pictures[0] == (255, 214, 10)).all(-1)
     assert not (before == (255, 214, 10)).all(-1).any()
     assert outlined.sum() == 16 * (28**2 - 26**2)  # 16 tokens of 4 pixels, seven times as large
-    with pytest.raises(UsageError, match="nothing is drawn without render_mode"):
+    with pytest.raises(UsageError, match="render needs render_mode="):
         gymnasium.make_vec(TOKEN_SELECTION, num_envs=2).render()

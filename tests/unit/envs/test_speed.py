@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[3]
 
 
+@pytest.mark.long
 def test_vector_form_outruns_a_loop_over_the_single_one() -> None:
     """In a process without type checks, processor time, best of some rounds.
 

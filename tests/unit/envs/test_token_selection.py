@@ -243,7 +243,7 @@ def test_scorer_without_what_an_option_needs_is_refused(mae: MaskedAutoencoder) 
         ({"observation": "pixels"}, "observation 'pixels' is not known; known: features, tokens"),
         ({"checkpoint": "runs/demo"}, "both scorer and checkpoint are given"),
         ({"videos": "a.csv", "num_clips": 3}, "both videos and num_clips are given"),
-        ({"num_clips": 0}, "num_clips is 0; at least 1"),
+        ({"num_clips": 0}, "num_clips must be at least 1, got 0"),
         ({"render_mode": "human"}, "render_mode 'human' is not known; known: rgb_array"),
     ]
     base = {"scorer": Frozen(mae), "grid": mae.grid, "width": 16, "num_visible": NUM_VISIBLE}

@@ -201,7 +201,7 @@ def test_fine_tuned_checkpoint_reads_back_and_does_not_pass_for_another(tmp_path
         torch.testing.assert_close(
             found.network(run.learner.pixels(clips)), run.learner.logits(clips)
         )
-    with pytest.raises(CheckpointError, match="no pre-training checkpoint"):
+    with pytest.raises(CheckpointError, match="not a pre-training checkpoint"):
         checkpoints.load(tmp_path)
     text = dump_config(replace(config, data=replace(config.data, num_classes=7)))
     save_state(tmp_path / "other", run.learner, run.loop.at, text, keep_last=1)
