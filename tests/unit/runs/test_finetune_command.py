@@ -75,7 +75,7 @@ def test_what_fine_tuning_refuses(place: Path, capsys: pytest.CaptureFixture[str
         (["--test.clips", "999"], r"test.clips times test.crops must be at most 1000, got 2997"),
         (
             ["--cluster.num_workers", "2", "--cluster.min_workers", "1"],
-            r"cluster.min_workers 1 is for pre-training",
+            r"cluster.min_workers 1 works only in pre-training",
         ),
     ):
         assert says in refusal(capsys, "finetune", run, data, *flags), flags
