@@ -19,6 +19,7 @@ from tats_ray.models.samplers.registry import find_sampler
 from tats_ray.models.zoo import SIZES, num_visible, token_grid
 from tats_ray.ops.rewards import find_reward
 from tats_ray.runtime.resources.placement import Placement, plan_placement
+from tats_ray.training.algorithm_trial import check_algorithm
 from tats_ray.training.pretrain_build import wants_motion
 
 
@@ -136,9 +137,11 @@ def make_plan(config: RunConfig) -> Plan:
         raise UsageError(
             "data.train_list is empty; give a list of videos with --data.train_list PATH"
         )
-    _check_reward(config)
     grid = token_grid(config.data, config.model)
     check_sampler(config.sampler, config.model, grid, seed=config.seed)
+    if find_sampler(config.sampler).learns:
+        check_algorithm(config, grid)
+    _check_reward(config)
     visible = num_visible(config.sampler, grid)
     placement = plan_placement(config)
     if config.num_rollout_workers and not placement.learns_policy:
