@@ -14,6 +14,7 @@ from tats_ray.envs.observations import FEATURES, ROUND_FEATURES
 from tats_ray.envs.token_selection import TokenSelectionVectorEnv
 
 from tats_ray.core.errors import UsageError
+from tats_ray.core.words import counted
 
 BATCH = 32
 _LONGEST = 1000
@@ -125,7 +126,7 @@ def _parts(own: TokenSelectionVectorEnv) -> Rows:
     source = own.task.source
     clips = "clips come from the caller"
     if source is not None:
-        clips = f"{len(source)} clips of its own ({type(source).__name__})"
+        clips = f"{counted(len(source), 'clip')} of its own ({type(source).__name__})"
     return [
         ("clips", f"{clips}, {own.grid.num_frames} frames of {own.grid.image_size} px"),
         ("scorer", f"{type(own.scorer).__name__}: {_first_line(own.scorer)}"),

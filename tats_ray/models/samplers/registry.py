@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,9 @@ from tats_ray.core.errors import UsageError, did_you_mean
 from tats_ray.core.grid import TokenGrid
 from tats_ray.core.protocols import MaskPolicy
 from tats_ray.models.policy import FixedPolicy, SamplerPolicy
+
+POLICY_FIELDS = ("temperature", "value_shares_trunk")
+"""What `learned_policy` reads."""
 
 
 def _any_number(ratio: float, grid: TokenGrid) -> int:
@@ -35,6 +38,8 @@ class Sampler:
     learns: bool = False
     needs_motion: bool = False
     """Draws by the true motion of each clip, which must lie beside its video."""
+    heeds: tuple[str, ...] = ()
+    """Fields of `SamplerConfig` that shape it, besides name, options and mask ratio."""
     has_published_names: bool = False
     """Published checkpoints hold its weights, under names of their own."""
     num_visible: Callable[[float, TokenGrid], int] = _any_number
@@ -45,6 +50,19 @@ class Sampler:
     """
     build: Callable[[SamplerConfig, TokenGrid, int, int], MaskPolicy]
     """(configuration, grid, width of a token, heads of the encoder) -> the policy."""
+
+
+def ignored_fields(config: SamplerConfig) -> list[str]:
+    """Fields that are set to other values than their defaults, and that the sampler does not "
+    "heed.
+    """
+    heeded = {"name", "options", "mask_ratio", *find_sampler(config).heeds}
+    return [
+        f"sampler.{field.name}"
+        for field in fields(config)
+        if field.name not in heeded
+        and getattr(config, field.name) != getattr(SamplerConfig(), field.name)
+    ]
 
 
 def find_sampler(config: SamplerConfig) -> Sampler:
@@ -58,7 +76,12 @@ def find_sampler(config: SamplerConfig) -> Sampler:
         return found
     is_class = isinstance(found, type)
     if is_class and issubclass(found, nn.Module):
-        return Sampler(shows="what it has learned to", learns=True, build=partial(_wrapped, found))
+        return Sampler(
+            shows="what it has learned to",
+            learns=True,
+            heeds=POLICY_FIELDS,
+            build=partial(_wrapped, found),
+        )
     rule = _made(found, config) if is_class else found
     if not callable(rule) or isinstance(rule, nn.Module):
         raise UsageError(
