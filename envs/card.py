@@ -55,6 +55,12 @@ def _make(maker: Callable[..., Any], env_id: str, **options: Any) -> Any:
     except UsageError:
         raise
     except Exception as error:  # making one runs its author's code, which may fail in any way
+        spec = gymnasium.registry.get(env_id.rpartition(":")[2])
+        if spec is not None and spec.entry_point is None and maker is gymnasium.make:
+            raise UsageError(
+                f"environment {env_id!r} has only a vector form, and the card plays single "
+                "episodes; register an entry_point, too (docs/environments.md has one)"
+            ) from error
         known = [name for name in gymnasium.registry if name.startswith("TATS/")]
         raise UsageError(
             f"environment {env_id!r} cannot be made: {' '.join(str(error).split())}; "

@@ -70,10 +70,23 @@ def test_card_of_an_environment_of_others_says_what_its_spaces_say(
     assert "which way" not in text
 
 
+def test_card_of_an_environment_without_a_single_form_says_what_it_lacks() -> None:
+    gymnasium.register(
+        "TATS/CardVector-v0", vector_entry_point="tats_ray.envs:TokenSelectionVectorEnv"
+    )
+    try:
+        with pytest.raises(
+            UsageError, match=r"has only a vector form, .*; register an entry_point"
+        ):
+            Card("tats_ray.envs:TATS/CardVector-v0").carry_out()
+    finally:
+        del gymnasium.registry["TATS/CardVector-v0"]
+
+
 @pytest.mark.parametrize(
     ("env_id", "says"),
     [
-        ("TATS/TokenSelektion-v0", r"cannot be made: .*TokenSelection.*ours are TATS/TokenSel"),
+        ("TATS/TokenSelektion-v0", r"cannot be made: .*TokenSelection.*known: TATS/TokenSel"),
         ("nowhere:TATS/TokenSelection-v0", r"cannot be made: .*nowhere"),
         ("no id", r"'no id' cannot be made"),
     ],
