@@ -33,7 +33,7 @@ def check_name(field: str, name: str, known: Mapping[str, str]) -> None:
     if name in known or ":" in name:
         return
     hint = did_you_mean(name, known)
-    with suppress(ImportError, ValueError):  # of a dotted name, the packages above are imported
+    with suppress(Exception):  # of a dotted name, the packages above are imported
         if find_spec(name):
             hint = f"; did you mean {name}:Class, with the name of a class of that module?"
     raise UsageError(
@@ -50,12 +50,12 @@ def load_named(field: str, name: str, known: Mapping[str, str]) -> Any:
     """
     check_name(field, name, known)
     path, _, attribute = known.get(name, name).partition(":")
+    cause: Exception | None = None
     try:
         module = importlib.import_module(path)
         if hasattr(module, attribute):
             return getattr(module, attribute)
         reason = f"module {path!r} has no attribute {attribute!r}{_nearest(attribute, module)}"
-        cause = None
     except Exception as error:  # importing a plug-in runs its code, which may fail in any way
         is_absent = isinstance(error, ModuleNotFoundError) and error.name == path.split(".")[0]
         way_out = f"{one_line(error)}; add its folder to PYTHONPATH"
