@@ -114,7 +114,7 @@ def _wrapped(
     return learned_policy(_made(network, config, width=width, grid=grid), width, config)
 
 
-def _made(target: type[Any], config: SamplerConfig, **given: object) -> Any:
+def _made(target: Callable[..., Any], config: SamplerConfig, **given: object) -> Any:
     """`target(*given, **options)`, its errors in one line."""
     _check_call(target, config.name, ", ".join(given), config.options)
     made = partial(target, *given.values(), **config.options)

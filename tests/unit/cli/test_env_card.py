@@ -45,10 +45,10 @@ def test_card_measures_which_way_the_reward_pushes(capsys: pytest.CaptureFixture
         kwargs={"reward": "clip_error"},
     )
     try:
-        assert "it pushes towards motion" in card(capsys, "TATS/CardMotion-v0")
+        assert "pushes the policy towards motion" in card(capsys, "TATS/CardMotion-v0")
         # Tokens in one place leave the rest of the clip unexplained: its error rises.
-        assert "it pushes towards motion" in card(capsys, "TATS/CardError-v0")
-        assert "it pushes away from motion" in card(capsys, "TATS/TokenSelection-v0")
+        assert "pushes the policy towards motion" in card(capsys, "TATS/CardError-v0")
+        assert "pushes the policy away from motion" in card(capsys, "TATS/TokenSelection-v0")
     finally:
         for name in ("CardMotion", "CardError"):
             del gymnasium.registry[f"TATS/{name}-v0"]

@@ -81,7 +81,7 @@ def test_printed_command_names_a_configuration_that_builds(
 def test_printed_path_keeps_what_was_searched_before(
     before: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main(["new", "algorithm", "some_rule", "--folder", str(tmp_path)])
+    main(["new", "algorithm", "rule_elsewhere", "--folder", str(tmp_path)])
     searched = capsys.readouterr().out.splitlines()[-1].split(" tats ")[0]
     command = f"{searched} env"
     done = subprocess.run(

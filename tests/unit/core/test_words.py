@@ -46,7 +46,7 @@ def plurals(source: str) -> list[str]:
 
 
 def test_plural_behind_a_number_is_found_across_lines() -> None:
-    assert plurals('f"a {n} " "epochs {m} steps/s {k} steps"') == ["{n} epochs", "{k} steps"]
+    assert plurals('f"a {n} " f"epochs {m} steps/s {k} steps"') == ["{n} epochs", "{k} steps"]
 
 
 @pytest.mark.parametrize("name", [n for n in SOURCES if room(n) != "benchmarks"])
