@@ -28,6 +28,7 @@ from tats_ray.core.errors import UsageError
 from tats_ray.core.protocols import MaskPolicy
 from tats_ray.core.seeds import derive, stream
 from tats_ray.core.types import Rollout
+from tats_ray.core.words import counted
 from tats_ray.data.clips import SyntheticClips
 from tats_ray.models.policy import FixedPolicy, SamplerPolicy
 from tats_ray.models.samplers.fixed_masks import multi_block_mask, tube_mask
@@ -114,8 +115,9 @@ def env_baseline(*, num_clips: int = 256, num_steps: int = 100, num_seeds: int =
     print_table(
         HEAD,
         [_row(name, found, random) for name, found in measured.items()],
-        title=f"{num_clips} fixed clips, {NUM_VISIBLE} of {scorer.grid.num_tokens} tokens visible; "
-        f"{num_steps} updates, {num_seeds} seeds; mean +- standard error",
+        title=f"{counted(num_clips, 'fixed clip')}, {NUM_VISIBLE} of {scorer.grid.num_tokens} "
+        f"tokens visible; {counted(num_steps, 'update')}, {counted(num_seeds, 'seed')}; mean +- "
+        "standard error",
     )
 
 

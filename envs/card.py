@@ -14,6 +14,7 @@ from tats_ray.envs.observations import FEATURES, ROUND_FEATURES
 from tats_ray.envs.token_selection import TokenSelectionVectorEnv
 
 from tats_ray.core.errors import UsageError
+from tats_ray.core.words import counted
 
 BATCH = 32
 _LONGEST = 1000
@@ -54,6 +55,12 @@ def _make(maker: Callable[..., Any], env_id: str, **options: Any) -> Any:
     except UsageError:
         raise
     except Exception as error:  # making one runs its author's code, which may fail in any way
+        spec = gymnasium.registry.get(env_id.rpartition(":")[2])
+        if spec is not None and spec.entry_point is None and maker is gymnasium.make:
+            raise UsageError(
+                f"environment {env_id!r} has only a vector form, and the card plays single "
+                "episodes; register an entry_point, too (docs/environments.md has one)"
+            ) from error
         known = [name for name in gymnasium.registry if name.startswith("TATS/")]
         raise UsageError(
             f"environment {env_id!r} cannot be made: {' '.join(str(error).split())}; "
@@ -125,7 +132,7 @@ def _parts(own: TokenSelectionVectorEnv) -> Rows:
     source = own.task.source
     clips = "clips come from the caller"
     if source is not None:
-        clips = f"{len(source)} clips of its own ({type(source).__name__})"
+        clips = f"{counted(len(source), 'clip')} of its own ({type(source).__name__})"
     return [
         ("clips", f"{clips}, {own.grid.num_frames} frames of {own.grid.image_size} px"),
         ("scorer", f"{type(own.scorer).__name__}: {_first_line(own.scorer)}"),

@@ -14,6 +14,7 @@ from torch import Tensor
 from tats_ray.core.arrays import Bool, Float, Int, UInt8
 from tats_ray.core.errors import UsageError
 from tats_ray.core.grid import TokenGrid
+from tats_ray.core.words import counted
 from tats_ray.data.clips import ClipSource
 from tats_ray.ops.selection import is_visible
 
@@ -78,7 +79,9 @@ class ClipDraws:
         is_one = isinstance(seed, int | np.integer)
         seeds = [int(seed) + row for row in range(self.num_envs)] if is_one else [*seed]  # type: ignore[arg-type,misc]
         if len(seeds) != self.num_envs:
-            raise UsageError(f"{len(seeds)} seeds for {self.num_envs} environments")
+            raise UsageError(
+                f"{counted(len(seeds), 'seed')} for {counted(self.num_envs, 'environment')}"
+            )
         self.row_random = [seeding.np_random(one)[0] for one in seeds]
         return seeds
 

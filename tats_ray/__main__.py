@@ -23,6 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of `tats` and `python -m tats_ray`: 2 for a wrong request, 1 for a failed run."""
     words = list(sys.argv[1:] if argv is None else argv)
     _open_closed_streams()
+    _search_here()
     if words == ["--version"]:
         print(f"tats {__version__}")
         return
@@ -84,6 +85,13 @@ class LastingOutput(TextIOBase):
             with suppress(OSError):
                 print("tats: the output is no longer read; the run continues", file=sys.stderr)
             return None
+
+
+def _search_here() -> None:
+    """Find modules in the current folder, as `python -m` does; Ray has its workers do so, too."""
+    with suppress(OSError):  # the folder may be gone
+        if not {"", str(Path.cwd())} & {*sys.path}:
+            sys.path.append(str(Path.cwd()))
 
 
 def _open_closed_streams() -> None:

@@ -125,6 +125,7 @@ class SmallRun:
         seed: int = 0,
         slots: int = 1,
         device: str = "cpu",
+        env_id: str = EnvConfig().id,
     ) -> None:
         optim = optim or OptimConfig(batch_size=2, base_lr=0.1, warmup_epochs=0.5)
         self.batches_per_epoch = batches_per_epoch
@@ -147,7 +148,7 @@ class SmallRun:
         self.acting = small_policy(seed).to(device)
         self.client = CountingClient(self.policy_learner, max_staleness=loop.max_staleness)
         env = gymnasium.make_vec(
-            EnvConfig().id,
+            env_id,
             num_envs=optim.batch_size,
             scorer=self.learner,
             grid=GRID,

@@ -10,13 +10,13 @@ from typing import Any
 
 from tats_ray.benchmarks.cost_model import Figures, clips_that_fit, needs
 
+from tats_ray.config.docstrings import field_docstrings
 from tats_ray.config.finetune_schema import FinetuneConfig
 from tats_ray.config.load import (
     ALGORITHMS,
     OFFICIAL_FLAGS,
     algorithm_class,
     field_docs,
-    field_docstrings,
     load_config,
 )
 from tats_ray.config.plugins import SAMPLERS

@@ -14,6 +14,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import gymnasium
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -21,7 +23,7 @@ import yaml
 from tats_ray.algorithms.grpo import GRPOConfig
 from tats_ray.checkpoints import format as checkpoints
 from tats_ray.checkpoints.format import Checkpoint
-from tats_ray.cli import Finetune, Pretrain, Submit, Tune, parse
+from tats_ray.cli import Demo, Finetune, Pretrain, Submit, Tune, parse
 from tats_ray.config.finetune_schema import FinetuneConfig
 from tats_ray.config.load import (
     ALGORITHMS,
@@ -33,7 +35,7 @@ from tats_ray.config.load import (
     parse_config,
     parse_flags,
 )
-from tats_ray.config.schema import LoopConfig, ModelConfig, SamplerConfig
+from tats_ray.config.schema import AlgorithmConfig, LoopConfig, ModelConfig, SamplerConfig
 from tats_ray.config.sweep_schema import load_sweep
 from tats_ray.core.grid import TokenGrid
 from tats_ray.core.seeds import stream
@@ -125,6 +127,9 @@ def test_documented_command_is_understood(page: str, command: str) -> None:
     if isinstance(parsed, Finetune):
         is_preset = parsed.config is not None and parsed.config.parts[0] == "tune_configs"
         finetune_config(ROOT / parsed.config if is_preset else None, left)  # type: ignore[operator]
+        return
+    if isinstance(parsed, Demo) and "my_" in command:  # a plug-in that the reader is to write
+        assert {name for name, _ in parse_flags(left)} <= {name for name, _, _ in field_docs()}
         return
     if not isinstance(parsed, Pretrain):
         assert left == []
@@ -248,6 +253,51 @@ def test_plug_in_of_the_algorithms_page_trains(
     assert {f"policy/{name}" for name in metrics} <= set(GLOSSARY)
     # Uniform would give the hard quarter of the tokens a quarter of the probability.
     assert flat_policy.evaluate(tokens).log_prob.exp()[:, hard].sum(1).mean() > 0.3
+
+
+def test_environment_of_its_page_is_the_example() -> None:
+    source = fences(ROOT / "docs" / "environments.md", "python")[1]
+    example = (ROOT / "examples" / "custom_environment.py").read_text()
+    assert source.rstrip() == example.partition("\n\n\nif __name__")[0]
+
+
+def test_subclass_of_the_environments_page_has_a_single_form() -> None:
+    source = fences(ROOT / "docs" / "environments.md", "python")[2]
+    try:
+        exec(compile(source, "environments.md", "exec"), {"__name__": "page"})
+        rewards = []
+        for name in ("Mine/Doubled-v0", "TATS/TokenSelection-v0"):
+            env = gymnasium.make(name)
+            env.reset(seed=0)
+            rewards.append(env.step(np.linspace(-1, 1, 144, dtype=np.float32))[1])
+        assert rewards[0] == pytest.approx(2 * rewards[1]) != 0
+    finally:
+        gymnasium.registry.pop("Mine/Doubled-v0", None)
+
+
+def test_state_of_the_algorithms_page_survives_a_checkpoint(
+    policy: SamplerPolicy, grid: TokenGrid
+) -> None:
+    (source,) = (
+        body for body in fences(ROOT / "docs" / "algorithms.md", "python") if "WithBaseline" in body
+    )
+    names: dict[str, Any] = {}
+    exec(compile(source, "algorithms.md", "exec"), names)
+    first, second = (names["WithBaseline"](AlgorithmConfig(), policy) for _ in range(2))
+    drawn = policy.act(torch.zeros(2, grid.num_tokens, 16), 8, generator=stream(0, "docs"))
+    rollout = Rollout(
+        tokens=torch.zeros(2, grid.num_tokens, 16),
+        visible_idx=drawn.visible_idx,
+        log_prob=drawn.log_prob,
+        value=drawn.value,
+        reward=torch.ones(2, grid.num_tokens),
+        policy_version=0,
+        step=0,
+        rank=0,
+    )
+    first.update([rollout], generator=stream(0, "docs"))
+    second.load_state_dict(first.state_dict())
+    assert second.mean_reward == pytest.approx(0.1)
 
 
 def test_samplers_of_their_page_are_accepted_and_draw_what_they_say(

@@ -7,8 +7,17 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import gymnasium
 import pytest
+import torch
+from torch import Tensor
+
+from tats_ray.checkpoints.frozen_scorer import FrozenScorer
+from tats_ray.config.schema import LoopConfig
+from tats_ray.core.grid import TokenGrid
+from tats_ray.core.types import Rollout
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted(set((ROOT / "examples").glob("*.py")) - set((ROOT / "examples").glob("test_*")))
@@ -44,6 +53,42 @@ def test_torchrl_trains() -> None:
     )
     assert [int(step) for step, _ in found] == [0, 1]
     assert all(abs(float(value)) < 0.1 for _, value in found)
+
+
+def test_custom_environment_trains_both_networks_with_a_reward_of_its_own(
+    small_run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    env_id = "custom_environment:Custom/PlaceError-v0"
+    run = small_run(loop=LoopConfig(epochs=1, mae_only_epochs=0), env_id=env_id)
+    pushed: list[Rollout] = []
+    push = run.client.push
+    run.client.push = lambda rollout: (pushed.append(rollout), push(rollout))
+    before = run.weights()
+    run.loop.run()
+    moved = {name.split(".")[0] for name, w in run.weights().items() if not w.equal(before[name])}
+    assert moved == {"mae", "policy"}
+    assert ["policy/loss" in metrics for metrics in run.metrics] == [True] * 4
+    for rollout in pushed:
+        first, second = rollout.reward.chunk(2, dim=1)  # two time slots
+        assert first.equal(second)
+        assert first.std() > 0
+
+
+def test_custom_environment_only_scores_for_a_rollout_worker(
+    mae: Any, clips: Tensor, grid: TokenGrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    env_id = "custom_environment:Custom/PlaceError-v0"
+    scorer = FrozenScorer(mae)
+    env: Any = gymnasium.make_vec(env_id, num_envs=2, scorer=scorer, grid=grid, arrays="torch")
+    tokens, _ = env.reset(options={"clips": clips})
+    assert tokens.shape == (2, 32, 16)
+    _, reward, ended, _, info = env.step(torch.arange(8).expand(2, -1))
+    assert info["training_step"] is None
+    assert info["token_reward"].shape == (2, 32)
+    assert reward.shape == (2,)
+    assert ended.all()
 
 
 def test_rllib_example_is_kept_out_of_the_lock_and_has_a_target_of_its_own() -> None:

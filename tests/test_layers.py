@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tats_ray.config.plugins import SAMPLERS
+
 ROOT = Path(__file__).parents[1]
 
 FLOORS = {
@@ -179,6 +181,42 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
 
     for name in SOURCES:
         visit(name, ())
+
+
+def test_only_models_tell_policies_apart_by_their_class() -> None:
+    """Elsewhere `is_learned` does, or `find_sampler` of a configuration."""
+    asking = {
+        name
+        for name, path in SOURCES.items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) == "isinstance"
+        and "SamplerPolicy" in ast.unparse(node.args[1])
+    }
+    assert {room(name) for name in asking} == {"models"}
+
+
+def names_compared(source: str) -> list[str]:
+    """Comparisons and cases that name a sampler of this package."""
+    kinds = (ast.Compare, ast.MatchValue)
+    nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, kinds)]
+    return [
+        ast.unparse(node)
+        for node in nodes
+        if any(isinstance(n, ast.Constant) and n.value in SAMPLERS for n in ast.walk(node))
+    ]
+
+
+def test_comparison_with_a_samplers_name_is_found() -> None:
+    source = 'a = name == "tats"\nb = name in ("x", "tube")\nc = {"tats": 1}\nd = name == "x"'
+    assert names_compared(source) == ["name == 'tats'", "name in ('x', 'tube')"]
+
+
+def test_only_the_registry_knows_samplers_by_name() -> None:
+    """What differs between samplers is a field of its entry, so that plug-ins can differ, too."""
+    found = {name: names_compared(path.read_text()) for name, path in SOURCES.items()}
+    allowed = ("tats_ray.models.samplers.", "tats_ray.config.")
+    assert {n: f for n, f in found.items() if f and not n.startswith(allowed)} == {}
 
 
 BARE = """

@@ -11,6 +11,7 @@ from tats_ray.checkpoints.open import open_checkpoint, own_fit, resolve_path
 from tats_ray.checkpoints.restore import Restored
 from tats_ray.checkpoints.weight_files import one_line
 from tats_ray.core.errors import UsageError
+from tats_ray.core.words import counted
 from tats_ray.models.policy import is_learned
 from tats_ray.models.zoo import count_parameters
 
@@ -29,12 +30,15 @@ def _own_lines(path: Path, found: Restored) -> Iterator[tuple[str, str]]:
     kind = "tats_ray" if found.head is None else "tats_ray, fine-tuned"
     yield "kind", f"{kind}, {'run folder' if is_run else 'one checkpoint'} ({found.folder.name})"
     yield "encoder", f"size {model.size}: width {mae.width}, depth {len(mae.encoder.blocks)}"
-    yield "tokens", f"{grid.tubelet} frames of {grid.patch} x {grid.patch} pixels"
-    yield "clip", f"{grid.num_frames} frames of {grid.image_size} x {grid.image_size} pixels"
+    yield "tokens", f"{counted(grid.tubelet, 'frame')} of {grid.patch} x {grid.patch} pixels"
+    yield (
+        "clip",
+        f"{counted(grid.num_frames, 'frame')} of {grid.image_size} x {grid.image_size} pixels",
+    )
     yield "positions", model.pos_embed
     yield "fit", str(own_fit(found))
     if found.head is not None:
-        yield "head", f"{found.head.head.out_features} classes"
+        yield "head", counted(found.head.head.out_features, "class")
         encoder = [p for name, p in mae.encoder.named_parameters() if not name.startswith("norm.")]
         values = sum(p.numel() for p in encoder) + count_parameters(found.head)
         yield "tensors", _amount(len(encoder) + len(found.head.state_dict()), values)
@@ -62,7 +66,7 @@ def _foreign_lines(found: Foreign) -> Iterator[tuple[str, str]]:
     else:
         size = f"size {shape.size}: " if shape.size else ""
         yield "encoder", f"{size}width {shape.width}, depth {shape.depth}"
-        yield "tokens", f"{shape.tubelet} frames of {shape.patch} x {shape.patch} pixels"
+        yield "tokens", f"{counted(shape.tubelet, 'frame')} of {shape.patch} x {shape.patch} pixels"
         noted = [found.noted.get(n) for n in ("num_frames", "image_size", "input_size")]
         clip = ", ".join(one_line(value, most=20) for value in noted if value is not None)
         yield "clip", f"{clip} (frames, pixels; as noted)" if clip else "not stored"
@@ -75,7 +79,7 @@ def _foreign_lines(found: Foreign) -> Iterator[tuple[str, str]]:
             ),
         )
         yield "sampler", f"AdaMAE's, {shape.num_tokens} tokens" if shape.num_tokens else "none"
-        yield "head", f"{shape.num_classes} classes" if shape.num_classes else "none"
+        yield "head", counted(shape.num_classes, "class") if shape.num_classes else "none"
         yield from _fit_lines(found)
     yield "tensors", _amount(found.num_tensors, found.num_parameters)
 

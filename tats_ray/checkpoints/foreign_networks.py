@@ -29,6 +29,7 @@ from tats_ray.config.schema import RunConfig
 from tats_ray.core.errors import CheckpointError, UsageError
 from tats_ray.core.grid import TokenGrid
 from tats_ray.core.protocols import MaskPolicy
+from tats_ray.core.words import counted
 from tats_ray.models.head import ClassifierHead
 from tats_ray.models.policy import is_learned
 from tats_ray.models.samplers.registry import find_sampler
@@ -109,8 +110,8 @@ def _in_proportion(found: Foreign, config: RunConfig, grid: TokenGrid) -> None:
     blocks = 12 * (depths[0] * size.width**2 + depths[1] * size.decoder_width**2)
     if blocks > _MOST * stored:
         raise CheckpointError(
-            f"{path} names {depths[0]} blocks of width {size.width}, some {blocks:,} values, and "
-            f"holds {stored:,}; use a complete checkpoint"
+            f"{path} names {counted(depths[0], 'block')} of width {size.width}, some {blocks:,} "
+            f"values, and holds {stored:,}; use a complete checkpoint"
         )
     if grid.num_tokens * (size.width + size.decoder_width) > max(stored, _SMALL_TABLE):
         raise CheckpointError(
@@ -123,7 +124,7 @@ def _in_proportion(found: Foreign, config: RunConfig, grid: TokenGrid) -> None:
     if config.sampler.num_blocks > max(1, num_sampler):
         raise CheckpointError(
             f"{path / SAMPLER_CONFIG} says num_blocks {config.sampler.num_blocks}, and the sampler "
-            f"beside it has {num_sampler} tensors; export it again"
+            f"beside it has {counted(num_sampler, 'tensor')}; export it again"
         )
 
 

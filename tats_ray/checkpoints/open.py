@@ -16,6 +16,7 @@ from tats_ray.checkpoints.restore import Restored, restore
 from tats_ray.config.encoder_flags import AS_IT_SAYS, ClipSize
 from tats_ray.config.schema import RunConfig
 from tats_ray.core.errors import CheckpointError, UsageError
+from tats_ray.core.words import counted
 
 Need = Literal["autoencoder", "encoder", "nothing"]
 ORIGIN_FILE = "origin.json"
@@ -88,8 +89,8 @@ def require(found: Restored, need: Need, *, way_out: str = "use a complete check
             f"(tats_ray.load encodes clips without one); {way_out}"
         )
     raise CheckpointError(
-        f"{found.origin}: less than {ENOUGH:.0%} of its {need} fits; {len(lacking)} tensors do not "
-        f"({some(lacking)}); {way_out}"
+        f"{found.origin}: less than {ENOUGH:.0%} of its {need} fits; "
+        f"{counted(len(lacking), 'tensor')} without a match ({some(lacking)}); {way_out}"
     )
 
 

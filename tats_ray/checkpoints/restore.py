@@ -12,6 +12,7 @@ from tats_ray.config.load import parse_config, parse_yaml
 from tats_ray.config.schema import RunConfig
 from tats_ray.core.grid import TokenGrid
 from tats_ray.core.protocols import MaskPolicy
+from tats_ray.core.words import counted
 from tats_ray.models.head import ClassifierHead
 from tats_ray.models.mae import MaskedAutoencoder
 from tats_ray.models.policy import is_learned
@@ -87,7 +88,7 @@ def _fine_tuned(folder: Path) -> Restored:
         head=head.eval(),
         origin=(
             f"tats_ray fine-tuning {found.config.name}, step {found.step}, "
-            f"{found.network.num_classes} classes"
+            f"{counted(found.network.num_classes, 'class')}"
         ),
         # Its head brings the norm, so none is missed.
         missing=tuple(name for name in mae.state_dict() if name not in brought),

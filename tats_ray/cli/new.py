@@ -39,11 +39,13 @@ class New(PlainCommand):
         is_algorithm = self.what == "algorithm"
         taken = ALGORITHMS if is_algorithm else SAMPLERS
         made = write_from_example(self.what, self.name, self.folder, taken=taken)
-        # Every process of a run imports the module, hence the path.
-        path = shlex.quote(str(self.folder.resolve()))
         reference = f"{self.name}:{made.class_name}{'Config' * is_algorithm}"
         print(f"{made.source}\n{made.test}")
-        print(f"PYTHONPATH={path} tats pretrain CONFIG --{self.what}.name {reference}")
+        # Every process of a run imports the module; the folder of the command is searched anyway.
+        path = shlex.quote(str(self.folder.resolve()))
+        is_here = self.folder.resolve() == Path.cwd()
+        searched = "" if is_here else f"PYTHONPATH={path}${{PYTHONPATH:+:$PYTHONPATH}} "
+        print(f"{searched}tats pretrain CONFIG --{self.what}.name {reference}")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 from tats_ray.cluster.findings import Finding, refuse, show
 from tats_ray.cluster.kuberay_lint import lint_manifest
 from tats_ray.config.load import read_yaml
+from tats_ray.core.words import counted
 from tats_ray.runtime.cluster.cluster_file import schema_error
 
 Tree = Mapping[str, Any]
@@ -181,5 +182,5 @@ def _costs(config: Tree) -> Iterator[Finding]:
         try:
             text = f"{low * float(price):.2f} to {high * float(price):.2f} USD an hour, as stated"
         except ValueError:
-            text = f"unknown; {low} to {high} machines"
+            text = f"unknown; {low} to {counted(high, 'machine')}"
         yield Finding(f"cost of {name}", text)

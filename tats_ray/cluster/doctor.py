@@ -92,8 +92,8 @@ def check_storage(folder: Path) -> Finding:
     """Whether a file can be written there and read back."""
     mark = folder / f".tats-{uuid.uuid4().hex[:8]}"
     try:
-        mark.write_text("tats")
-        is_same = mark.read_text() == "tats"
+        mark.write_text("written")
+        is_same = mark.read_text() == "written"
         mark.unlink()
     except OSError as error:
         advice = "mount the shared folder there, writable for this user"

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from tats_ray.cluster.findings import Finding
+from tats_ray.core.words import counted
 
 GIB = 2**30
 SHM_GB, DISK_GB = 2.0, 10.0
@@ -40,14 +41,16 @@ def machine_checks() -> list[tuple[str, Callable[[], Finding]]]:
 
 def _python() -> Finding:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return Finding("python", f"{platform.python_version()}, {cores} cores")
+    return Finding("python", f"{platform.python_version()}, {counted(cores or 1, 'core')}")
 
 
 def _torch() -> Finding:
     ones = torch.ones(64, 64)
     assert float((ones @ ones).sum()) == 64**3
     built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU only"
-    return Finding("torch", f"{torch.__version__} ({built}), {torch.get_num_threads()} threads")
+    return Finding(
+        "torch", f"{torch.__version__} ({built}), {counted(torch.get_num_threads(), 'thread')}"
+    )
 
 
 def _gpu() -> Finding:

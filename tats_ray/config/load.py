@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -19,6 +20,7 @@ from typing import Any, get_type_hints
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from tats_ray.config.docstrings import field_docstrings
 from tats_ray.config.finetune_schema import Clustered, FinetuneConfig
 from tats_ray.config.plugins import load_named
 from tats_ray.config.schema import AlgorithmConfig, RunConfig
@@ -95,7 +97,10 @@ def algorithm_class(name: str) -> type[AlgorithmConfig]:
     """
     found = load_named("algorithm.name", name, ALGORITHMS)
     if not (isinstance(found, type) and issubclass(found, AlgorithmConfig)):
-        raise UsageError(f"algorithm.name {name!r} is not a subclass of AlgorithmConfig")
+        raise UsageError(
+            f"algorithm.name {name!r} is not a subclass of AlgorithmConfig; name the class of its "
+            "settings, whose build(policy) returns the algorithm, as in `tats new algorithm NAME`"
+        )
     return found
 
 
@@ -144,26 +149,49 @@ def load_config(path: str | Path, flags: Sequence[str] = ()) -> RunConfig:
     raw = read_yaml(path)
     raw.setdefault("name", Path(path).stem)
     pairs = parse_flags(flags)
-    for branch, name, left_out in swap_parts(raw, dict(pairs)):
+    typed = dict(pairs)
+    with blaming(str(path), typed):
+        swapped = swap_parts(raw, typed)
+    for branch, name, left_out in swapped:
         text = f"{branch} {name} has no {', '.join(left_out)}: ignoring what {path} sets"
         print(f"{'note':>14}  {text}")  # above the plan, and in its form
     for dotted, value in pairs:
         set_field(raw, dotted, flag_value(dotted, value))
-    return parse_config(raw, source=str(path))
+    return parse_config(raw, source=str(path), typed=typed)
 
 
-def parse_config(raw: Mapping[str, Any], *, source: str = "config") -> RunConfig:
-    """A nested dict to a `RunConfig`."""
+def parse_config(
+    raw: Mapping[str, Any], *, source: str = "config", typed: Collection[str] = ()
+) -> RunConfig:
+    """A nested dict to a `RunConfig`.
+
+    Args:
+        typed: the fields that do not come from `source` but from the command line.
+    """
     values = dict(raw)
     algorithm = values.get("algorithm") or {}
-    if isinstance(algorithm, Mapping):
-        cls = algorithm_class(str(algorithm.get("name", "ppo")))
-        values["algorithm"] = validated(cls, algorithm, source, "algorithm.")
     sampler = values.get("sampler")
     if isinstance(sampler, Mapping) and isinstance(sampler.get("options"), Mapping):
         options = {key: _option(value) for key, value in sampler["options"].items()}
         values["sampler"] = {**sampler, "options": options}
-    return validated(RunConfig, values, source, "")
+    with blaming(source, typed):
+        if isinstance(algorithm, Mapping):
+            cls = algorithm_class(str(algorithm.get("name", "ppo")))
+            values["algorithm"] = validated(cls, algorithm, "algorithm.")
+        config: RunConfig = validated(RunConfig, values)
+    return config
+
+
+@contextmanager
+def blaming(source: str, typed: Collection[str] = ()) -> Iterator[None]:
+    """Have an error begin with the place where the field was set that it is about."""
+    try:
+        yield
+    except UsageError as error:
+        field = re.match(r"(?:unknown field )?([\w.]*\w)", str(error))
+        is_typed = field and any(f"{name}.".startswith(f"{field[1]}.") for name in typed)
+        place = "command line" if is_typed else source
+        raise UsageError(f"{place}: {error}") from error.__cause__
 
 
 def parse_flags(
@@ -224,14 +252,19 @@ def finetune_config(path: str | Path | None, flags: Sequence[str] = ()) -> Finet
     """
     raw = read_yaml(path) if path is not None else {}
     raw.setdefault("name", "finetune" if path is None else Path(path).stem)
-    for dotted, value in parse_flags(flags, official={}):
+    typed = dict(parse_flags(flags, official={}))
+    for dotted, value in typed.items():
         set_field(raw, dotted, value)
-    return parse_finetune(raw, source=str(path or "flags"))
+    return parse_finetune(raw, source=str(path or "command line"), typed=typed)
 
 
-def parse_finetune(raw: Mapping[str, Any], *, source: str = "config") -> FinetuneConfig:
-    """A nested dict to a `FinetuneConfig`."""
-    return validated(FinetuneConfig, raw, source, "")
+def parse_finetune(
+    raw: Mapping[str, Any], *, source: str = "config", typed: Collection[str] = ()
+) -> FinetuneConfig:
+    """A nested dict to a `FinetuneConfig`; `typed` as for `parse_config`."""
+    with blaming(source, typed):
+        config: FinetuneConfig = validated(FinetuneConfig, raw)
+    return config
 
 
 def dump_config(config: Clustered) -> str:
@@ -317,12 +350,12 @@ def flag_value(dotted: str, text: str) -> Any:
     return text.replace(",", " ").split() if is_pair else text
 
 
-def validated(cls: type[Any], values: Mapping[str, Any], source: str, prefix: str = "") -> Any:
+def validated(cls: type[Any], values: Mapping[str, Any], prefix: str = "") -> Any:
     """A nested dict to a dataclass; `prefix` stands before the fields in messages."""
     try:
         return TypeAdapter(cls).validate_python(dict(values))
     except ValidationError as error:
-        raise UsageError(f"{source}: {_explain(error, cls, prefix)}") from None
+        raise UsageError(_explain(error, cls, prefix)) from None
 
 
 def _explain(error: ValidationError, cls: type[Any], prefix: str) -> str:
@@ -361,24 +394,3 @@ def _elsewhere(name: str, cls: type[Any]) -> str:
         name, [*by_last, *({} if is_finetune else OFFICIAL_FLAGS)], n=1
     )
     return f"; did you mean {by_last.get(match[0], match[0])}?" if match else ""
-
-
-def field_docstrings(cls: type[Any]) -> dict[str, str]:
-    """Field docstrings, base classes first: Python itself does not keep them."""
-    import ast
-    import inspect
-    import textwrap
-
-    found: dict[str, str] = {}
-    for owner in reversed([c for c in cls.__mro__ if is_dataclass(c)]):
-        body = ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0]
-        assert isinstance(body, ast.ClassDef)
-        for node, after in zip(body.body, body.body[1:], strict=False):
-            if (
-                isinstance(node, ast.AnnAssign)
-                and isinstance(node.target, ast.Name)
-                and isinstance(after, ast.Expr)
-                and isinstance(after.value, ast.Constant)
-            ):
-                found[node.target.id] = " ".join(str(after.value.value).split())
-    return found

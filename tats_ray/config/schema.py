@@ -165,7 +165,10 @@ class AlgorithmConfig(ConfigBase):
         Raises:
             UsageError: on the base class, which names no algorithm.
         """
-        raise UsageError(f"algorithm.name {self.name!r} builds no algorithm; use ppo, for example")
+        raise UsageError(
+            f"algorithm.name {self.name!r} builds no algorithm; use ppo, or give your class the "
+            "method build(policy)"
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from tats_ray.config.domains import Domain, parse_domain
 from tats_ray.config.load import (
+    blaming,
     flag_value,
     parse_config,
     parse_flags,
@@ -132,8 +133,10 @@ class Sweep:
         """What is varied."""
         return list(self.config.names.values()) if self.config.table else list(self.config.space)
 
-    def run_config(self, values: Mapping[str, Any], *, source: str = "") -> RunConfig:
-        """The configuration with some fields changed.
+    def run_config(
+        self, values: Mapping[str, Any], *, source: str = "", typed: Collection[str] = ()
+    ) -> RunConfig:
+        """The configuration with some fields changed; `typed` as for `parse_config`.
 
         Raises:
             UsageError: for a field that does not exist, or a value that it cannot have.
@@ -142,7 +145,7 @@ class Sweep:
         swap_parts(raw, values)
         for dotted, value in values.items():
             set_field(raw, dotted, value)
-        return parse_config(raw, source=source or self.source)
+        return parse_config(raw, source=source or self.source, typed=typed)
 
 
 def load_sweep(path: str | Path, flags: Sequence[str] = ()) -> Sweep:
@@ -153,28 +156,25 @@ def load_sweep(path: str | Path, flags: Sequence[str] = ()) -> Sweep:
     """
     path = Path(path)
     raw = read_yaml(path)
-    name, rest = path.stem, []
-    for dotted, text in parse_flags(flags):
-        if dotted == "name":
-            name = text
-        elif dotted.startswith(PREFIX):
-            key = dotted.removeprefix(PREFIX)
-            raw[key] = text.replace(",", " ").split() if key == "seeds" else text
-        else:
-            rest.append((dotted, text))
-    config: SweepConfig = validated(SweepConfig, raw, str(path))
+    typed = dict(parse_flags(flags))
+    name = typed.pop("name", path.stem)
+    own = {key.removeprefix(PREFIX): typed.pop(key) for key in [*typed] if key.startswith(PREFIX)}
+    for key, text in own.items():
+        raw[key] = text.replace(",", " ").split() if key == "seeds" else text
+    with blaming(str(path), own):
+        config: SweepConfig = validated(SweepConfig, raw)
     base = read_yaml(path.parent / config.base)
-    chosen = dict(config.fixed) | {dotted: flag_value(dotted, text) for dotted, text in rest}
+    chosen = dict(config.fixed) | {dotted: flag_value(dotted, typed[dotted]) for dotted in typed}
     swap_parts(base, chosen)
     for dotted, value in chosen.items():
         set_field(base, dotted, value)
     sweep = Sweep(name, config, str(path), base)
-    sweep.run_config({})
-    _check_fields(sweep, [dotted for dotted, _ in rest])
+    sweep.run_config({}, typed=typed)
+    _check_fields(sweep, typed)
     return sweep
 
 
-def _check_fields(sweep: Sweep, flags: Sequence[str]) -> None:
+def _check_fields(sweep: Sweep, flags: Collection[str]) -> None:
     """Every varied field exists and takes an example of every domain."""
     fields = sweep.fields
     for dotted in fields:

@@ -16,6 +16,7 @@ from tats_ray.core.arrays import Bool, Float, Int, UInt8
 from tats_ray.core.errors import UsageError, VideoError
 from tats_ray.core.grid import TokenGrid
 from tats_ray.core.seeds import stream
+from tats_ray.core.words import counted
 from tats_ray.data.decode import Backend, one_video, probe, read_frames
 from tats_ray.data.manifest import VideoEntry
 from tats_ray.data.motion import motion_path, read_motion, token_motion
@@ -119,7 +120,7 @@ class ClipDataset(Dataset[Clip]):
         if not entries or min(num_frames, image_size, stride) < 1:
             raise UsageError(
                 f"cannot cut clips of {num_frames} frames, {image_size} px, stride {stride} from "
-                f"{len(entries)} videos; all must be at least 1"
+                f"{counted(len(entries), 'video')}; all must be at least 1"
             )
         self.entries = list(entries)
         self.num_frames = num_frames
@@ -137,7 +138,7 @@ class ClipDataset(Dataset[Clip]):
     def __getitem__(self, key: Key) -> Clip:
         epoch, wanted = key
         if not 0 <= wanted < len(self):
-            raise IndexError(f"index {wanted} of a list of {len(self)} videos")
+            raise IndexError(f"index {wanted} of a list of {counted(len(self), 'video')}")
         failures: list[VideoError] = []
         for step in range(min(_MAX_TRIES, len(self))):
             index = (wanted + step) % len(self)
@@ -201,7 +202,9 @@ class ClipDataset(Dataset[Clip]):
 
         def choose(total: int) -> list[int]:
             if total < self.min_frames:
-                reason = f"has {total} frames, fewer than data.min_frames {self.min_frames}"
+                reason = (
+                    f"has {counted(total, 'frame')}, fewer than data.min_frames {self.min_frames}"
+                )
                 raise VideoError(self.entries[index].path, reason)
             generator = None
             if self.augment != "center":

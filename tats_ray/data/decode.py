@@ -27,6 +27,7 @@ import numpy as np
 
 from tats_ray.core.arrays import UInt8
 from tats_ray.core.errors import TatsError, UsageError, VideoError
+from tats_ray.core.words import counted
 
 if TYPE_CHECKING:
     import av
@@ -228,7 +229,9 @@ def _read_decord(path: str, choose: Choose, expected: int | None) -> UInt8[np.nd
     except Exception as error:
         raise VideoError(path, f"decord cannot open it ({_one_line(error)})") from error
     if total < 1 or expected not in (None, total):
-        raise VideoError(path, f"decord counts {total} frames where {expected} are shown")
+        raise VideoError(
+            path, f"decord counts {counted(total, 'frame')} where {expected} are shown"
+        )
     chosen = _checked(choose(total), total)
     try:
         frames: np.ndarray = reader.get_batch(chosen).asnumpy()

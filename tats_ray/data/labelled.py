@@ -13,6 +13,7 @@ from tats_ray.config.finetune_schema import AugmentConfig, LabelledDataConfig
 from tats_ray.core.arrays import UInt8
 from tats_ray.core.errors import VideoError
 from tats_ray.core.seeds import stream
+from tats_ray.core.words import counted
 from tats_ray.data.augment import area_crop_box, erase, rand_augment
 from tats_ray.data.dataset import ClipDataset
 from tats_ray.data.manifest import VideoEntry
@@ -54,7 +55,9 @@ class LabelledClips(ClipDataset):
     def _choose(self, epoch: int, index: int) -> Callable[[int], list[int]]:
         def choose(total: int) -> list[int]:
             if total < self.min_frames:
-                reason = f"has {total} frames, fewer than data.min_frames {self.min_frames}"
+                reason = (
+                    f"has {counted(total, 'frame')}, fewer than data.min_frames {self.min_frames}"
+                )
                 raise VideoError(self.entries[index].path, reason)
             generator = stream(self.seed, "clip", epoch, index, "frames")
             if self.sampling == "segments":

@@ -9,6 +9,7 @@ from torch.utils.data import Sampler
 
 from tats_ray.core.errors import UsageError
 from tats_ray.core.seeds import stream
+from tats_ray.core.words import counted
 from tats_ray.data.dataset import Key
 
 
@@ -57,9 +58,9 @@ class ClipSampler(Sampler[list[Key]]):
         self._global_batch = batch_size * num_slots
         if num_clips < self._global_batch:
             raise UsageError(
-                f"{num_clips} clips are fewer than one global batch of {self._global_batch} "
-                f"({batch_size} x {num_slots} ranks); lower the batch size to at most "
-                f"{num_clips // num_slots}, or add videos"
+                f"{counted(num_clips, 'clip')} cannot fill one global batch of "
+                f"{self._global_batch} ({batch_size} x {counted(num_slots, 'rank')}); lower the "
+                f"batch size to at most {num_clips // num_slots}, or add videos"
             )
         self._num_clips, self._batch_size = num_clips, batch_size
         self.slots = range(rank, num_slots, world_size)
@@ -77,8 +78,9 @@ class ClipSampler(Sampler[list[Key]]):
         """
         if not 0 <= start_step <= self.steps_per_epoch:
             raise UsageError(
-                f"cannot start at step {start_step} of an epoch of {self.steps_per_epoch} steps; "
-                "was the batch size or the list changed since the checkpoint?"
+                f"cannot start at step {start_step} of an epoch of "
+                f"{counted(self.steps_per_epoch, 'step')}; was the batch size or the list changed "
+                "since the checkpoint?"
             )
         self._epoch, self._start_step = epoch, start_step
 

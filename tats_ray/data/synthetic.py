@@ -28,6 +28,7 @@ from tats_ray.core.arrays import Bool, Float, UInt8
 from tats_ray.core.errors import UsageError
 from tats_ray.core.seeds import derive
 from tats_ray.core.storage import make_folder
+from tats_ray.core.words import counted
 from tats_ray.data.encode import write_video
 from tats_ray.data.motion import write_motion
 from tats_ray.data.scene import Look, Scene, draw_scene
@@ -125,9 +126,9 @@ def _check(spec: _Spec, workers: int) -> None:
     counts = min(spec.num_train, spec.num_val, spec.num_frames, workers)
     if counts < 1 or spec.size < 16 or spec.size % 2:
         raise UsageError(
-            f"cannot make {spec.num_train} + {spec.num_val} videos of {spec.num_frames} frames, "
-            f"{spec.size} px, with {workers} workers; all must be at least 1, and the size even "
-            "and at least 16"
+            f"cannot make {spec.num_train} + {counted(spec.num_val, 'video')} of {spec.num_frames} "
+            f"frames, {spec.size} px, with {counted(workers, 'worker')}; all must be at least 1, "
+            "and the size even and at least 16"
         )
 
 

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from tats_ray.core.arrays import UInt8
 from tats_ray.core.errors import UsageError, VideoError
 from tats_ray.core.grid import MAX_VIEWS
+from tats_ray.core.words import counted
 from tats_ray.data.decode import Backend, one_video, read_frames
 from tats_ray.data.manifest import VideoEntry
 from tats_ray.data.transforms import CropBox, crop_and_resize, dense_view, segment_view
@@ -127,7 +128,9 @@ class ViewDataset(Dataset[VideoViews]):
 
         def choose(total: int) -> list[int]:
             if total < self.min_frames:
-                raise VideoError(path, f"has {total} frames, fewer than {self.min_frames}")
+                raise VideoError(
+                    path, f"has {counted(total, 'frame')}, fewer than {self.min_frames}"
+                )
             return self.plan.frames(total, self.num_frames, self.stride)
 
         try:

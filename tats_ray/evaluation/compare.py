@@ -17,6 +17,7 @@ from tats_ray.config.schema import SamplerConfig
 from tats_ray.core.arrays import Float
 from tats_ray.core.errors import UsageError, did_you_mean
 from tats_ray.core.grid import TokenGrid
+from tats_ray.core.words import counted
 from tats_ray.models.zoo import num_visible
 from tats_ray.ops.statistics import can_claim, interquartile_mean, interval, resampled_means
 from tats_ray.view.progress import format_duration
@@ -131,7 +132,7 @@ def verdicts(groups: Sequence[RunGroup], metric: str, step: float) -> Iterator[s
 
 def _verdict(first: RunGroup, second: RunGroup, metric: str, step: float) -> str:
     one, other = first.values(step), second.values(step)
-    counts = f"{len(one)} and {len(other)} seeds"
+    counts = f"{len(one)} and {counted(len(other), 'seed')}"
     if np.isnan(one).any() or np.isnan(other).any():
         return f"no step at which all runs have {metric}: no claim"
     if len(one) == len(other) == 1:

@@ -12,6 +12,7 @@ from tats_ray.checkpoints.open import resolve_path
 from tats_ray.config.encoder_flags import EncoderOptions
 from tats_ray.core.errors import UsageError
 from tats_ray.core.storage import make_folder
+from tats_ray.core.words import counted
 from tats_ray.data.manifest import VideoEntry, read_list
 from tats_ray.data.views import ViewPlan
 from tats_ray.evaluation.encoder import open_encoder
@@ -95,7 +96,7 @@ def without_repeats(entries: Sequence[VideoEntry], source: str) -> list[VideoEnt
                 f"{source}: {entry.path} has the labels {first.label} and {entry.label}; keep one"
             )
     if len(seen) < len(entries):
-        warn(f"{source}: {len(entries) - len(seen)} lines repeat a video and are left out")
+        warn(f"{source}: left out {counted(len(entries) - len(seen), 'repeated video')}")
     return list(seen.values())
 
 
@@ -108,7 +109,7 @@ def refuse_too_large(request: FeatureRequest, max_gb: float) -> None:
     size = request.num_bytes / 1e9
     if size > max_gb:
         raise UsageError(
-            f"features of {len(request.entries)} videos, {request.plan} views, would take "
-            f"{size:.1f} GB; the limit is {max_gb:g}: raise --max-gb, or take fewer views, fewer "
-            "videos, or mean instead of tokens"
+            f"features of {counted(len(request.entries), 'video')}, {request.plan} views, would "
+            f"take {size:.1f} GB; the limit is {max_gb:g}: raise --max-gb, or take fewer views, "
+            "fewer videos, or mean instead of tokens"
         )

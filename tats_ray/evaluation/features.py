@@ -22,6 +22,7 @@ from tats_ray.config.schema import DataConfig
 from tats_ray.core.arrays import Float, Int, UInt8
 from tats_ray.core.errors import NonFiniteError, UsageError, VideoError
 from tats_ray.core.grid import TokenGrid
+from tats_ray.core.words import counted
 from tats_ray.data.manifest import VideoEntry
 from tats_ray.data.views import VideoViews, ViewDataset, ViewPlan
 from tats_ray.models.mae import Encoder
@@ -166,7 +167,9 @@ def compute(request: FeatureRequest, *, num_workers: int, say: Say) -> Features:
             said = now
             rate = done / (now - started)
             left = (len(dataset) - done) / rate
-            say(f"{done}/{len(dataset)} videos, {rate:.1f} per second, {left:.0f} s left")
+            say(
+                f"{done}/{counted(len(dataset), 'video')}, {rate:.1f} per second, {left:.0f} s left"
+            )
     if not values:
         raise UsageError(f"{unreadable[0]}; no video of the list can be read")
     return Features(torch.stack(values), torch.tensor(index), tuple(unreadable))

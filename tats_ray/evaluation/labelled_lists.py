@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tats_ray.core.errors import UsageError
+from tats_ray.core.words import counted
 from tats_ray.data.manifest import VideoEntry, read_list
 from tats_ray.evaluation.extract import warn, without_repeats
 
@@ -96,8 +97,8 @@ def read_labelled(train_list: Path, val_list: Path, *, root: str | Path | None =
     known = {entry.path for entry in train}
     if shared := sum(entry.path in known for entry in val):
         warn(
-            f"{shared} of the {len(val)} videos in {val_list} are in {train_list}, too; the "
-            "accuracy on them says nothing about new videos"
+            f"{val_list} shares {shared} of its {counted(len(val), 'video')} with {train_list}; "
+            "the accuracy on them says nothing about new videos"
         )
     empty = sorted(set(range(num_classes)) - seen)
     if empty == [0]:
@@ -107,9 +108,8 @@ def read_labelled(train_list: Path, val_list: Path, *, root: str | Path | None =
         )
     elif empty:
         some = ", ".join(map(str, empty[:5])) + (", ..." if len(empty) > 5 else "")
-        classes = "class" if len(empty) == 1 else "classes"
-        warn(f"{train_list} has no video of {len(empty)} {classes} ({some})")
+        warn(f"{train_list} has no video of {counted(len(empty), 'class')} ({some})")
     strange = sum(entry.label not in seen for entry in val)
     if strange:
-        warn(f"{strange} videos of {val_list} have such classes: they count as wrong")
+        warn(f"{val_list}: {counted(strange, 'video')} of such classes will count as wrong")
     return Labelled(train, val, num_classes)

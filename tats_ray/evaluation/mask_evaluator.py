@@ -15,6 +15,7 @@ from tats_ray.core.devices import Precision, autocast
 from tats_ray.core.grid import TokenGrid
 from tats_ray.core.protocols import MaskPolicy
 from tats_ray.core.seeds import stream
+from tats_ray.core.words import counted
 from tats_ray.data.clip_lists import clip_dataset
 from tats_ray.data.dataset import collate
 from tats_ray.data.manifest import VideoEntry
@@ -131,7 +132,7 @@ def collapse_signs(measures: dict[str, float], *, num_visible: int) -> Sequence[
         signs.append(f"entropy is {measures['entropy']:.2f} of log N (healthy: over 0.5)")
     if measures["effective_tokens"] < num_visible:
         signs.append(
-            f"only {measures['effective_tokens']:.0f} tokens are in play, "
+            f"only {counted(round(measures['effective_tokens']), 'token')} in play, "
             f"fewer than the {num_visible} shown"
         )
     for name, what in (("clip_overlap", "different clips"), ("draw_overlap", "the same clip")):

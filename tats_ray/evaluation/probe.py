@@ -15,6 +15,7 @@ from tats_ray.config.encoder_flags import EncoderOptions
 from tats_ray.core.arrays import Float, Int
 from tats_ray.core.errors import UsageError
 from tats_ray.core.storage import make_folder
+from tats_ray.core.words import counted
 from tats_ray.data.manifest import VideoEntry
 from tats_ray.data.views import ViewPlan
 from tats_ray.evaluation.encoder import folder_of_run, open_encoder
@@ -183,9 +184,9 @@ def _trained(
         won = best(trials)
         pair = won.base_lr, won.weight_decay
         say(
-            f"{len(trials)} heads on {len(rest)} training videos, measured on the {len(held)} held "
-            f"out: best top-1 {won.top1:.1%} with lr {won.base_lr:g}, weight decay "
-            f"{won.weight_decay:g}"
+            f"{counted(len(trials), 'head')} on {counted(len(rest), 'training video')}, measured "
+            f"on the {len(held)} held out: best top-1 {won.top1:.1%} with lr {won.base_lr:g}, "
+            f"weight decay {won.weight_decay:g}"
         )
         tried = {
             "chosen_on": f"{len(held)} held-out videos of the training list, "

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tats_ray import __version__
 from tats_ray.core.arrays import Float, Int
+from tats_ray.core.words import counted
 from tats_ray.data.manifest import VideoEntry
 from tats_ray.evaluation.extract import full_path
 from tats_ray.evaluation.feature_cache import write_tensors
@@ -95,7 +96,7 @@ def write_results(
         confusion.numpy(),
         folder / "confusion.png",
         names=_class_names(entries, num_classes),
-        title=f"{name}: top-1 {result.top1:.1%} of {len(labels)} videos",
+        title=f"{name}: top-1 {result.top1:.1%} of {counted(len(labels), 'video')}",
     )
     _print(title or f"{name} probe, validation", result, len(labels), num_classes)
     return result
@@ -137,7 +138,7 @@ def _print(what: str, result: EvaluationResult, num_videos: int, num_classes: in
         chance = f"{500 / num_classes:.1f}"
         rows.append(("top-5", f"{100 * result.top5:.1f}", error(result.top5), chance))
     rows.append(("mean class", f"{100 * result.mean_class:.1f}", "", f"{100 / num_classes:.1f}"))
-    title = f"{what}, {num_videos} videos, {num_classes} classes"
+    title = f"{what}, {counted(num_videos, 'video')}, {counted(num_classes, 'class')}"
     print_table(("%", "accuracy", "std. error", "chance"), rows, title=title)
     print(f"{'results':>14}  {result.folder}", flush=True)
 

@@ -54,7 +54,7 @@ class FinetunePlan:
         yield (
             "videos",
             f"{self.num_train} to train on, {self.num_val} to validate, "
-            f"{config.data.num_classes} classes",
+            f"{counted(config.data.num_classes, 'class')}",
         )
         origin = self.source.origin
         if config.from_scratch:
@@ -64,8 +64,8 @@ class FinetunePlan:
         data, grid = config.data, token_grid_of(config)
         yield (
             "clips",
-            f"{data.num_frames} frames of {data.image_size} x {data.image_size} pixels, every "
-            f"{data.stride} frames, {data.sampling}: {grid.num_tokens} tokens",
+            f"{counted(data.num_frames, 'frame')} of {data.image_size} x {data.image_size} pixels, "
+            f"every {counted(data.stride, 'frame')}, {data.sampling}: {grid.num_tokens} tokens",
         )
         yield (
             "batch",
@@ -92,7 +92,7 @@ class FinetunePlan:
         yield (
             "learners",
             f"{workers} on {self.placement.request.learners.device} "
-            f"({self.placement.threads or 'as many as their node has'} threads each)",
+            f"({self.placement.threads_in_words})",
         )
         for note in self.notes:
             yield "note", note
@@ -160,7 +160,7 @@ def _resolve(
     new = token_grid_of(config)
     if new == grid:
         return config, ()
-    words = [f"{g.num_frames} frames of {g.image_size} pixels" for g in (new, grid)]
+    words = [f"{counted(g.num_frames, 'frame')} of {g.image_size} pixels" for g in (new, grid)]
     return config, (
         f"position table recomputed for {words[0]}, {new.num_tokens} tokens; the checkpoint has "
         f"{words[1]}, {grid.num_tokens} tokens",
@@ -201,6 +201,7 @@ def _check_head(source: Restored, config: FinetuneConfig) -> None:
     num_classes = source.head.head.out_features
     if num_classes != config.data.num_classes:
         raise CheckpointError(
-            f"{source.origin}: its head has {num_classes} classes, but {config.data.train_list} "
-            f"has {config.data.num_classes}; use --new-head to load only the encoder"
+            f"{source.origin}: its head has {counted(num_classes, 'class')}, but "
+            f"{config.data.train_list} has {config.data.num_classes}; use --new-head to load only "
+            "the encoder"
         )

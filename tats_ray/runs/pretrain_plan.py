@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tats_ray.config.finetune_schema import Clustered
-from tats_ray.config.schema import RunConfig
+from tats_ray.config.schema import EnvConfig, RunConfig
 from tats_ray.core.errors import UsageError
 from tats_ray.core.grid import TokenGrid
 from tats_ray.core.words import counted
@@ -15,10 +15,11 @@ from tats_ray.data.clip_lists import Lists, read_lists
 from tats_ray.data.manifest import VideoEntry
 from tats_ray.data.motion import motion_path
 from tats_ray.models.samplers.dry_run import check_sampler
-from tats_ray.models.samplers.registry import find_sampler
+from tats_ray.models.samplers.registry import find_sampler, ignored_fields
 from tats_ray.models.zoo import SIZES, num_visible, token_grid
 from tats_ray.ops.rewards import find_reward
 from tats_ray.runtime.resources.placement import Placement, plan_placement
+from tats_ray.training.algorithm_trial import check_algorithm
 from tats_ray.training.pretrain_build import wants_motion
 
 
@@ -61,32 +62,50 @@ class Plan:
         workers = placement.num_workers
         fewest = f"{config.cluster.min_workers} to " * config.cluster.is_elastic
         return [
+            *self._notes(),
             ("videos", f"{len(self.lists.train)} to train on, {len(self.lists.val)} to validate"),
             ("tokens", self._tokens_in_words()),
             ("model", f"{config.model.size}, {loop.precision}, seed {config.seed}"),
+            *([("environment", config.env.id)] if config.env.id != EnvConfig().id else []),
             ("batch", self._batch_in_words()),
             (
                 "learning rate",
                 f"MAE {optim.base_lr:g} x {self.global_batch}/256 = {self.lr:g}, cosine to "
-                f"{self.min_lr:g}, warm-up {counted(optim.warmup_epochs, 'epoch')}; "
-                f"sampler {config.algorithm.lr:g}",
+                f"{self.min_lr:g}, warm-up {counted(optim.warmup_epochs, 'epoch')}"
+                + f"; sampler {config.algorithm.lr:g}"
+                * placement.learns_policy,
             ),
             ("algorithm", self._algorithm_in_words()),
             (
                 "steps",
                 f"{counted(loop.epochs, 'epoch')} x {self.steps_per_epoch} = {self.total_steps}; "
-                f"{self.warmup_masks} for the first {counted(loop.mae_only_epochs, 'epoch')}, "
-                f"then one policy update per {counted(loop.mae_steps_per_update, 'MAE step')}"
-                + (f", at most {loop.max_staleness} in flight" if loop.max_staleness else ""),
+                f"{self._phases_in_words()}",
             ),
             (
                 "actors",
                 f"{fewest}{counted(workers, 'MAE learner')} on "
                 f"{placement.request.learners.device} "
-                f"({placement.threads or 'as many as their node has'} threads each), "
+                f"({placement.threads_in_words}), "
                 f"{self._policy_in_words()}",
             ),
         ]
+
+    def _notes(self) -> list[tuple[str, str]]:
+        ignored = ignored_fields(self.config.sampler)
+        text = f"sampler {self.config.sampler.name} ignores {', '.join(ignored)}"
+        return [("note", text)] if ignored else []
+
+    def _phases_in_words(self) -> str:
+        """Whose masks are shown when, and what learns from them."""
+        loop, sampler = self.config.loop, self.config.sampler.name
+        learns = self.placement.learns_policy
+        has_own = loop.mae_only_epochs and (learns or loop.warmup_mask != "learned")
+        first = f"{self.warmup_masks} for the first {counted(loop.mae_only_epochs, 'epoch')}, then "
+        if not learns:
+            return f"{first * bool(has_own)}masks of sampler {sampler}, no policy updates"
+        flight = f", at most {loop.max_staleness} in flight" * bool(loop.max_staleness)
+        each = counted(loop.mae_steps_per_update, "MAE step")
+        return f"{first * bool(has_own)}one policy update per {each}{flight}"
 
     def _tokens_in_words(self) -> str:
         """Tube and frame masks round to whole tubes and frames: the actual ratio is shown too."""
@@ -95,6 +114,8 @@ class Plan:
             f"{self.num_tokens} per clip, {self.num_visible} visible ({share:.1%}), "
             f"sampler {self.config.sampler.name}"
         )
+        if options := self.config.sampler.options:
+            words += f" ({', '.join(f'{name} {value}' for name, value in options.items())})"
         is_exact = abs(1 - share - asked) * self.num_tokens < 1
         return words if is_exact else f"{words}, mask ratio {1 - share:.3g} instead of {asked:g}"
 
@@ -103,7 +124,7 @@ class Plan:
         clips, masks = self.config.clips_per_step, self.config.algorithm.masks_per_clip
         rows = counted(size, "clip")
         if masks > 1:
-            rows = f"{size} rows ({counted(clips, 'clip')} x {masks} masks)"
+            rows = f"{counted(size, 'row')} ({counted(clips, 'clip')} x {masks} masks)"
         return f"{rows} x {counted(workers, 'learner')} = {self.global_batch}"
 
     def _policy_in_words(self) -> str:
@@ -136,9 +157,11 @@ def make_plan(config: RunConfig) -> Plan:
         raise UsageError(
             "data.train_list is empty; give a list of videos with --data.train_list PATH"
         )
-    _check_reward(config)
     grid = token_grid(config.data, config.model)
     check_sampler(config.sampler, config.model, grid, seed=config.seed)
+    if find_sampler(config.sampler).learns:
+        check_algorithm(config, grid)
+    _check_reward(config)
     visible = num_visible(config.sampler, grid)
     placement = plan_placement(config)
     if config.num_rollout_workers and not placement.learns_policy:

@@ -14,6 +14,7 @@ import numpy as np
 from tats_ray.config.load import dump_config, parse_config, read_yaml
 from tats_ray.config.points import Point, Trial
 from tats_ray.core.errors import UsageError
+from tats_ray.core.words import counted
 from tats_ray.ops.ranks import binned
 from tats_ray.sweeps.sweep_board import say
 from tats_ray.sweeps.sweep_table import MEASURES, Table, importance, read_table
@@ -97,7 +98,7 @@ def _findings(table: Table) -> list[str]:
                 better = " (negated, as more is better)" if measure == "knn" else ""
                 found.append(
                     f"Rank correlation of {name}{better} with the paper: Spearman {rho:+.2f}, "
-                    f"Kendall {tau:+.2f}, over {count} rows."
+                    f"Kendall {tau:+.2f}, over {counted(count, 'row')}."
                 )
         twice = [row.name for row in table.rows if len(row.paper) > 1]
         if twice:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from tats_ray.config.plugins import raised
 from tats_ray.core.devices import Precision, autocast
+from tats_ray.core.errors import PeerFailedError, TatsError
 from tats_ray.core.protocols import Algorithm
 from tats_ray.core.seeds import stream
 from tats_ray.core.types import Metrics, Rollout
@@ -64,7 +67,7 @@ class PolicyLearner:
             Rollout.concatenate(list(group)) for _, group in groupby(ordered, lambda r: r.step)
         ]
         generator = stream(self.seed, "update", self.version)
-        with autocast(entries[0].tokens.device, self.precision):
+        with autocast(entries[0].tokens.device, self.precision), self._named():
             metrics = self.algorithm.update(entries, generator=generator)
         # Afterwards: the policy that learns is the one that drew, and its first ratio is 1.
         for entry in entries:
@@ -73,6 +76,20 @@ class PolicyLearner:
         self.version += 1
         mae_lag = max(rollout.mae_lag for rollout in rollouts)
         return {**metrics, "staleness": staleness, "mae_lag": mae_lag}
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Have an error say which algorithm it came from, and where in its code."""
+        try:
+            yield
+        except TatsError:
+            raise
+        except Exception as error:  # code of another package, which may fail in any way
+            kind = type(self.algorithm)
+            name = f"{kind.__module__}:{kind.__qualname__}"
+            raise PeerFailedError(
+                f"algorithm {name} failed in update {self.version}: {raised(error, name)}"
+            ) from error
 
     def weights(self) -> dict[str, Tensor]:
         return self.policy.state_dict()

@@ -10,10 +10,12 @@ from tats_ray.config.schema import SamplerConfig
 from tats_ray.core.grid import TokenGrid
 from tats_ray.models.layers import transformer_block
 from tats_ray.models.policy import SamplerPolicy
-from tats_ray.models.samplers.learned import LearnedSampler, divided, start_of
-from tats_ray.models.samplers.registry import Sampler, learned_policy
+from tats_ray.models.samplers.learned import START_FIELDS, LearnedSampler, divided, start_of
+from tats_ray.models.samplers.registry import POLICY_FIELDS, Sampler, learned_policy
 
 _NUM_HEADS = 8
+FIELDS = ("num_blocks", "num_heads", *START_FIELDS, *POLICY_FIELDS)
+"""What it heeds of `SamplerConfig`, and `tats` too."""
 """AdaMAE's, whatever the encoder has [A5]."""
 
 
@@ -53,6 +55,7 @@ def adamae_policy(
 ADAMAE = Sampler(
     shows="drawn by probabilities that plain attention has learned",
     learns=True,
+    heeds=FIELDS,
     has_published_names=True,
     build=adamae_policy,
 )

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from tats_ray.config.plugins import SAMPLERS, one_line
+from tats_ray.config.plugins import SAMPLERS, tried
 from tats_ray.config.schema import ModelConfig, SamplerConfig
 from tats_ray.core.errors import UsageError
 from tats_ray.core.grid import TokenGrid
@@ -41,12 +39,8 @@ def check_sampler(
 
 def _check_count(sampler: SamplerConfig, grid: TokenGrid) -> None:
     asked = f"sampler.name {sampler.name}: num_visible({sampler.mask_ratio}, grid)"
-    try:
-        count: Any = find_sampler(sampler).num_visible(sampler.mask_ratio, grid)
-    except UsageError:
-        raise
-    except Exception as error:  # code of another package, which may fail in any way
-        raise UsageError(f"{asked} fails: {type(error).__name__}: {one_line(error)}") from error
+    rule = find_sampler(sampler).num_visible
+    count = tried(sampler.name, f"{asked} fails", rule, sampler.mask_ratio, grid)
     if type(count) is not int or not 0 < count < grid.num_tokens:
         raise UsageError(
             f"{asked} is {count!r}; return a whole number from 1 to {grid.num_tokens - 1}"
@@ -57,19 +51,22 @@ def _check_network(
     name: str, policy: SamplerPolicy, grid: TokenGrid, width: int, seed: int
 ) -> None:
     network = policy.sampler
-    if not any(parameter.requires_grad for parameter in network.parameters()):
+    parameters = list(network.parameters())
+    if not any(parameter.requires_grad for parameter in parameters):
+        lack = "all of its parameters are frozen" if parameters else "it has no parameters to train"
+        way_out = "set requires_grad of some" if parameters else "give it some"
         raise UsageError(
-            f"sampler.name {name} is a torch.nn.Module, so it learns, but it has no parameters to "
-            "train; give it some, or draw by a function or a plain class"
+            f"sampler.name {name} is a torch.nn.Module, so it learns, but {lack}; {way_out}, or "
+            "draw by a function or a plain class"
         )
     tokens = torch.randn(
         _NUM_CLIPS, grid.num_tokens, width, generator=stream(seed, "sampler", "dry run")
     )
-    logits = _called(name, network, tokens)
+    logits = tried(name, f"sampler.name {name} fails on random tokens", network, tokens)
     wanted = (_NUM_CLIPS, grid.num_tokens)
     if not isinstance(logits, Tensor) or logits.shape != wanted or not logits.is_floating_point():
         raise UsageError(
-            f"sampler.name {name} returned {_kind(logits)} for tokens of shape "
+            f"sampler.name {name} returned {kind_of(logits)} for tokens of shape "
             f"{tuple(tokens.shape)}; return one logit for each token, floats of shape {wanted}"
         )
     if not torch.isfinite(logits).all():
@@ -87,11 +84,12 @@ def _check_network(
 def _check_rule(name: str, policy: FixedPolicy, count: int, seed: int) -> None:
     grid = policy.grid
     generator = stream(seed, "sampler", "dry run")
-    drawn = _called(name, policy.rule, grid, _NUM_CLIPS, count, generator)
+    arguments = (grid, _NUM_CLIPS, count, generator)
+    drawn = tried(name, f"sampler.name {name} fails on random tokens", policy.rule, *arguments)
     wanted = (_NUM_CLIPS, count)
     if not isinstance(drawn, Tensor) or drawn.shape != wanted or drawn.dtype != torch.int64:
         raise UsageError(
-            f"sampler.name {name} drew {_kind(drawn)}; return the indices of the {count} visible "
+            f"sampler.name {name} drew {kind_of(drawn)}; return the indices of the {count} visible "
             f"tokens of each clip, int64 of shape {wanted}, or say another number by num_visible"
         )
     low, high = int(drawn.min()), int(drawn.max())
@@ -108,16 +106,7 @@ def _check_rule(name: str, policy: FixedPolicy, count: int, seed: int) -> None:
         )
 
 
-def _called(name: str, function: Any, *arguments: object) -> Any:
-    try:
-        return function(*arguments)
-    except Exception as error:  # code of another package, which may fail in any way
-        raise UsageError(
-            f"sampler.name {name} fails on random tokens: {type(error).__name__}: {one_line(error)}"
-        ) from error
-
-
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
     """Type, and shape where there is one."""
     if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')} of shape {tuple(value.shape)}"

@@ -79,9 +79,12 @@ class LearnedSampler(nn.Module):
         return self.logits(self.features(tokens))
 
 
+START_FIELDS = ("actor_init", "pos_embed", "whiten_tokens")
+
+
 def start_of(config: SamplerConfig) -> dict[str, Any]:
     """What a configuration says of the parts that every `LearnedSampler` has."""
-    return {name: getattr(config, name) for name in ("actor_init", "pos_embed", "whiten_tokens")}
+    return {name: getattr(config, name) for name in START_FIELDS}
 
 
 def divided(width: int, asked: int, default: int, encoder: int) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 from tats_ray.config.schema import SamplerConfig
 from tats_ray.core.grid import TokenGrid
 from tats_ray.models.policy import SamplerPolicy
-from tats_ray.models.samplers.adamae import adamae_policy
+from tats_ray.models.samplers.adamae import FIELDS, adamae_policy
 from tats_ray.models.samplers.learned import LearnedSampler, divided, start_of
 from tats_ray.models.samplers.registry import Sampler, learned_policy
 from tats_ray.models.trajectory import TrajectoryBlock
@@ -60,5 +60,6 @@ def _policy(config: SamplerConfig, grid: TokenGrid, width: int, num_heads: int) 
 TATS = Sampler(
     shows="drawn by probabilities that trajectory attention has learned",
     learns=True,
+    heeds=(*FIELDS, "trajectory_attention", "qkv_bias", "project_values"),
     build=_policy,
 )

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tats_ray.core.errors import PeerFailedError, StaleError, UsageError
+from tats_ray.core.words import counted
 from tats_ray.runtime.actors.calls import replaced
 
 
@@ -80,7 +81,9 @@ class RolloutBuffer:
                 lambda: arrived() >= count,
                 incarnation,
                 timeout_s,
-                lambda: f"{count} rollouts of cycle {cycle}, {arrived()} have arrived",
+                lambda: (
+                    f"{counted(count, 'rollout')} of cycle {cycle}, of which {arrived()} arrived"
+                ),
             )
             taken = self._shelf.pop(cycle)
             self._bytes -= sum(num_bytes for _, num_bytes in taken)

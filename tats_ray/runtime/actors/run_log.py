@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from tats_ray.core.errors import StaleError
+from tats_ray.core.words import counted
 from tats_ray.runtime.actors.calls import replaced
 
 
@@ -87,7 +88,8 @@ class RunLog:
                 await asyncio.wait_for(ready, timeout_s)
             except asyncio.TimeoutError:
                 raise TimeoutError(
-                    f"waited {timeout_s:g} s for the driver to write {len(self._events)} events"
+                    f"waited {timeout_s:g} s for the driver to write "
+                    f"{counted(len(self._events), 'event')}"
                 ) from None
 
     async def drain(

@@ -93,7 +93,8 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(inner))
         yield inner
         within = getattr(inner, "cause", None) or getattr(inner, "controller_failure", None)
-        inner = within or inner.__cause__
+        # The last one names its own cause, with more words than that has.
+        inner = within or (None if isinstance(inner, PeerFailedError) else inner.__cause__)
 
 
 def _death(error: RayActorError, rooms: Rooms) -> str:

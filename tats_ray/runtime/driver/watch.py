@@ -70,7 +70,8 @@ class Watch:
             time.sleep(_POLL_S)
         except ActorDiedError as error:
             raise RunFailedError(
-                f"the run log died more than {self._max_failures} times (cluster.max_failures)"
+                f"the run log died more than {counted(self._max_failures, 'time')} "
+                "(cluster.max_failures)"
             ) from error
         except GetTimeoutError as error:
             raise RunFailedError(f"the run log did not answer for {self._timeout_s:g} s") from error
@@ -119,8 +120,8 @@ class Watch:
         # Ray Train counts the deaths that one controller of its own has seen.
         if self._num_restarts > self._max_failures:
             raise RunFailedError(
-                f"{cause}; the run has already been restarted {self._max_failures} times "
-                "(cluster.max_failures)"
+                f"{cause}; the run has already been restarted "
+                f"{counted(self._max_failures, 'time')} (cluster.max_failures)"
             )
         after = f", {start['time'] - self._failure['time']:.0f} s" if self._failure else ""
         return (

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tats_ray.core.errors import UsageError
+from tats_ray.core.words import counted
 from tats_ray.runtime.resources.request import ResourceRequest, listed, summed
 
 PER_UNIT = 10_000
@@ -102,7 +103,7 @@ def trials_at_once(
     own = f", and {driver_cpu:g} CPU for itself" if driver_cpu else ""
     largest = max((listed(summed([node])) for node in nodes), default="nothing")
     raise UsageError(
-        f"a trial needs {request}{own}; the cluster's {len(nodes)} node{'s' * (len(nodes) != 1)} "
+        f"a trial needs {request}{own}; the cluster's {counted(len(nodes), 'node')} "
         f"with {listed(summed(nodes))} (one has {largest}) cannot hold it: {request.way_out()}"
     )
 

@@ -10,6 +10,7 @@ import torch
 from tats_ray.config.finetune_schema import Clustered
 from tats_ray.config.schema import RunConfig
 from tats_ray.core.errors import UsageError
+from tats_ray.core.words import counted
 from tats_ray.models.samplers.registry import find_sampler
 from tats_ray.runtime.resources.request import ResourceRequest
 
@@ -24,6 +25,11 @@ class Placement:
     threads: int
     """Per learner; 0 divides the cores of each node among the learners on it."""
     learns_policy: bool
+
+    @property
+    def threads_in_words(self) -> str:
+        count = self.threads
+        return f"{counted(count, 'thread') if count else 'as many threads as their node has'} each"
 
 
 def usable_cores() -> int:

@@ -17,6 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tats_ray.core.errors import UsageError
 from tats_ray.core.storage import replace_text
+from tats_ray.core.words import counted
 from tats_ray.runtime.resources.packing import (
     PER_UNIT,
     Space,
@@ -60,7 +61,7 @@ def in_words(request: ResourceRequest, nodes: Sequence[Resources]) -> str:
     """What a run needs, and what the cluster has."""
     return (
         f"the run needs {listed(request.total)}, the cluster has {listed(summed(nodes))} on "
-        f"{len(nodes)} node{'s' * (len(nodes) != 1)}"
+        f"{counted(len(nodes), 'node')}"
     )
 
 

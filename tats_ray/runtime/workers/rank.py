@@ -22,6 +22,7 @@ from tats_ray.config.schema import ClusterConfig
 from tats_ray.core.errors import NonFiniteError, PeerFailedError, StaleError, TatsError, UsageError
 from tats_ray.core.storage import persist
 from tats_ray.core.types import Position
+from tats_ray.core.words import counted
 from tats_ray.data.clip_lists import Lists
 from tats_ray.data.clip_loader import ClipLoader
 from tats_ray.runtime.actors.calls import GRACE_S, call_restarting
@@ -161,8 +162,8 @@ class Rank:
         if self.world_size < self.num_slots:
             self.tell(
                 "note",
-                text=f"{self.world_size} of {self.num_slots} learners share the {self.num_slots} "
-                "batches of each step: slower, with the same results",
+                text=f"{self.world_size} of {counted(self.num_slots, 'learner')} share the "
+                f"{self.num_slots} batches of each step: slower, with the same results",
             )
 
     def tell(self, kind: str, **event: Any) -> None:
@@ -273,7 +274,7 @@ class ClipCount:
         """
         if self._all_replaced > max(1.0, self._limit * self._all_shown):
             raise UsageError(
-                f"{self._all_replaced:.0f} of {self._all_shown:.0f} clips until step {step} could "
-                f"not be read, more than data.max_bad_share {self._limit:g}; repair the list or "
-                "raise the share"
+                f"{self._all_replaced:.0f} of {counted(self._all_shown, 'clip')} until step {step} "
+                f"could not be read, more than data.max_bad_share {self._limit:g}; repair the list "
+                "or raise the share"
             )

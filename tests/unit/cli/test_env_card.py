@@ -45,12 +45,10 @@ def test_card_measures_which_way_the_reward_pushes(capsys: pytest.CaptureFixture
         kwargs={"reward": "clip_error"},
     )
     try:
-        assert "this return pushes the policy towards motion" in card(capsys, "TATS/CardMotion-v0")
+        assert "pushes the policy towards motion" in card(capsys, "TATS/CardMotion-v0")
         # Tokens in one place leave the rest of the clip unexplained: its error rises.
-        assert "this return pushes the policy towards motion" in card(capsys, "TATS/CardError-v0")
-        assert "this return pushes the policy away from motion" in card(
-            capsys, "TATS/TokenSelection-v0"
-        )
+        assert "pushes the policy towards motion" in card(capsys, "TATS/CardError-v0")
+        assert "pushes the policy away from motion" in card(capsys, "TATS/TokenSelection-v0")
     finally:
         for name in ("CardMotion", "CardError"):
             del gymnasium.registry[f"TATS/{name}-v0"]
@@ -70,6 +68,19 @@ def test_card_of_an_environment_of_others_says_what_its_spaces_say(
     assert "(4,) float32, 16 bytes" in text
     assert "Discrete(2)" in text
     assert "which way" not in text
+
+
+def test_card_of_an_environment_without_a_single_form_says_what_it_lacks() -> None:
+    gymnasium.register(
+        "TATS/CardVector-v0", vector_entry_point="tats_ray.envs:TokenSelectionVectorEnv"
+    )
+    try:
+        with pytest.raises(
+            UsageError, match=r"has only a vector form, .*; register an entry_point"
+        ):
+            Card("tats_ray.envs:TATS/CardVector-v0").carry_out()
+    finally:
+        del gymnasium.registry["TATS/CardVector-v0"]
 
 
 @pytest.mark.parametrize(

@@ -74,12 +74,44 @@ def test_printed_command_names_a_configuration_that_builds(
     source, test, command = capsys.readouterr().out.splitlines()
     assert {Path(source), Path(test)} == set(tmp_path.iterdir())
     reference = "some_rule:SomeRuleConfig"
-    expected = f"PYTHONPATH={tmp_path} tats pretrain CONFIG --algorithm.name {reference}"
-    assert command == expected
+    searched = f"PYTHONPATH={tmp_path}${{PYTHONPATH:+:$PYTHONPATH}}"
+    assert command == f"{searched} tats pretrain CONFIG --algorithm.name {reference}"
     monkeypatch.syspath_prepend(str(tmp_path))
     config = parse_config({"algorithm": {"name": reference, "entropy_coef": 0.5}})
     assert type(config.algorithm).__name__ == "SomeRuleConfig"
     assert config.algorithm.name == reference
+
+
+@pytest.mark.parametrize("before", ["", "/one:/two"])
+def test_printed_path_keeps_what_was_searched_before(
+    before: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["new", "algorithm", "rule_elsewhere", "--folder", str(tmp_path)])
+    searched = capsys.readouterr().out.splitlines()[-1].split(" tats ")[0]
+    command = f"{searched} env"
+    done = subprocess.run(
+        command,
+        shell=True,
+        env={"PYTHONPATH": before, "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    expected = f"PYTHONPATH={tmp_path}" + f":{before}" * bool(before)
+    assert expected in done.stdout.splitlines()
+
+
+def test_file_in_the_current_folder_is_found_without_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if each])
+    main(["new", "algorithm", "rule_from_here"])
+    command = capsys.readouterr().out.splitlines()[-1]
+    reference = "rule_from_here:RuleFromHereConfig"
+    assert command == f"tats pretrain CONFIG --algorithm.name {reference}"
+    config = parse_config({"algorithm": {"name": reference}})
+    assert type(config.algorithm).__name__ == "RuleFromHereConfig"
 
 
 @pytest.mark.parametrize(
@@ -89,10 +121,10 @@ def test_printed_command_names_a_configuration_that_builds(
         ("my-rule", "'my-rule' is not a module name"),
         ("MyRule", "'MyRule' is not a module name"),
         ("../rule", "is not a module name"),
-        ("class", "'class' is already used"),
-        ("json", "'json' is already used"),
-        ("torch", "'torch' is already used"),
-        ("ppo", "'ppo' is already used"),
+        ("class", "'class' is already used, by Python or a package"),
+        ("json", "'json' is already used, by Python or a package"),
+        ("torch", "'torch' is already used, by Python or a package"),
+        ("ppo", "'ppo' is already used, by Python or a package"),
         ("a" * 31, "is longer than 30 characters"),
     ],
 )

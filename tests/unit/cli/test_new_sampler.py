@@ -73,7 +73,8 @@ def test_command_prints_the_two_files_and_how_to_train_with_them(
     assert as_example.replace("MyNetwork", "CustomSampler") == example
     assert Path(test).is_file()
     assert command == (
-        f"PYTHONPATH={tmp_path} tats pretrain CONFIG --sampler.name my_network:MyNetwork"
+        f"PYTHONPATH={tmp_path}${{PYTHONPATH:+:$PYTHONPATH}} tats pretrain CONFIG "
+        "--sampler.name my_network:MyNetwork"
     )
 
 
@@ -84,9 +85,9 @@ def test_command_prints_the_two_files_and_how_to_train_with_them(
             "my-sampler",
             "sampler name 'my-sampler' is not a module name; use a name like my_sampler",
         ),
-        ("class", "'class' is already used"),
-        ("torch", "'torch' is already used"),
-        ("tube", "'tube' is already used"),
+        ("class", "'class' is already used, by Python or a package"),
+        ("torch", "'torch' is already used, by Python or a package"),
+        ("tube", "'tube' is already used, by Python or a package"),
         ("a" * 31, "is longer than 30 characters"),
     ],
 )

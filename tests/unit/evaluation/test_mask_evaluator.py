@@ -98,7 +98,7 @@ def test_uniform_policy_has_full_entropy_and_overlaps_by_chance(
     ("change", "sign"),
     [
         ({"entropy": 0.31}, "entropy is 0.31 of log N"),
-        ({"effective_tokens": 7.4}, "only 7 tokens are in play, fewer than the 8 shown"),
+        ({"effective_tokens": 7.4}, "only 7 tokens in play, fewer than the 8 shown"),
         ({"clip_overlap": 0.9}, "90% of the tokens drawn for different clips are the same"),
         ({"draw_overlap": 0.85}, "85% of the tokens drawn for the same clip are the same"),
     ],

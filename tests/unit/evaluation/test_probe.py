@@ -190,7 +190,7 @@ def test_extract_writes_tokens_labels_and_where_they_are_from(
     out = place / "deep" / "f.safetensors"
     words = ("--pool", "tokens", "--views", "2x1")
     tats("extract", place / "run", place / "data" / "plain.csv", "-o", out, *words)
-    assert "1 lines repeat a video" in capsys.readouterr().out
+    assert "left out 1 repeated video\n" in capsys.readouterr().out
     found = load_file(out)
     assert found["features"].shape == (8, 2, 8, 128)
     assert found["labels"].tolist() == [-1] * 8

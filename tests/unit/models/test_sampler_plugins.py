@@ -135,6 +135,25 @@ class Half(Corner):
 
 class NoCall:
     pass
+
+
+class WidthOnly(Net):
+    def __init__(self, width):
+        super().__init__(width, None)
+
+
+class NeedsMore(Net):
+    def __init__(self, width, grid, *, depth):
+        super().__init__(width, grid)
+
+
+def three(grid, num_clips, num_visible):
+    return torch.arange(num_visible).expand(num_clips, -1)
+
+
+class CalledWithTwo(Corner):
+    def __call__(self, grid, num_clips):
+        return torch.zeros(num_clips, 2)
 '''
 
 
@@ -142,6 +161,7 @@ class NoCall:
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "sampler_plug_in.py").write_text(PLUG_IN)
     (tmp_path / "sampler_that_needs_more.py").write_text("import no_such_dependency")
+    (tmp_path / "sampler_that_divides.py").write_text("\n1 / 0")
     monkeypatch.syspath_prepend(str(tmp_path))
     importlib.invalidate_caches()
 
@@ -221,12 +241,23 @@ def test_class_of_a_rule_says_how_many_tokens_it_shows() -> None:
         ("Nan", r"returned NaN or infinite logits for random tokens; return finite ones"),
         ("Detached", r"logits without a gradient, so it cannot learn; do not detach"),
         ("Empty", r"so it learns, but it has no parameters to train; give it some"),
-        ("Frozen", r"so it learns, but it has no parameters to train; give it some"),
-        ("Raises", r"fails on random tokens: RuntimeError: two lines$"),
-        ("WillNotBuild", r"cannot be built: ValueError: no width of 128$"),
+        ("Frozen", r"so it learns, but all of its parameters are frozen; set requires_grad of"),
+        ("Raises", r"fails on random tokens: RuntimeError: two lines \(.*_plug_in\.py, line 47\)$"),
+        ("WillNotBuild", r"cannot be built: ValueError: no width of 128 \(.*in\.py, line 52\)$"),
+        (
+            "WidthOnly",
+            r"takes \(width\), but a run gives it \(width, grid, \*\*sampler\.options\): ",
+        ),
+        ("NeedsMore", r"takes .*, but a run gives it \(width, grid, .*: missing .* 'depth'$"),
+        ("three", r"takes .*, but a run gives it \(grid, num_clips, num_visible, generator, \*\*s"),
+        ("CalledWithTwo", r"takes .*, but a run gives it \(grid, num_clips, num_visible, gen"),
         ("INSTANCE", r"draws no masks; name a class of torch\.nn\.Module"),
         ("NUMBER", r"draws no masks; name a class of torch\.nn\.Module"),
-        ("Nett", r"cannot be loaded: module 'sampler_plug_in' has no attribute 'Nett'"),
+        (
+            "Nett",
+            r"module 'sampler_plug_in' has no attribute 'Nett'; did you mean .*_plug_in:Net\?$",
+        ),
+        ("", r"module 'sampler_plug_in' has no attribute ''; it defines Net, OneTooMany, Nan, "),
         ("one_less", r"drew int64 of shape \(2, 2\); return the indices of the 3 visible tokens"),
         ("again", r"drew 2 of 3 tokens twice in a clip; draw each at most once"),
         ("beyond", r"drew token 33; a clip has the tokens 0 to 31"),
@@ -284,6 +315,11 @@ def test_option_that_a_function_does_not_take_is_refused_with_the_nearest() -> N
     [
         ("adamea", r"sampler\.name 'adamea' is not known; did you mean adamae\?; known: tats, "),
         ("x" * 8, r"'xxxxxxxx' is not known; known: tats, .*, or module:Class"),
+        (
+            "sampler_plug_in",
+            r"is not known; did you mean sampler_plug_in:Class, with the name of a",
+        ),
+        ("no.such.module", r"'no\.such\.module' is not known; known: tats"),
     ],
 )
 def test_unknown_name_is_refused_where_it_is_read(name: str, says: str) -> None:
@@ -295,7 +331,11 @@ def test_unknown_name_is_refused_where_it_is_read(name: str, says: str) -> None:
     ("name", "says"),
     [
         ("no_such_module:Net", r"No module named 'no_such_module'; add its folder to PYTHONPATH$"),
-        ("sampler_that_needs_more:Net", r"No module named 'no_such_dependency'$"),
+        (
+            "sampler_that_needs_more:Net",
+            r"ModuleNotFoundError: No module named 'no_such_dependency' \(.*more\.py, line 1\)$",
+        ),
+        ("sampler_that_divides:Net", r"ZeroDivisionError: division by zero \(.*des\.py, line 2\)$"),
     ],
 )
 def test_module_that_cannot_be_imported_is_named(name: str, says: str) -> None:

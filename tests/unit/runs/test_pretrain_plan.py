@@ -50,6 +50,77 @@ def test_plan_says_what_mask_ratio_a_sampler_comes_to(
     assert words(made, "algorithm") == f"none: sampler {sampler['name']} does not learn"
 
 
+@pytest.mark.parametrize(
+    ("branches", "expected"),
+    [
+        ({}, "uniform masks for the first 10 epochs, then one policy update per 1 MAE step"),
+        ({"loop": {"mae_only_epochs": 1}}, "uniform masks for the first 1 epoch, then one policy"),
+        (
+            {"loop": {"mae_only_epochs": 0, "max_staleness": 2}},
+            "one policy update per 1 MAE step, ",
+        ),
+        (
+            {"loop": {"warmup_mask": "learned"}},
+            "untrained sampler for the first 10 epochs, then one",
+        ),
+        (
+            {"sampler": {"name": "tube"}},
+            "uniform masks for the first 10 epochs, then masks of sampler tube, no policy updates",
+        ),
+        (
+            {"sampler": {"name": "tube"}, "loop": {"warmup_mask": "learned"}},
+            "masks of sampler tube, no policy updates",
+        ),
+        (
+            {"sampler": {"name": "tube"}, "loop": {"mae_only_epochs": 0}},
+            "masks of sampler tube, no policy updates",
+        ),
+    ],
+)
+def test_plan_says_whose_masks_are_shown_and_whether_anything_learns(
+    tmp_path: Path, branches: dict[str, Any], expected: str
+) -> None:
+    made = plan(tmp_path, **branches)
+    assert words(made, "steps").partition("; ")[2].startswith(expected)
+    assert ("; sampler 1.5e-06" in words(made, "learning rate")) == ("sampler" not in branches)
+
+
+def test_plan_shows_options_and_an_environment_of_another_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = (Path(__file__).parents[3] / "examples" / "custom_sampler.py").read_text()
+    (tmp_path / "shown_sampler.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    sampler = {"name": "shown_sampler:CustomSampler", "options": {"hidden": "8"}}
+    made = plan(tmp_path, sampler=sampler, env={"id": "mine:Mine-v0"})
+    assert words(made, "tokens").endswith("sampler shown_sampler:CustomSampler (hidden 8)")
+    assert words(made, "environment") == "mine:Mine-v0"
+    assert "environment" not in dict(plan(tmp_path).lines())
+
+
+@pytest.mark.parametrize(
+    ("sampler", "ignored"),
+    [
+        ({"name": "tats", "qkv_bias": False, "whiten_tokens": True, "num_heads": 2}, ""),
+        ({"name": "adamae", "qkv_bias": False, "whiten_tokens": True}, "sampler.qkv_bias"),
+        ({"name": "tube", "temperature": 2, "mask_ratio": 0.8}, "sampler.temperature"),
+        (
+            {"pos_embed": "sincos_3d", "whiten_tokens": True, "temperature": 2},
+            "sampler.pos_embed, sampler.whiten_tokens",
+        ),
+    ],
+)
+def test_plan_notes_settings_that_the_sampler_does_not_heed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sampler: dict[str, Any], ignored: str
+) -> None:
+    source = (Path(__file__).parents[3] / "examples" / "custom_sampler.py").read_text()
+    (tmp_path / "noted_sampler.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    sampler = {"name": "noted_sampler:CustomSampler", **sampler}
+    found = dict(plan(tmp_path, sampler=sampler).lines()).get("note", "")
+    assert found == (f"sampler {sampler['name']} ignores {ignored}" if ignored else "")
+
+
 def test_group_of_masks_divides_the_clips_of_a_step_and_multiplies_the_steps(
     tmp_path: Path,
 ) -> None:

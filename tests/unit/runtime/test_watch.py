@@ -232,6 +232,7 @@ def test_cause_is_the_first_and_innermost() -> None:
         (group({0: stale, 1: dead}), "the learner of rank 1 died"),
         (group({1: gloo, 0: ValueError("x")}), "rank 0: ValueError: x"),
         (PeerFailedError("policy learner: no memory"), "policy learner: no memory"),
+        (caused(PeerFailedError("algorithm a:B failed"), KeyError("x")), "algorithm a:B failed"),
         (ValueError(), "ValueError: no message"),
     ):
         assert first_cause(error, rooms) == expected

@@ -1,0 +1,55 @@
+"""Numbers before nouns: one epoch is not `1 epochs`, anywhere."""
+
+from __future__ import annotations
+
+import ast
+import re
+from itertools import pairwise
+
+import pytest
+
+from tats_ray.core.words import counted
+from tests.test_layers import SOURCES, room
+
+NOUNS = (
+    "classes clips cores CPUs epochs events GPUs heads learners lists machines nodes ranks "
+    "rollouts seeds steps threads trials updates videos workers"
+)
+PLURAL = re.compile(rf" (?:{'|'.join(NOUNS.split())})\b(?!/)")
+
+
+@pytest.mark.parametrize(
+    ("number", "noun", "expected"),
+    [
+        (0, "epoch", "0 epochs"),
+        (1, "epoch", "1 epoch"),
+        (1.0, "epoch", "1 epoch"),
+        (2.5, "epoch", "2.5 epochs"),
+        (2, "class", "2 classes"),
+        (1_234_567, "step", "1234567 steps"),
+    ],
+)
+def test_noun_has_the_form_of_its_number(number: float, noun: str, expected: str) -> None:
+    assert counted(number, noun) == expected
+
+
+def plurals(source: str) -> list[str]:
+    """Nouns that stand in a text right behind a number, whatever the number is."""
+    found = []
+    for text in ast.walk(ast.parse(source)):
+        if isinstance(text, ast.JoinedStr):
+            for value, after in pairwise(text.values):
+                if isinstance(value, ast.FormattedValue) and isinstance(after, ast.Constant):
+                    match = PLURAL.match(str(after.value))
+                    found += [f"{{{ast.unparse(value.value)}}}{match[0]}"] if match else []
+    return found
+
+
+def test_plural_behind_a_number_is_found_across_lines() -> None:
+    assert plurals('f"a {n} " f"epochs {m} steps/s {k} steps"') == ["{n} epochs", "{k} steps"]
+
+
+@pytest.mark.parametrize("name", [n for n in SOURCES if room(n) != "benchmarks"])
+def test_texts_count_with_counted(name: str) -> None:
+    rare = {"{stale} updates", "{steps} steps"}  # an assertion; two or more, by the line before it
+    assert set(plurals(SOURCES[name].read_text())) <= rare
