@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tats_ray.config.domains import Domain, parse_domain
+from tats_ray.config.file_kinds import refuse_other_kinds
 from tats_ray.config.load import (
     flag_value,
     parse_config,
@@ -153,6 +154,7 @@ def load_sweep(path: str | Path, flags: Sequence[str] = ()) -> Sweep:
     """
     path = Path(path)
     raw = read_yaml(path)
+    refuse_other_kinds(raw, path, "sweep")
     name, rest = path.stem, []
     for dotted, text in parse_flags(flags):
         if dotted == "name":
@@ -164,6 +166,7 @@ def load_sweep(path: str | Path, flags: Sequence[str] = ()) -> Sweep:
             rest.append((dotted, text))
     config: SweepConfig = validated(SweepConfig, raw, str(path))
     base = read_yaml(path.parent / config.base)
+    refuse_other_kinds(base, path.parent / config.base, "run")
     chosen = dict(config.fixed) | {dotted: flag_value(dotted, text) for dotted, text in rest}
     swap_parts(base, chosen)
     for dotted, value in chosen.items():

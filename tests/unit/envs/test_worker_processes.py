@@ -1,4 +1,4 @@
-"""Environments in worker processes of three libraries, whatever the start method: no silent hang."""
+"""Environments in worker processes of three libraries: no start method hangs."""
 
 from __future__ import annotations
 
