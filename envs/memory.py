@@ -42,16 +42,14 @@ class Remembered:
         return torch.stack([self._rows[number] for number in numbers])
 
 
-def random_error(scorer: Scorer, grid: TokenGrid, num_visible: int) -> Compute:
+def random_error(
+    scorer: Scorer, grid: TokenGrid, num_visible: int, clips: Tensor, numbers: Sequence[int]
+) -> Float[Tensor, " B"]:
     """Mean error over hidden tokens under four random masks, which the clip's number decides."""
-
-    def compute(clips: Tensor, numbers: Sequence[int]) -> Tensor:
-        masks = torch.stack([_masks(grid.num_tokens, num_visible, number) for number in numbers])
-        errors = [scorer.score(clips, mask).sum(1) for mask in masks.unbind(1)]
-        mean = torch.stack(errors).mean(0) / (grid.num_tokens - num_visible)
-        return mean.to(clips.device)  # remembered where the clips are
-
-    return compute
+    masks = torch.stack([_masks(grid.num_tokens, num_visible, number) for number in numbers])
+    errors = [scorer.score(clips, mask).sum(1) for mask in masks.unbind(1)]
+    mean = torch.stack(errors).mean(0) / (grid.num_tokens - num_visible)
+    return mean.to(clips.device)  # remembered where the clips are
 
 
 def _masks(num_tokens: int, num_visible: int, number: int) -> Int[Tensor, "r K"]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -9,12 +11,14 @@ import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from tats_ray.envs.episode import ClipDraws, Episode
+from tats_ray.envs.forked import leave_parents_threads
 from tats_ray.envs.memory import Remembered, random_error
 from tats_ray.envs.observations import clip_features, observation_space, round_features
 from tats_ray.envs.task import TaskOptions, build_task
 from torch import Tensor
 
 from tats_ray.core.errors import UsageError
+from tats_ray.core.grid import TokenGrid
 from tats_ray.core.protocols import LearningScorer
 from tats_ray.ops.rewards import clip_return
 from tats_ray.view.overlay import draw_overlay
@@ -60,6 +64,7 @@ class TokenSelectionVectorEnv(VectorEnv[Any, Any, Any]):
         num_rounds: int | None = None,
         **options: Any,
     ) -> None:
+        leave_parents_threads()
         task = build_task(TaskOptions(**options), num_rounds)
         if render_mode not in (None, "rgb_array"):
             raise UsageError(f"render_mode {render_mode!r} is not known; known: rgb_array")
@@ -78,9 +83,9 @@ class TokenSelectionVectorEnv(VectorEnv[Any, Any, Any]):
         self.single_action_space = task.action.space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self._features = Remembered(lambda clips, _: clip_features(clips, task.grid))
+        self._features = Remembered(partial(_features, task.grid))
         self._random_error = Remembered(
-            random_error(self.scorer, task.grid, task.num_visible),
+            partial(random_error, self.scorer, task.grid, task.num_visible),
             is_lasting=getattr(self.scorer, "is_frozen", False),
         )
         self.draws = ClipDraws(task.source, task.grid, num_envs)
@@ -101,6 +106,7 @@ class TokenSelectionVectorEnv(VectorEnv[Any, Any, Any]):
         Raises:
             UsageError: without clips, with clips of another number or shape, or unknown options.
         """
+        leave_parents_threads()
         options = options or {}
         _check_options(options)
         if seed is not None:
@@ -118,6 +124,7 @@ class TokenSelectionVectorEnv(VectorEnv[Any, Any, Any]):
             UsageError: for a step without a reset, and for an action that does not name the right
                 number of distinct tokens; never repaired silently.
         """
+        leave_parents_threads()
         at = self._episode
         if at is None:
             raise UsageError("step was called after the episode's end; call reset first")
@@ -220,6 +227,10 @@ class TokenSelectionVectorEnv(VectorEnv[Any, Any, Any]):
             return handed
         everyone = np.ones(self.num_envs, dtype=bool)
         return {**handed, **{f"_{name}": everyone for name in handed}}
+
+
+def _features(grid: TokenGrid, clips: Tensor, numbers: Sequence[int]) -> Tensor:
+    return clip_features(clips, grid)
 
 
 def _check_options(options: dict[str, Any]) -> None:

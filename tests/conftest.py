@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import gymnasium
 import pytest
@@ -80,6 +80,7 @@ class SmallBatch:
     pixels: Tensor
     num_replaced: int = 0
     motion: Tensor | None = None
+    unreadable: Mapping[str, str] = field(default_factory=dict)
 
 
 class CountingClient(LocalPolicyClient):

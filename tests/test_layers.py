@@ -287,6 +287,7 @@ class Batch:
     pixels = torch.randint(256, (2, *grid.clip_shape), dtype=torch.uint8)
     num_replaced = 0
     motion = None
+    unreadable = {}
 
 
 class Hooks:

@@ -26,6 +26,7 @@ from torch.serialization import safe_globals
 from tats_ray.core.errors import CheckpointError, UsageError
 from tats_ray.core.storage import follow_umask
 
+_TEXT = (".yaml", ".yml", ".csv", ".txt", ".json")
 _WRAPPERS = ("model", "module", "state_dict", "model_state")
 """Keys under which training scripts keep the state dict, the likeliest first."""
 
@@ -83,6 +84,11 @@ def read_weights(path: str | Path) -> WeightFile:
         CheckpointError: for a file that is missing, damaged, no state dict, or wants code run.
     """
     path = Path(path)
+    if path.suffix in _TEXT and path.is_file():
+        raise CheckpointError(
+            f"{path} is a {path.suffix} file, not a checkpoint; give a run folder, or a "
+            ".safetensors or .pth file"
+        )
     try:
         if path.suffix == ".safetensors":
             tensors = load_file(path)

@@ -9,6 +9,7 @@ from typing import Any
 
 from tats_ray.cluster.findings import Finding, refuse, show
 from tats_ray.cluster.kuberay_lint import lint_manifest
+from tats_ray.config.file_kinds import refuse_other_kinds
 from tats_ray.config.load import read_yaml
 from tats_ray.core.words import counted
 from tats_ray.runtime.cluster.cluster_file import schema_error
@@ -27,8 +28,15 @@ def cluster_lint(file: Path) -> None:
         TatsError: when something in it would not work.
     """
     config = read_yaml(file)
+    refuse_other_kinds(config, file, "cluster", "manifest")
     is_manifest = "apiVersion" in config
-    findings = lint_manifest(config) if is_manifest else lint_ray_up(config, file)
+    try:
+        findings = [*(lint_manifest(config) if is_manifest else lint_ray_up(config, file))]
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"{file}: something in it has another form than in such a file ({error!r}); compare it "
+            "with those in cluster/"
+        ) from error
     refuse(show(str(file), findings), "lint")
 
 

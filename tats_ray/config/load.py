@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
+import reprlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields, is_dataclass
@@ -21,6 +22,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from tats_ray.config.docstrings import field_docstrings
+from tats_ray.config.file_kinds import refuse_other_kinds
 from tats_ray.config.finetune_schema import Clustered, FinetuneConfig
 from tats_ray.config.plugins import load_named
 from tats_ray.config.schema import AlgorithmConfig, RunConfig
@@ -30,6 +32,8 @@ _SEVERAL = ("betas", "seeds")
 """Flags of these endings take several numbers."""
 _RATES = "; did you mean optim.base_lr, the autoencoder's, or algorithm.lr, the sampler's?"
 """A near name with a far meaning: the two differ by a factor of a hundred."""
+_SHORT = reprlib.Repr(maxlevel=3, maxstring=80, maxother=80)
+"""Of values in messages: aliases of YAML can make one that is endless in full."""
 _KINDS = {
     "int": "a whole number",
     "float": "a number",
@@ -108,7 +112,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """A YAML file that holds one mapping."""
     path = Path(path)
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         near = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         there = f"; {path.parent} has {', '.join(near)}" if near else ""
@@ -117,8 +121,12 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         own = path / "config.yaml"
         there = f"give {own}" if own.is_file() else "give a YAML file"
         raise UsageError(f"config {path} is a folder; {there}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"config {path} cannot be read: {error}") from None
+    except UnicodeDecodeError:
+        raise UsageError(
+            f"config {path} is not text in UTF-8; give a YAML file, such as those in tune_configs"
+        ) from None
+    except OSError as error:
+        raise UsageError(f"config {path} cannot be read: {error.strerror}") from None
     return parse_yaml(text, source=str(path))
 
 
@@ -126,7 +134,7 @@ def parse_yaml(text: str, *, source: str) -> dict[str, Any]:
     """One mapping from YAML text; safe loading only."""
     try:
         raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date such as 2000-13-01
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
         raise UsageError(f"config {source}{where} is not YAML: {error}".split("\n")[0]) from None
@@ -134,6 +142,8 @@ def parse_yaml(text: str, *, source: str) -> dict[str, Any]:
         return {}
     if not isinstance(raw, dict):
         raise UsageError(f"config {source} must be a mapping of fields, not a {type(raw).__name__}")
+    if odd := [key for key in raw if not isinstance(key, str)]:
+        raise UsageError(f"config {source} has the field {odd[0]!r}; names of fields are words")
     return raw
 
 
@@ -147,6 +157,7 @@ def load_config(path: str | Path, flags: Sequence[str] = ()) -> RunConfig:
         UsageError: one line that names file or flag, field and value.
     """
     raw = read_yaml(path)
+    refuse_other_kinds(raw, path, "run")
     raw.setdefault("name", Path(path).stem)
     pairs = parse_flags(flags)
     typed = dict(pairs)
@@ -251,6 +262,7 @@ def finetune_config(path: str | Path | None, flags: Sequence[str] = ()) -> Finet
         UsageError: one line that names file or flag, field and value.
     """
     raw = read_yaml(path) if path is not None else {}
+    refuse_other_kinds(raw, path, "finetune")
     raw.setdefault("name", "finetune" if path is None else Path(path).stem)
     typed = dict(parse_flags(flags, official={}))
     for dotted, value in typed.items():
@@ -381,8 +393,8 @@ def _explain(error: ValidationError, cls: type[Any], prefix: str) -> str:
         return f"{dotted} is missing{more}"
     wanted = _KINDS.get(first["type"].partition("_")[0]) or first.get("ctx", {}).get("expected")
     if wanted:
-        return f"{dotted} must be {wanted}, got {first['input']!r}{more}"
-    return f"{dotted}: {first['msg'].lower()}, got {first['input']!r}{more}"
+        return f"{dotted} must be {wanted}, got {_SHORT.repr(first['input'])}{more}"
+    return f"{dotted}: {first['msg'].lower()}, got {_SHORT.repr(first['input'])}{more}"
 
 
 def _elsewhere(name: str, cls: type[Any]) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tats_ray.config.domains import Domain, parse_domain
+from tats_ray.config.file_kinds import refuse_other_kinds
 from tats_ray.config.load import (
     blaming,
     flag_value,
@@ -156,6 +157,7 @@ def load_sweep(path: str | Path, flags: Sequence[str] = ()) -> Sweep:
     """
     path = Path(path)
     raw = read_yaml(path)
+    refuse_other_kinds(raw, path, "sweep")
     typed = dict(parse_flags(flags))
     name = typed.pop("name", path.stem)
     own = {key.removeprefix(PREFIX): typed.pop(key) for key in [*typed] if key.startswith(PREFIX)}
@@ -164,6 +166,7 @@ def load_sweep(path: str | Path, flags: Sequence[str] = ()) -> Sweep:
     with blaming(str(path), own):
         config: SweepConfig = validated(SweepConfig, raw)
     base = read_yaml(path.parent / config.base)
+    refuse_other_kinds(base, path.parent / config.base, "run")
     chosen = dict(config.fixed) | {dotted: flag_value(dotted, typed[dotted]) for dotted in typed}
     swap_parts(base, chosen)
     for dotted, value in chosen.items():

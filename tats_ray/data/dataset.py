@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -46,9 +46,14 @@ class Clip:
     """Class id; -1 where the list has none."""
     index: int
     """The list entry that is shown: another than asked for, when that one cannot be read."""
-    is_replaced: bool
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    """Videos before it that cannot be read, with reasons; it is shown in their place."""
     motion: Float[Tensor, " N"] | None = None
     """Share of each token's pixels that truly move; only where it was asked for."""
+
+    @property
+    def is_replaced(self) -> bool:
+        return bool(self.unreadable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,8 @@ class ClipBatch:
     num_replaced: int
     """How many clips stand in for one that cannot be read."""
     motion: Float[Tensor, "B N"] | None = None
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    """Videos that cannot be read, with reasons."""
 
     def pin_memory(self) -> ClipBatch:
         """The same batch in page-locked memory; DataLoader calls this."""
@@ -76,6 +83,7 @@ def collate(clips: list[Clip]) -> ClipBatch:
         index=torch.tensor([clip.index for clip in clips]),
         num_replaced=sum(clip.is_replaced for clip in clips),
         motion=torch.stack(motion) if len(motion) == len(clips) else None,
+        unreadable={path: why for clip in clips for path, why in clip.unreadable.items()},
     )
 
 
@@ -153,8 +161,8 @@ class ClipDataset(Dataset[Clip]):
                 pixels,
                 -1 if label is None else label,
                 index,
-                is_replaced=step > 0,
-                motion=self._token_motion(epoch, index),
+                {failure.path: failure.reason for failure in failures},
+                self._token_motion(epoch, index),
             )
         first, *others = failures
         if not others:

@@ -10,6 +10,9 @@ from tats_ray.core.errors import UsageError
 
 _EXPECTED = "each line must be `path<TAB>label`, where label is a class id from 0, or a path alone"
 _VIDEO = r".*\.(?:3gp|avi|flv|gif|m4v|mkv|mov|mp4|mpe?g|ts|webm|wmv)"
+_LONGEST_LINE = 5000
+"""A path has 4,096 bytes at most, and patterns take long over what is longer."""
+_LONGEST_SHOWN = 200
 _HEADER_NAMES = frozenset({"path", "video", "video_path", "file", "filename", "name", "clip"})
 
 
@@ -65,7 +68,7 @@ def read_list(
             raise _bad(path, number, f"{name} {label}", f"class ids must be {allowed}")
         name = name if "." in Path(name).name else f"{name}.mp4"
         entries.append(VideoEntry(str(folder / name), label))
-    missing = [at for at, entry in enumerate(entries) if not Path(entry.path).is_file()]
+    missing = [at for at, entry in enumerate(entries) if not _is_file(entry.path)]
     if missing:
         first_path = entries[missing[0]].path
         raise UsageError(
@@ -76,12 +79,19 @@ def read_list(
     return entries
 
 
+def _is_file(path: str) -> bool:
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):  # a name that is too long, or holds what no name can
+        return False
+
+
 def _count(some: int, all_: int) -> str:
     return f"{some} of {all_} video{'s' * (all_ > 1)} {'is' if some == 1 else 'are'}"
 
 
 def _bad(path: str | Path, number: int, text: str, complaint: str) -> UsageError:
-    return UsageError(f"{path}, line {number}: {text!r}: {complaint}")
+    return UsageError(f"{path}, line {number}: {text[:_LONGEST_SHOWN]!r}: {complaint}")
 
 
 def _rows(path: str | Path) -> list[tuple[int, str, int | None]]:
@@ -98,12 +108,18 @@ def _rows(path: str | Path) -> list[tuple[int, str, int | None]]:
     if what := _not_a_list(text):
         raise UsageError(f"{path} looks like {what}, not like a list of videos; {_EXPECTED}")
     lines = [(at, line.strip()) for at, line in enumerate(text.split("\n"), 1) if line.strip()]
-    if lines and _is_header(lines[0][1], lines[1][1] if len(lines) > 1 else ""):
+    if (
+        lines
+        and len(lines[0][1]) < _LONGEST_LINE
+        and _is_header(lines[0][1], lines[1][1] if len(lines) > 1 else "")
+    ):
         del lines[0]
     if not lines:
         raise UsageError(f"{path}: the list is empty; {_EXPECTED}")
     rows = []
     for number, line in lines:
+        if len(line) > _LONGEST_LINE:
+            raise _bad(path, number, line, f"no path has {len(line):,} letters; {_EXPECTED}")
         try:
             name, label = _split(line)
         except ValueError as error:
@@ -170,4 +186,4 @@ def _split(line: str) -> tuple[str, int | None]:
 
 
 def _label(text: str) -> int | None:
-    return int(text) if re.fullmatch(r"[+-]?\d+", text) else None
+    return int(text) if re.fullmatch(r"[+-]?\d{1,9}", text) else None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -46,6 +46,8 @@ class ValidationSet:
     """Tokens that truly move, where that is known."""
     motion: Float[Tensor, "B N"] | None = None
     """The share of each token's pixels that does."""
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    """Videos that cannot be read, with reasons; others are measured in their place."""
 
 
 class Evaluator:
@@ -151,9 +153,9 @@ def validation_set(config: RunConfig, grid: TokenGrid, entries: list[VideoEntry]
     motion = [dataset.motion(index) for index in batch.index.tolist()]
     known = [mask for mask in motion if mask is not None]
     if len(known) < len(motion):
-        return ValidationSet(batch.pixels, None)
+        return ValidationSet(batch.pixels, None, None, batch.unreadable)
     shares = torch.stack([torch.from_numpy(token_motion(mask, grid)) for mask in known])
-    return ValidationSet(batch.pixels, shares >= MOVING_SHARE, shares)
+    return ValidationSet(batch.pixels, shares >= MOVING_SHARE, shares, batch.unreadable)
 
 
 def evaluator(config: RunConfig, entries: list[VideoEntry]) -> Evaluator | None:

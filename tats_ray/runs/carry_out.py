@@ -12,7 +12,8 @@ from tats_ray.runs.finetune_plan import FinetunePlan
 from tats_ray.runs.pretrain_plan import Plan
 from tats_ray.runtime.driver import launch
 from tats_ray.view.board import BoardPlan, make_view
-from tats_ray.view.tracking import RunFiles
+from tats_ray.view.records import BAD_VIDEOS_FILE
+from tats_ray.view.tracking import RunFiles, read_bad_videos
 
 
 def carry_out(
@@ -49,6 +50,9 @@ def carry_out(
             on_tick=view.on_tick,
             rollout_bytes=plan.rollout_bytes,
         )
+    if bad := read_bad_videos(folder):
+        where = folder / BAD_VIDEOS_FILE
+        print(f"{'bad videos':>14}  {len(bad)} could not be read; see {where}", flush=True)
     if not outcome.is_finished:
         print(f"{outcome.message}; continue with:\n  {again}", flush=True)
     return outcome

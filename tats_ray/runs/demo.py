@@ -11,6 +11,7 @@ from typing import Any
 
 from tats_ray.config.load import load_config, parse_config
 from tats_ray.core.errors import UsageError
+from tats_ray.core.words import decimal
 from tats_ray.data.synthetic import synthesize
 from tats_ray.runs.pretrain_run import RunResult, pretrain
 from tats_ray.view.tracking import read_metrics
@@ -35,7 +36,7 @@ class DemoFigures:
 
     def line(self) -> str:
         return (
-            f"demo: error {self.first_error:.3f} -> {self.last_error:.3f}, "
+            f"demo: error {decimal(self.first_error, 3)} -> {decimal(self.last_error, 3)}, "
             f"motion {self.motion_ratio:.2f}x chance, AUC {self.motion_auc:.2f}, "
             f"{self.seconds:.0f} s, report {self.report}"
         )

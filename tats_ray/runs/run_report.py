@@ -8,10 +8,11 @@ from typing import Any
 from tats_ray.checkpoints.restore import restore
 from tats_ray.config.load import dump_config
 from tats_ray.core.errors import VideoError
+from tats_ray.core.words import decimal
 from tats_ray.evaluation.show_masks import draw_panel
 from tats_ray.runs.pretrain_plan import Plan
 from tats_ray.view.report_page import write_report
-from tats_ray.view.tracking import read_metrics
+from tats_ray.view.tracking import read_bad_videos, read_metrics
 
 _NUM_PICTURES = 2
 
@@ -24,6 +25,7 @@ def write_run_report(plan: Plan, folder: Path) -> Path:
         title=f"{plan.config.name}: masked autoencoder with {plan.config.sampler.name} masks",
         summary=_summary(plan, metrics),
         metrics=metrics,
+        bad_videos=read_bad_videos(folder),
         pictures=_pictures(plan, folder),
         config_yaml=dump_config(plan.config),
         next_commands=_next_commands(plan, folder),
@@ -54,17 +56,20 @@ def _summary(plan: Plan, metrics: list[dict[str, Any]]) -> list[tuple[str, str, 
     rows: list[tuple[str, str, str]] = []
     if measured:
         first, last = measured[0]["eval/error"], measured[-1]["eval/error"]
+        mean = plan.plateau
+        plateau = "" if mean is None else f" (predicting the mean gives {decimal(mean, 3)})"
         rows.append(
             (
                 "Validation error",
-                f"{first:.3f} -> {last:.3f}",
-                f"under one fixed random mask; {1 - last / first:.0%} less than at the start "
-                f"(predicting the mean gives {plan.plateau:.3f})",
+                f"{decimal(first, 3)} -> {decimal(last, 3)}",
+                f"under one fixed random mask; {1 - last / first:.0%} less than at the start"
+                f"{plateau}",
             )
         )
     elif trained:
         first, last = trained[0]["mae/loss"], trained[-1]["mae/loss"]
-        rows.append(("Training error", f"{first:.3f} -> {last:.3f}", "under the sampler's masks"))
+        course = f"{decimal(first, 3)} -> {decimal(last, 3)}"
+        rows.append(("Training error", course, "under the sampler's masks"))
     end = measured[-1] if measured else {}
     if "eval/motion_ratio" in end:
         rows.append(

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tats_ray.core.words import decimal
 from tats_ray.ops.ranks import binned, explained_share, kendall, spearman
 from tats_ray.sweeps.sweep_folder import Record, read_records, read_state
 
@@ -47,9 +48,9 @@ class Row:
         if not self.measured(measure):
             return "-"
         scale, digits = (100, 1) if measure == "knn" else (1, 4)
-        text = f"{scale * self.mean(measure):.{digits}f}"
+        text = decimal(scale * self.mean(measure), digits)
         spread = self.spread(measure)
-        return text if math.isnan(spread) else f"{text} +- {scale * spread:.{digits}f}"
+        return text if math.isnan(spread) else f"{text} +- {decimal(scale * spread, digits)}"
 
     @property
     def state(self) -> str:

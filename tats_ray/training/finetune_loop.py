@@ -42,6 +42,10 @@ class LabelledBatch(Protocol):
     @property
     def num_replaced(self) -> int: ...
 
+    @property
+    def unreadable(self) -> Mapping[str, str]:
+        """Videos that cannot be read, with reasons."""
+
 
 class ClassifierLearner:
     """Learns from labelled clips, one optimiser step a batch [method section 9].

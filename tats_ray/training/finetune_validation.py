@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch.utils.data import DataLoader
@@ -26,8 +26,13 @@ def count_right(
     *,
     rank: int = 0,
     world_size: int = 1,
+    tell_unreadable: Callable[[Mapping[str, str]], None] = lambda videos: None,
 ) -> tuple[float, float]:
-    """Videos named rightly, and videos that could be read, in a rank's share of the list."""
+    """Videos named rightly, and videos that could be read, in a rank's share of the list.
+
+    Args:
+        tell_unreadable: gets those that could not be read, with reasons.
+    """
     entries = measured(config, entries)[rank::world_size]
     if not entries:
         return 0.0, 0.0
@@ -39,9 +44,11 @@ def count_right(
         timeout=config.cluster.timeout_s if config.data.num_workers else 0,
     )
     right, num = 0.0, 0
-    clips, labels = [], []
+    clips, labels, unreadable = [], [], {}
     for at, video in enumerate(loader, start=1):
-        if video.pixels is not None:
+        if video.pixels is None:
+            unreadable[entries[video.index].path] = video.reason
+        else:
             clips.append(video.pixels)
             labels.append(entries[video.index].label)
         if clips and (len(clips) == config.optim.batch_size or at == len(entries)):
@@ -49,4 +56,5 @@ def count_right(
             right += float((said == torch.tensor(labels)).sum())
             num += len(clips)
             clips, labels = [], []
+    tell_unreadable(unreadable)
     return right, float(num)

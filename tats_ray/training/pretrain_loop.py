@@ -50,6 +50,10 @@ class Batch(Protocol):
     def num_replaced(self) -> int: ...
 
     @property
+    def unreadable(self) -> Mapping[str, str]:
+        """Videos that cannot be read, with reasons."""
+
+    @property
     def motion(self) -> Float[Tensor, "B N"] | None:
         """Share of each token's pixels that truly move, where that is known and asked for."""
 

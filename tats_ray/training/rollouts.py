@@ -77,6 +77,8 @@ class RolloutMaker:
         self.dataset = clip_dataset(
             config.data, entries, seed=seed, motion_grid=grid if wants_motion(config) else None
         )
+        self.unreadable: dict[str, str] = {}
+        """Videos that cannot be read, with reasons."""
         self._sampler = ClipSampler(
             num_clips=len(entries), batch_size=config.clips_per_rollout, seed=seed
         )
@@ -103,6 +105,7 @@ class RolloutMaker:
         """
         config = self.config
         batch = self.clips(cycle * config.rollouts_per_update + index)
+        self.unreadable.update(batch.unreadable)
         options = {"clips": batch.pixels.repeat_interleave(self.masks, 0)}
         if batch.motion is not None:
             options["token_motion"] = batch.motion.repeat_interleave(self.masks, 0)

@@ -13,6 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from tats_ray.core.words import decimal
 from tats_ray.view.blocks import bar, sparkline
 from tats_ray.view.lines import PlainView, QuietView
 from tats_ray.view.progress import (
@@ -177,19 +178,20 @@ def _measures(progress: Progress, is_unicode: bool, *, is_wide: bool) -> Table:
         points = progress.history.get(key, [])
         # One value has no course.
         course = [point.value for point in points] if len(points) > 1 else []
-        spark = sparkline(course, _SPARK_WIDTH, min_span=_MIN_SPAN, is_unicode=is_unicode)
+        span = _MIN_SPAN * min(1.0, max(map(abs, course), default=1.0))
+        spark = sparkline(course, _SPARK_WIDTH, min_span=span, is_unicode=is_unicode)
         table.add_row(name, value, spark, meaning if is_wide else "")
     return table
 
 
 def _rows(progress: Progress) -> Iterator[tuple[str, Text, str, str]]:
     """What, its value, the metric whose course is drawn, and what it means."""
-    speed = _value(progress, "data/clips_per_s", "{:.0f} clips/s")
+    speed = _value(progress, "data/clips_per_s", "{} clips/s", 0)
     if progress.plan.task == "finetune":
         loss, top1, val = "finetune/loss", "finetune/top1", "val/top1"
         yield "loss", _course(progress, loss), loss, "cross-entropy of mixed clips"
-        yield "top-1", _value(progress, top1, "{:.1%}"), top1, "of augmented training clips"
-        yield "validation", _value(progress, val, "{:.1%}"), val, "top-1 of one clip of each video"
+        yield "top-1", _percent(progress, top1), top1, "of augmented training clips"
+        yield "validation", _percent(progress, val), val, "top-1 of one clip of each video"
         yield "speed", speed, "data/clips_per_s", ""
         return
     yield (
@@ -199,17 +201,17 @@ def _rows(progress: Progress) -> Iterator[tuple[str, Text, str, str]]:
         "error under the training masks",
     )
     yield "validation", _course(progress, "eval/error"), "eval/error", "error, fixed random masks"
-    yield "reward", _value(progress, "env/reward", "{:.3f}"), "env/reward", "mean over the draws"
+    yield "reward", _value(progress, "env/reward", "{}", 3), "env/reward", "mean over the draws"
     spread = "eval/entropy" if progress.history.get("eval/entropy") else "policy/entropy"
     low = (progress.latest(spread) or 1.0) < 0.5
-    shown = _value(progress, spread, "{:.2f} of log N", style="bold yellow" if low else "bold")
+    shown = _value(progress, spread, "{} of log N", 2, style="bold yellow" if low else "bold")
     yield "entropy", shown, spread, "1 is uniform; under 0.5 is collapse"
     # Where a measurement came without motion, the videos do not know theirs.
     if progress.latest("eval/error") is None or progress.latest("eval/motion_ratio") is not None:
-        ratio = _value(progress, "eval/motion_ratio", "{:.2f}x chance")
+        ratio = _value(progress, "eval/motion_ratio", "{}x chance", 2)
         meaning = f"moving tokens among the {progress.plan.num_visible} visible"
         yield "visible motion", ratio, "eval/motion_ratio", meaning
-        auc = _value(progress, "eval/motion_auc", "{:.2f}")
+        auc = _value(progress, "eval/motion_auc", "{}", 2)
         yield "motion AUC", auc, "eval/motion_auc", "0.5 is chance, 1 ranks motion first"
     yield "speed", speed, "data/clips_per_s", ""
 
@@ -218,12 +220,19 @@ def _course(progress: Progress, name: str) -> Text:
     first, now = progress.first(name), progress.latest(name)
     if first is None or now is None:
         return Text("-", style="dim")
-    return Text.assemble((f"{first:.3f} -> ", "dim"), (f"{now:.3f}", "bold"))
+    return Text.assemble((f"{decimal(first, 3)} -> ", "dim"), (decimal(now, 3), "bold"))
 
 
-def _value(progress: Progress, name: str, form: str, *, style: str = "bold") -> Text:
+def _value(progress: Progress, name: str, form: str, digits: int, *, style: str = "bold") -> Text:
     value = progress.latest(name)
-    return Text("-", style="dim") if value is None else Text(form.format(value), style=style)
+    if value is None:
+        return Text("-", style="dim")
+    return Text(form.format(decimal(value, digits)), style=style)
+
+
+def _percent(progress: Progress, name: str) -> Text:
+    value = progress.latest(name)
+    return Text("-", style="dim") if value is None else Text(f"{value:.1%}", style="bold")
 
 
 def _rooms(progress: Progress, width: int, is_unicode: bool) -> Table:

@@ -72,6 +72,7 @@ GLOSSARY: Mapping[str, str] = {
     "rollout.",
     "buffer/bytes": "Peak size of the waiting rollouts since the last record.",
     "data/clips_per_s": "Training clips per second, summed over all learners.",
-    "data/replaced": "Unreadable clips that were replaced since the last record.",
+    "data/replaced": "Unreadable clips that were replaced since the last record. bad_videos.csv in "
+    "the run's folder names the videos.",
 }
 """Metric -> its explanation. The report shows those that a run recorded."""

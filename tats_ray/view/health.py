@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tats_ray.core.words import counted
+from tats_ray.core.words import counted, decimal, first_few
 from tats_ray.view.records import Record, sampler_start, series
 
 Light = Literal["good", "watch", "bad", "unknown"]
@@ -21,8 +21,14 @@ class Verdict:
     answer: str
 
 
-def examine(metrics: Sequence[Record]) -> list[Verdict]:
-    """The health of a run, most important question first."""
+def examine(
+    metrics: Sequence[Record], bad_videos: Mapping[str, str] | None = None
+) -> list[Verdict]:
+    """The health of a run, most important question first.
+
+    Args:
+        bad_videos: those that could not be read, with reasons.
+    """
     start = sampler_start(metrics)
     return [
         _error(metrics),
@@ -30,7 +36,7 @@ def examine(metrics: Sequence[Record]) -> list[Verdict]:
         _entropy(metrics, start),
         _collapse(metrics, start),
         _steps(metrics),
-        _clips(metrics),
+        _clips(metrics, bad_videos or {}),
     ]
 
 
@@ -40,14 +46,15 @@ def _error(metrics: Sequence[Record]) -> Verdict:
         _, values = series(metrics, name)
         if len(values) > 1:
             fell = 1.0 - values[-1] / values[0]
-            course = f"{what} {values[0]:.3f} -> {values[-1]:.3f}, {fell:.0%} less"
+            ends = f"{what} {decimal(values[0], 3)} -> {decimal(values[-1], 3)}"
+            course = f"{ends}, {fell:.0%} less"
             if fell >= 0.2:
                 return Verdict(question, "good", course)
             if fell >= 0.02:
                 more = "; it has left the plateau, and more epochs would help"
                 return Verdict(question, "watch", course + more)
-            worse = f"{what} {values[0]:.3f} -> {values[-1]:.3f}: still on the plateau"
-            return Verdict(question, "bad", f"{worse}; train longer or raise optim.base_lr")
+            worse = f"{ends}: still on the plateau; train longer or raise optim.base_lr"
+            return Verdict(question, "bad", worse)
     return Verdict(question, "unknown", "measured less than twice")
 
 
@@ -121,11 +128,14 @@ def _steps(metrics: Sequence[Record]) -> Verdict:
     return Verdict(question, light, answer + ("" if light == "good" else "; lower algorithm.lr"))
 
 
-def _clips(metrics: Sequence[Record]) -> Verdict:
+def _clips(metrics: Sequence[Record], bad_videos: Mapping[str, str]) -> Verdict:
     question = "Could all videos be read?"
     _, replaced = series(metrics, "data/replaced")
     if not replaced:
         return Verdict(question, "unknown", "not measured")
-    if not sum(replaced):
+    if not sum(replaced) and not bad_videos:
         return Verdict(question, "good", "no clip had to be replaced")
-    return Verdict(question, "watch", f"{counted(sum(replaced), 'clip')} replaced by others")
+    answer = f"{counted(sum(replaced), 'clip')} replaced by others"
+    if bad_videos:
+        answer += f"; these could not be read: {first_few(bad_videos)}; bad_videos.csv has them all"
+    return Verdict(question, "watch", answer)

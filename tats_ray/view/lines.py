@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from io import TextIOBase
 
-from tats_ray.core.words import counted
+from tats_ray.core.words import counted, decimal
 from tats_ray.view.progress import (
     DATA_BOUND_ADVICE,
     BoardPlan,
@@ -171,9 +171,9 @@ def _policy(progress: Progress) -> list[str]:
     spread = progress.latest("eval/entropy", "policy/entropy")
     motion, auc = progress.latest("eval/motion_ratio"), progress.latest("eval/motion_auc")
     if spread is not None:
-        parts.append(f"entropy {spread:.2f}")
+        parts.append(f"entropy {decimal(spread, 2)}")
     if motion is not None:
-        parts.append(f"motion {motion:.2f}x")
+        parts.append(f"motion {decimal(motion, 2)}x")
     if auc is not None:
         parts.append(f"auc {auc:.2f}".replace("auc 0.", "auc ."))
     return parts
@@ -200,4 +200,4 @@ def _percent(value: float | None) -> str:
 
 
 def _fixed(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
+    return "-" if value is None else decimal(value, digits)

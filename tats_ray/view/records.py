@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+BAD_VIDEOS_FILE = "bad_videos.csv"
+"""In a run's folder: the videos that it could not read, with reasons."""
 Record = Mapping[str, Any]
 """`step`, `epoch`, `time`, and the metrics that were measured then."""
 

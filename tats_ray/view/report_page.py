@@ -31,7 +31,8 @@ def write_report(
     pictures: Sequence[tuple[str, Path]],
     config_yaml: str,
     next_commands: Sequence[str],
-    plateau: float = PLATEAU,
+    bad_videos: Mapping[str, str] | None = None,
+    plateau: float | None = PLATEAU,
     sampler_step: int | None = None,
 ) -> Path:
     """Write `<run>/report.html`.
@@ -40,14 +41,15 @@ def write_report(
         summary: the headline figures: what, value, and what it means in plain language.
         metrics: as `tracking.read_metrics` gives them.
         pictures: caption and PNG of each mask picture.
-        plateau: reconstruction error of predicting the mean.
+        bad_videos: as `tracking.read_bad_videos` gives them.
+        plateau: reconstruction error of predicting the mean; None where nobody knows it.
         sampler_step: MAE steps before the sampler takes part; default: where the first policy
             metrics were recorded.
     """
     start = sampler_start(metrics) if sampler_step is None else sampler_step
     sections = [
         _summary(summary),
-        _section("Is it healthy?", _health(examine(metrics))),
+        _section("Is it healthy?", _health(examine(metrics, bad_videos))),
         _section("What the sampler looks at", "".join(_picture(*pair) for pair in pictures)),
         _section("Curves", _curves(draw_curves(metrics, plateau=plateau, sampler_step=start))),
         _section("What next", _commands(next_commands)),

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
 from tats_ray.core.storage import persist, replace_text
+from tats_ray.core.words import first_few
 from tats_ray.view.progress import Event
+from tats_ray.view.records import BAD_VIDEOS_FILE
 
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
@@ -20,7 +24,7 @@ _POSITION = ("step", "epoch", "time")
 
 
 class RunFiles:
-    """Owns `<run>/metrics.jsonl` and `<run>/tensorboard/`; the one writer of both.
+    """Owns `metrics.jsonl`, `tensorboard/` and `bad_videos.csv` of a run; their one writer.
 
     A start rewinds them to its step, so that the steps that are done again after a failure or a
     resumption are there once.
@@ -44,6 +48,8 @@ class RunFiles:
         run.mkdir(parents=True, exist_ok=True)
         self._writer: SummaryWriter | None = None
         self._purge_step: int | None = None
+        self._run = run
+        self._bad = read_bad_videos(run)
         self._end_line()
 
     def on_event(self, event: Event) -> None:
@@ -51,6 +57,21 @@ class RunFiles:
             self._rewind(int(event["step"]))
         elif event["kind"] == "metrics":
             self._record(event)
+        elif event["kind"] == "unreadable":
+            self._name(event["videos"])
+
+    def _name(self, videos: Mapping[str, str]) -> None:
+        """Add videos to the list of those that cannot be read, and say so the first time."""
+        new = {path: why for path, why in videos.items() if path not in self._bad}
+        if not new:
+            return
+        path, is_first = self._run / BAD_VIDEOS_FILE, not self._bad
+        self._bad |= new
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows([("path", "reason"), *self._bad.items()])
+        self._persist(lambda: replace_text(path, text.getvalue()), BAD_VIDEOS_FILE)
+        if is_first:
+            self._on_note(f"videos that could not be read: {first_few(new)}; {path} names them all")
 
     def _rewind(self, step: int) -> None:
         """Drop what lies after `step`, and a line that was cut off."""
@@ -92,8 +113,8 @@ class RunFiles:
                 os.truncate(self._path, size)
             raise
 
-    def _persist(self, write: Callable[[], None]) -> None:
-        what = f"{self._path.name} of the run"
+    def _persist(self, write: Callable[[], None], file: str = METRICS_FILE) -> None:
+        what = f"{file} of the run"
         persist(write, what=what, retry_s=self._retry_s, on_note=self._on_note)
 
     def _end_line(self) -> None:
@@ -138,6 +159,15 @@ def read_metrics(run: Path) -> list[dict[str, float]]:
         for record in records
         if record is not None
     ]
+
+
+def read_bad_videos(run: Path) -> dict[str, str]:
+    """The videos that a run could not read, with reasons, oldest first."""
+    path = run / BAD_VIDEOS_FILE
+    if not path.exists():
+        return {}
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        return {row[0]: row[1] for row in csv.reader(file) if len(row) == 2 and row[0] != "path"}
 
 
 def _lines(path: Path) -> list[str]:

@@ -78,6 +78,7 @@ class RolloutWorkerActor:
         while True:
             try:
                 self._serve(buffer, store)
+                self._tell_unreadable(log)
             except _PEER_GONE:
                 time.sleep(_PAUSE_S)
             except Exception as error:
@@ -108,6 +109,12 @@ class RolloutWorkerActor:
             incarnation, ticket, rollout.to_arrays(), rollout.num_bytes, self._timeout_s
         )
         ray.get(push, timeout=self._timeout_s + 30)
+
+    def _tell_unreadable(self, log: Any) -> None:
+        """Pass on the videos that have turned out bad; the log knows which are new."""
+        found, self._maker.unreadable = self._maker.unreadable, {}
+        if found:
+            log.unreadable.remote(found, time.time())
 
     def _refresh(
         self, store: Any, incarnation: str, network: Literal["mae", "policy"], version: int

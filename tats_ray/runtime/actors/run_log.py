@@ -15,8 +15,9 @@ from tats_ray.runtime.actors.calls import replaced
 class RunLog:
     """A queue of events towards the driver, and two flags towards the learners.
 
-    Events are dicts with a `kind`: `start`, `metrics`, `note`, `checkpoint`; and for the driver
-    alone `reached` (the newest step that was done) and `failure` (why learners are restarted).
+    Events are dicts with a `kind`: `start`, `metrics`, `note`, `checkpoint`, `unreadable`; and for
+    the driver alone `reached` (the newest step that was done) and `failure` (why learners are
+    restarted).
 
     An asyncio actor. An event stays here until the driver says that it has it, and `settle` waits
     for that: so a checkpoint is written only once all rows before it are in the run's files, and a
@@ -33,6 +34,7 @@ class RunLog:
         self._events: list[dict[str, Any]] = []
         self._num_acknowledged = 0
         self._reached: int | None = None
+        self._unreadable: dict[str, str] = {}
         self._stop = False
         self._fatal: str | None = None
         self._changed = asyncio.Condition()
@@ -72,6 +74,16 @@ class RunLog:
     async def remark(self, text: str, time: float) -> None:
         """A line for people, from a room that outlives incarnations of the run."""
         await self._append({"kind": "note", "text": text, "time": time})
+
+    async def unreadable(self, videos: dict[str, str], time: float) -> None:
+        """Videos that cannot be read, with reasons, from any process; each is passed on once."""
+        new = {path: why for path, why in videos.items() if path not in self._unreadable}
+        if new:
+            self._unreadable |= new
+            await self._append({"kind": "unreadable", "videos": new, "time": time})
+
+    async def all_unreadable(self) -> dict[str, str]:
+        return self._unreadable
 
     async def settle(self, incarnation: str, timeout_s: float) -> None:
         """Wait until the driver has all events that were added before.

@@ -84,7 +84,7 @@ class _Rank(Rank):
         for name, value in metrics.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
         self._records += 1
-        self._clips.add(shown=len(batch.pixels), replaced=batch.num_replaced)
+        self._clips.add(batch)
         self.reached(loop.at.step)
         if loop.at.step % self.config.log.every_steps == 0:
             self._record(loop)
@@ -115,6 +115,7 @@ class _Rank(Rank):
             self.lists.val,
             rank=self.rank,
             world_size=self.world_size,
+            tell_unreadable=self.tell_unreadable,
         )
         right, num = self.sum(right), self.sum(num)
         top1 = right / max(num, 1.0)

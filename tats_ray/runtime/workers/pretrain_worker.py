@@ -228,6 +228,8 @@ class _Hooks:
         self.config = rank.config
         is_asked = rank.rank == 0 or rank.is_sharded
         self.evaluator = evaluator(rank.config, rank.lists.val) if is_asked else None
+        if self.evaluator is not None:
+            rank.tell_unreadable(self.evaluator.validation.unreadable)
         self._sums: dict[str, float] = {}
         self._counts: dict[str, int] = {}
         self._clips = ClipCount(rank, rank.config.data.max_bad_share)
@@ -238,7 +240,7 @@ class _Hooks:
     ) -> None:
         self._gather(metrics)
         for batch in batches:
-            self._clips.add(shown=len(batch.pixels), replaced=batch.num_replaced)
+            self._clips.add(batch)
         self.rank.reached(loop.at.step)
         if loop.at.step % self.config.log.every_steps == 0:
             self._record(loop)

@@ -22,7 +22,7 @@ from tats_ray.config.schema import ClusterConfig
 from tats_ray.core.errors import NonFiniteError, PeerFailedError, StaleError, TatsError, UsageError
 from tats_ray.core.storage import persist
 from tats_ray.core.types import Position
-from tats_ray.core.words import counted
+from tats_ray.core.words import counted, first_few
 from tats_ray.data.clip_lists import Lists
 from tats_ray.data.clip_loader import ClipLoader
 from tats_ray.runtime.actors.calls import GRACE_S, call_restarting
@@ -30,7 +30,9 @@ from tats_ray.runtime.actors.peers import Peers
 from tats_ray.runtime.driver import home
 from tats_ray.runtime.driver.scratch import temporary_files_of
 from tats_ray.runtime.resources.placement import threads_of
-from tats_ray.training.pretrain_loop import Halt, Stopwatch
+from tats_ray.training.finetune_loop import LabelledBatch
+from tats_ray.training.pretrain_loop import Batch, Halt, Stopwatch
+from tats_ray.view.records import BAD_VIDEOS_FILE
 
 T = TypeVar("T")
 
@@ -181,6 +183,12 @@ class Rank:
         if self.rank == 0:
             self._told.append(self.peers.log.reached.remote(self._incarnation, step))
 
+    def tell_unreadable(self, videos: Mapping[str, str]) -> None:
+        """Name videos that cannot be read; every rank tells of its own."""
+        if videos:
+            log = self.peers.log
+            call_restarting(log.unreadable, dict(videos), time.time(), timeout_s=self.timeout_s)
+
     def flush(self) -> None:
         """Wait until the log has all that was told.
 
@@ -251,14 +259,19 @@ class ClipCount:
         self.shown = self.replaced = 0
         """Of this rank, since the last record."""
         self._all_shown = self._all_replaced = 0.0
+        self._unreadable: dict[str, str] = {}
+        """Of this rank, since the last record."""
 
-    def add(self, *, shown: int, replaced: int) -> None:
-        self.shown += shown
-        self.replaced += replaced
+    def add(self, batch: Batch | LabelledBatch) -> None:
+        self.shown += len(batch.pixels)
+        self.replaced += batch.num_replaced
+        self._unreadable.update(batch.unreadable)
 
     def read(self, stopwatch: Stopwatch) -> dict[str, float]:
         """Clips over all ranks since the last record, and where this rank's time went."""
         seconds, shares = stopwatch.read()
+        self._rank.tell_unreadable(self._unreadable)  # before the sums, at which all ranks meet
+        self._unreadable = {}
         shown, replaced = self._rank.sum(self.shown), self._rank.sum(self.replaced)
         self.shown = self.replaced = 0
         self._all_shown += shown
@@ -273,8 +286,11 @@ class ClipCount:
             UsageError: with counts and the way out.
         """
         if self._all_replaced > max(1.0, self._limit * self._all_shown):
+            log = self._rank.peers.log
+            known = call_restarting(log.all_unreadable, timeout_s=self._rank.timeout_s)
             raise UsageError(
                 f"{self._all_replaced:.0f} of {counted(self._all_shown, 'clip')} until step {step} "
-                f"could not be read, more than data.max_bad_share {self._limit:g}; repair the list "
-                "or raise the share"
+                f"could not be read, more than data.max_bad_share {self._limit:g}: "
+                f"{first_few(known)}; repair the list or raise the share; "
+                f"{self._rank.run_folder / BAD_VIDEOS_FILE} names all of them"
             )

@@ -142,6 +142,8 @@ def test_unreadable_video_is_replaced_by_the_next_and_marked(
     batch = collate([dataset[0, index] for index in range(4)])
     assert batch.num_replaced == 2
     assert batch.index.tolist() == [0, 1, 0, 0]
+    assert list(batch.unreadable) == [str(bad), "gone.mp4"]
+    assert "No such file" in batch.unreadable["gone.mp4"]
 
 
 def test_list_without_a_readable_video_is_a_video_error_that_names_the_first() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -148,3 +151,28 @@ def test_zero_of_error_reduction_is_random_choice_and_motion_alone_is_worse() ->
     _, oracle, *_, after = env.step(info["token_motion"] + 1e-3 * noise)
     assert after["motion_share"].mean() > 5 * info["token_motion"].mean()
     assert oracle.mean() < -0.3
+
+
+@both
+@pytest.mark.parametrize("copied", [lambda env: pickle.loads(pickle.dumps(env)), copy.deepcopy])
+@pytest.mark.parametrize("is_vector", [True, False])
+def test_copy_goes_on_as_the_original_does(
+    env_id: str, copied: Callable[[Any], Any], is_vector: bool
+) -> None:
+    env = gymnasium.make_vec(env_id, num_envs=2) if is_vector else gymnasium.make(env_id)
+    env.reset(seed=5)
+    env.action_space.seed(5)
+    env.step(env.action_space.sample())
+    twin = copied(env)
+
+    def onwards(one: Any) -> list[Any]:
+        found = []
+        for _ in range(4):
+            seen, reward, terminated, _, info = one.step(one.action_space.sample())
+            found += [seen, reward, info["token_error"]]
+            if np.all(terminated) and not is_vector:
+                found.append(one.reset()[0])
+        return found
+
+    env.reset(), twin.reset()  # as the task of one step needs, with the streams as they are
+    assert same(onwards(env), onwards(twin))

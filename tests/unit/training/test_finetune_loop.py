@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ class Batch:
     pixels: Tensor
     label: Tensor
     num_replaced: int = 0
+    unreadable: Mapping[str, str] = field(default_factory=dict)
 
 
 def batches(epoch: int, first: int) -> Iterator[Batch]:
@@ -241,7 +242,7 @@ def test_configuration_reads_back_and_names_what_is_wrong() -> None:
     config = small_config()
     assert parse_finetune(parse_yaml(dump_config(config), source="x")) == config
     assert token_grid_of(config).num_tokens == 8
-    for branch, field, value, says in (
+    for branch, name, value, says in (
         ("optim", "batch_size", 3, "even, since clips are mixed in pairs"),
         ("optim", "layer_decay", 0, "inside (0, 1]"),
         ("augment", "flip", 2, "inside [0, 1]"),
@@ -250,5 +251,5 @@ def test_configuration_reads_back_and_names_what_is_wrong() -> None:
         ("cluster", "policy_gpus", 1, "fine-tuning has no policy"),
     ):
         with pytest.raises(ValueError, match=r".*") as told:
-            small_config(**{branch: {field: value}})
+            small_config(**{branch: {name: value}})
         assert says is None or says in str(told.value)

@@ -50,7 +50,9 @@ def test_right_answers_are_those_of_one_centred_clip_of_each_video(
     assert count_right(learner, config, told) == (3.0, 7.0)
     broken = tmp_path / "broken.mp4"
     broken.write_text("no video")
-    assert count_right(learner, config, [*told, VideoEntry(str(broken), 0)]) == (3.0, 7.0)
+    more, named = [*told, VideoEntry(str(broken), 0)], {}
+    assert count_right(learner, config, more, tell_unreadable=named.update) == (3.0, 7.0)
+    assert list(named) == [str(broken)]
     assert count_right(learner, config, []) == (0.0, 0.0)
     first = replace(config, eval=replace(config.eval, num_videos=4))
     assert count_right(learner, first, told) == (3.0, 4.0)

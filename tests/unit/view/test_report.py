@@ -168,6 +168,12 @@ def test_each_illness_has_its_light(
     assert verdict.light == "bad"
 
 
+def test_bad_videos_are_named_where_the_report_counts_the_clips(metrics: Records) -> None:
+    (verdict,) = [v for v in examine(metrics, {"a.mp4": "cut"}) if "videos be read" in v.question]
+    assert verdict.light == "watch"
+    assert "could not be read: a.mp4 (cut)" in verdict.answer
+
+
 def test_every_metric_of_the_script_is_in_the_glossary(metrics: Records) -> None:
     names = {name for record in metrics for name in record} - {"step", "epoch", "time"}
     assert names <= set(GLOSSARY)

@@ -11,7 +11,7 @@ from scripted import note, record, start
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tats_ray.core.errors import StorageError
-from tats_ray.view.tracking import RunFiles, read_metrics
+from tats_ray.view.tracking import RunFiles, read_bad_videos, read_metrics
 
 
 def _steps(run: Path) -> list[float]:
@@ -143,3 +143,19 @@ def test_storage_that_stays_full_ends_with_the_cause(tmp_path: Path) -> None:
         (tmp_path / "metrics.jsonl").mkdir()
         with pytest.raises(StorageError, match=r"metrics\.jsonl .*for 0\.1 s: .*Is a directory"):
             files.on_event(record(2, 0.0, mae__loss=1.0))
+
+
+def test_bad_videos_are_listed_in_a_file_and_the_first_are_noted(tmp_path: Path) -> None:
+    notes: list[str] = []
+    found = {f"{name}.mp4": 'no "moov", or cut' for name in "abcd"}
+    for _ in range(2):  # a run that is continued finds them again
+        with RunFiles(tmp_path, on_note=notes.append) as files:
+            files.on_event({"kind": "unreadable", "videos": found, "time": 0.0})
+            files.on_event({"kind": "unreadable", "videos": {"e, f.mp4": "cut"}, "time": 0.0})
+    (note,) = notes
+    assert note.startswith('videos that could not be read: a.mp4 (no "moov", or cut), b.mp4 (')
+    assert note.endswith(f" and 1 more; {tmp_path / 'bad_videos.csv'} names them all")
+    assert read_bad_videos(tmp_path) == {**found, "e, f.mp4": "cut"}
+    lines = (tmp_path / "bad_videos.csv").read_text().splitlines()
+    assert lines[0] == "path,reason"
+    assert lines[-1] == '"e, f.mp4",cut'
