@@ -165,7 +165,17 @@ def doors_table() -> str:
     return table(("Library", "Imported only in"), rows)
 
 
+def presets_table() -> str:
+    """Each file and the first sentence of its first comment."""
+    rows = []
+    for path in sorted((ROOT / "tune_configs").glob("*.yaml")):
+        line = path.read_text().splitlines()[0].removeprefix("# ")
+        rows.append((f"`{path.name}`", line.split(". ")[0].rstrip(".,")))
+    return table(("File", "What it is for"), rows)
+
+
 TABLES = {
+    "presets": presets_table,
     "doors": doors_table,
     "scaling": scaling_table,
     "shards": shards_table,

@@ -343,8 +343,12 @@ def test_python_about_checkpoints_runs(
     names: dict[str, Any] = {}
     (source,) = (body for body in fences(ROOT / page, "python") if "tats_ray.load(" in body)
     exec(compile(source, page, "exec"), names)
-    assert names["features"].shape == (1, mae.width)
-    if page == "docs/quickstart.md":
+    if page == "docs/checkpoints.md":
+        assert names["features"].shape == (2, mae.width)
+        assert names["mask"].visible_idx.shape == (2, 25)
+        assert names["mask"].probability.shape == (2, grid.num_tokens)
+    else:
+        assert names["features"].shape == (1, mae.width)
         assert len(source.splitlines()) <= 5
         assert names["tokens"].shape == (1, grid.num_tokens, mae.width)
 

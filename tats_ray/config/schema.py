@@ -39,7 +39,7 @@ class DataConfig(ConfigBase):
     root: str = ""
     """Folder that relative paths in the lists start from. Default: the list's own folder."""
     num_classes: int = 0
-    """Labels must be below this number. 0 skips the check."""
+    """Class ids must be below this number. 0 skips the check."""
     num_frames: int = 16
     """Frames per clip [S]."""
     image_size: int = 224

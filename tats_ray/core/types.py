@@ -26,6 +26,11 @@ class Selection:
     value: Float[Tensor, " B"]
     """The policy's estimate of the clip's reward before the draw; 0 where it has none."""
 
+    @property
+    def probability(self) -> Float[Tensor, "B N"]:
+        """Of each token; sums to one over a clip."""
+        return self.log_prob.exp()
+
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:

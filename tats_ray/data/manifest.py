@@ -64,7 +64,12 @@ def read_list(
                     f"{path}: class ids run from 1 to {label}, as in UCF101's official lists; "
                     "subtract 1 from each, since they must start at 0"
                 )
-            allowed = f"0 to {num_classes - 1}" if num_classes is not None else "0 and up"
+            allowed = "0 and up"
+            if num_classes is not None:
+                allowed = (
+                    f"0 to {num_classes - 1}, since data.num_classes is {num_classes}; raise it, "
+                    "or correct the list"
+                )
             raise _bad(path, number, f"{name} {label}", f"class ids must be {allowed}")
         name = name if "." in Path(name).name else f"{name}.mp4"
         entries.append(VideoEntry(str(folder / name), label))

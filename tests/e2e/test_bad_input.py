@@ -56,7 +56,11 @@ def write_list(tmp_path: Path, text: str) -> str:
         (["--data.num_frames", "7"], r"num_frames 7 is not a multiple of the tubelet size 2"),
         (
             ["--cluster.use_gpu", "true"],
-            r"needs 1 GPU .*, this machine has 0; set cluster\.use_gpu false",
+            r"needs 1 GPU .*, this machine has 0; set cluster\.use_gpu false, or join",
+        ),
+        (
+            ["--cluster.use_gpu", "true", "--cluster.policy_gpus", "0.5"],
+            r"this machine has 0; set cluster\.use_gpu false and cluster\.policy_gpus 0, or join",
         ),
         (
             ["--cluster.num_workers", "999"],

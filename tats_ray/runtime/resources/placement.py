@@ -69,7 +69,8 @@ def place(config: Clustered, *, learns_policy: bool = False) -> Placement:
         if (wanted := request.total[kind]) > there:
             raise UsageError(
                 f"the run needs {wanted:g} {kind} ({request}), this machine has {there:g}; "
-                f"{request.way_out(kinds=[kind])}, or join a cluster with --cluster.address"
+                f"{request.way_out(kinds=[kind], none=not there)}, or join a cluster with "
+                "--cluster.address"
             )
     return Placement(
         request,

@@ -91,12 +91,19 @@ class ResourceRequest:
     def total(self) -> dict[str, float]:
         return summed(self.processes)
 
-    def way_out(self, *roles: Bundle, kinds: Iterable[str] = KINDS) -> str:
-        """How it can be made smaller, in words; without roles, anywhere."""
+    def way_out(self, *roles: Bundle, kinds: Iterable[str] = KINDS, none: bool = False) -> str:
+        """How it can be made smaller, in words; without roles, anywhere.
+
+        Args:
+            none: there is no GPU at all, so all that ask for one have to stop.
+        """
         found = dict.fromkeys(
             field for role in roles or self.bundles if role.count for field in role.way_out(kinds)
         )
         numbers = [field for field in found if field != _SWITCH]
+        if none:
+            shares = [f"{field} 0" for field in numbers if field.endswith("_gpus")]
+            return f"set {' and '.join([f'{_SWITCH} false'] * (_SWITCH in found) + shares)}"
         words = [f"lower {_either(numbers)}"] if numbers else []
         if _SWITCH in found:
             words.append(f"set {_SWITCH} false")

@@ -140,6 +140,11 @@ def test_class_id_out_of_range_is_refused(
     )
 
 
+def test_class_id_that_is_too_high_names_the_field_that_says_so(folder: Path) -> None:
+    message = _error(_write(folder, "a.mp4 7\n"), num_classes=5)
+    assert "0 to 4, since data.num_classes is 5; raise it, or correct the list" in message
+
+
 def test_largest_class_id_is_accepted(folder: Path) -> None:
     assert read_list(_write(folder, "a.mp4\t4\n"), num_classes=5)[0].label == 4
 

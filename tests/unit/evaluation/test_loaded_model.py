@@ -6,8 +6,10 @@ import re
 from argparse import Namespace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from einops import rearrange
 
 import tats_ray
 from tats_ray.checkpoints.describe import inspect
@@ -181,3 +183,74 @@ def test_clip_sizes_that_a_checkpoint_does_not_have_are_refused(tmp_path: Path) 
 def test_package_offers_load_and_nothing_that_it_does_not_have() -> None:
     with pytest.raises(AttributeError, match="no attribute 'lod'"):
         tats_ray.lod  # noqa: B018
+
+
+def as_array(pixels: torch.Tensor) -> np.ndarray:
+    """As a video library or an image library gives it, colours last."""
+    return rearrange(pixels, "... c f h w -> ... f h w c").numpy()
+
+
+def test_numpy_arrays_are_encoded_as_the_tensors_of_the_same_pixels(tmp_path: Path) -> None:
+    model = tats_ray.load(own_run(tmp_path / "run"))
+    expected = model.encode(clips())
+    array = as_array(clips())
+    array.setflags(write=False)
+    assert torch.equal(model.encode(array), expected)
+    torch.testing.assert_close(model.encode(array[0]), expected[:1])
+    reversed_twice = np.ascontiguousarray(array[:, ::-1])[:, ::-1]
+    assert torch.equal(model.encode(reversed_twice), expected)
+
+
+def test_arrays_that_do_not_fit_are_refused_with_the_shape_that_does(tmp_path: Path) -> None:
+    model = tats_ray.load(own_run(tmp_path / "run"))
+    array = as_array(clips())
+    for wrong in (array / 255, array[0, 0], array[:, :2], array.transpose(0, 4, 1, 2, 3)):
+        with pytest.raises(UsageError) as caught:
+            model.encode(wrong)
+        assert str(caught.value) == (
+            f"clip is {wrong.dtype} of shape {wrong.shape}; this model takes uint8 of shape "
+            "(4, 32, 32, 3), or a batch of them (frames, height, width, colour)"
+        )
+    with pytest.raises(UsageError, match="clip is a list; give a video file, a numpy array or a"):
+        model._clips([array])
+
+
+@pytest.mark.parametrize("sampler", ["tats", "tube"])
+def test_mask_of_a_clip_is_the_one_that_show_masks_draws(
+    sampler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = synthesize(tmp_path / "v", num_train=1, num_val=1, num_frames=16, size=32, workers=1)
+    video = next(made.train_list.parent.rglob("*.mp4"))
+    panels = []
+    monkeypatch.setattr(
+        "tats_ray.evaluation.show_masks.draw_masks", lambda p, out: panels.append(p)
+    )
+    run = own_run(tmp_path / "run", sampler=sampler)
+    show_masks(run, video, tmp_path / "masks.png")
+    model = tats_ray.load(run)
+    drawn = model.mask(video)
+    assert drawn.visible_idx.shape == (1, 8)
+    assert drawn.probability.shape == (1, NUM_TOKENS)
+    torch.testing.assert_close(drawn.probability.sum(1), torch.ones(1))
+    shape = (model.grid.time, model.grid.side, model.grid.side)
+    np.testing.assert_allclose(panels[0].probability, drawn.probability.reshape(shape), rtol=1e-5)
+    assert set(np.flatnonzero(panels[0].visible)) == set(drawn.visible_idx[0].tolist())
+
+
+def test_mask_takes_a_batch_a_ratio_and_a_seed(tmp_path: Path) -> None:
+    model = tats_ray.load(own_run(tmp_path / "run"))
+    drawn = model.mask(as_array(clips()), mask_ratio=0.5)
+    assert drawn.visible_idx.shape == (2, 16)
+    assert torch.equal(drawn.visible_idx, model.mask(clips(), mask_ratio=0.5).visible_idx)
+    other = model.mask(clips(), mask_ratio=0.5, seed=1)
+    assert torch.equal(other.probability, drawn.probability)
+    assert not torch.equal(other.visible_idx, drawn.visible_idx)
+    with pytest.raises(UsageError, match=r"mask ratio 1\.5 is outside \(0, 1\)"):
+        model.mask(clips(), mask_ratio=1.5)
+
+
+def test_device_is_chosen_where_a_checkpoint_is_loaded(tmp_path: Path) -> None:
+    run = own_run(tmp_path / "run")
+    assert tats_ray.load(run, device="cpu").encode(clips()).device.type == "cpu"
+    with pytest.raises(UsageError, match=r"^device 'cuda:99' is not available; this machine has"):
+        tats_ray.load(run, device="cuda:99")

@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 
-from tats_ray.config.load import parse_config
+from tats_ray.config.load import load_config, parse_config
 from tats_ray.core.errors import UsageError
 from tats_ray.models.zoo import token_grid
 from tats_ray.runs.pretrain_plan import Plan, buffer_bytes, make_plan
+from tats_ray.runtime.resources import placement
 from tats_ray.runtime.resources.preflight import check_resources
+
+ROOT = Path(__file__).parents[3]
 
 
 def plan(tmp_path: Path, **branches: dict[str, Any]) -> Plan:
@@ -31,6 +34,24 @@ def plan(tmp_path: Path, **branches: dict[str, Any]) -> Plan:
 
 def words(made: Plan, what: str) -> str:
     return dict(made.lines())[what]
+
+
+@pytest.mark.parametrize(("preset", "gpus"), [("my_videos_cpu", 0), ("my_videos_gpu", 1)])
+def test_presets_for_own_videos_need_nothing_but_a_list(
+    preset: str, gpus: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of some 20 paths, whether or not class ids stand behind them, on a small machine."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(placement, "own_node", lambda: {"GPU": float(gpus), "CPU": 2.0})
+    Path("v.mp4").touch()
+    for line in ("v.mp4\n", "v.mp4 1234\n"):
+        Path("my_videos.csv").write_text(line * 19)
+        made = make_plan(load_config(ROOT / "tune_configs" / f"{preset}.yaml"))
+        assert made.steps_per_epoch == 2
+        assert made.placement.learns_policy
+        # The batch is small, so the rate for 256 clips must be large.
+        assert 1e-4 < made.lr < 2e-3
+        assert words(made, "algorithm").startswith("ppo")
 
 
 @pytest.mark.parametrize(
