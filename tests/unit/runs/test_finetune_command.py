@@ -63,8 +63,8 @@ def test_what_fine_tuning_refuses(place: Path, capsys: pytest.CaptureFixture[str
     run, data = place / "run", place / "data"
     for flags, says in (
         (["--model.patch", "16"], r"has patch 8, but model.patch is 16"),
-        (["--model.tubelet", "1"], r"has tubelet 2, model.tubelet is 1"),
-        (["--model.size", "base"], r"has size tiny, model.size is base"),
+        (["--model.tubelet", "1"], r"has tubelet 2, but model.tubelet is 1"),
+        (["--model.size", "base"], r"has size tiny, but model.size is base"),
         (["--data.num_classes", "5"], r"has classes 0 to 7, but data.num_classes is 5"),
         (["--optim.batch_size", "26"], r"24 videos, fewer than one batch of 26"),
         (["--data.image_size", "20"], r"image_size 20 is not a multiple of the patch size 8"),
@@ -75,7 +75,7 @@ def test_what_fine_tuning_refuses(place: Path, capsys: pytest.CaptureFixture[str
         (["--test.clips", "999"], r"test.clips times test.crops must be at most 1000, got 2997"),
         (
             ["--cluster.num_workers", "2", "--cluster.min_workers", "1"],
-            r"cluster.min_workers 1 is for pre-training",
+            r"cluster.min_workers 1 works only in pre-training",
         ),
     ):
         assert says in refusal(capsys, "finetune", run, data, *flags), flags
