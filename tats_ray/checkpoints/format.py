@@ -19,6 +19,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -48,6 +49,7 @@ __all__ = [
     "load_newest",
     "load_parts",
     "load_weights",
+    "newest_reached",
     "part_names",
     "save",
     "save_parts",
@@ -176,6 +178,29 @@ def part_names(folder: Path) -> frozenset[str]:
         return frozenset(json.loads((folder / STATE_FILE).read_text())) - _NOT_PARTS
     except (OSError, ValueError, TypeError):
         return frozenset()
+
+
+@dataclass(frozen=True)
+class Reached:
+    """How far a run has come, without its tensors."""
+
+    folder: Path
+    """Its newest checkpoint that is not damaged."""
+    position: Position
+    optimizer_steps: int
+    """Of the first part, which is the network that the schedule is of."""
+
+
+def newest_reached(run: Path) -> Reached | None:
+    """Where a run would go on; None where it has no checkpoint that is not damaged."""
+    for folder in candidates(run / "checkpoints"):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            state = json.loads((folder / STATE_FILE).read_text())
+            _verify(folder, state)
+            first = next(name for name in state if name not in _NOT_PARTS)
+            position = Position(**state["position"])
+            return Reached(folder, position, int(state[first]["numbers"]["step"]))
+    return None
 
 
 def load_newest(run: Path, read: Callable[[Path], T]) -> tuple[Path, T, list[str]]:

@@ -48,8 +48,17 @@ AnyCommand = (
     | Annotated[Cluster, tyro.conf.subcommand("cluster")]
 )
 
-_WITH_DATA: Mapping[str, type] = {"finetune": Finetune, "probe": ProbeCommand, "test": Test}
-"""Commands whose folder of data may be left out; tyro would take an unknown flag in its place."""
+_WITH_DATA: Mapping[str, type] = {
+    "finetune": Finetune,
+    "probe": ProbeCommand,
+    "test": Test,
+    "status": Status,
+    "logs": Logs,
+}
+"""Commands whose last argument may be left out; tyro would take an unknown flag in its place."""
+
+_WITH_KIND = ("export", "probe")
+"""Commands whose first argument is one of a few words."""
 
 
 def parse(words: Sequence[str]) -> tuple[Command, list[str]]:
@@ -64,6 +73,8 @@ def parse(words: Sequence[str]) -> tuple[Command, list[str]]:
         words = ["--help"]
     if words and not words[0].startswith("-"):
         _refuse_unknown(words[0])
+    if words and words[0] in _WITH_KIND and {"-h", "--help"} & {*words}:
+        words = [words[0], "--help"]  # of a word that was typed, tyro's usage line knows nothing
     if words and words[0] in _WITH_DATA:
         words, left = _set_aside(words, _WITH_DATA[words[0]])
     command, more = tyro.cli(
@@ -88,7 +99,7 @@ def _refuse_unknown(word: str) -> None:
 
 def _set_aside(words: Sequence[str], command: type) -> tuple[list[str], list[str]]:
     """Words of the command itself, and flags that it does not have with what follows them."""
-    own = {*_field_names(command)} - {"kind", "checkpoint", "data"}
+    own = {*_field_names(command)} - {"kind", "checkpoint", "data", "place"}
     kept: list[str] = []
     left: list[str] = []
     into = kept

@@ -21,6 +21,9 @@ MaybeNumbers = Annotated[tuple[float, ...], tyro.conf.arg(help_behavior_hint="")
 MaybeDataArg = Annotated[
     Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[DATA]", help_behavior_hint="")
 ]
+MaybeRunArg = Annotated[
+    Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]", help_behavior_hint="")
+]
 
 
 class Command(ABC):

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import tyro
 
-from tats_ray.cli.command import Command, MaybeText, PlainCommand, TextArg
+from tats_ray.cli.command import Command, MaybeRunArg, MaybeText, PlainCommand, TextArg
+from tats_ray.core.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -51,22 +52,52 @@ class _OfJob(_AtServer):
 
 @dataclass(frozen=True, kw_only=True)
 class Status(_AtServer):
-    """List the jobs of a cluster."""
+    """Show the runs of this machine, or list the jobs of a cluster.
+
+    Without arguments it shows the runs in this folder and in runs/, and where there are none, the
+    jobs of a cluster.
+    """
+
+    place: MaybeRunArg = None
+    """Run folder, or a folder with several."""
 
     def carry_out(self) -> None:
         from tats_ray.cluster.submit import show_status
+        from tats_ray.runs.run_status import runs_in, show_runs
 
-        show_status(address=self.address)
+        folders = [] if self.address else runs_in(self.place or Path())
+        if self.place is not None and not folders:
+            raise UsageError(
+                f"{self.place} is no run folder and holds none; `tats status` alone lists the runs "
+                "in this folder, or else the jobs of a cluster"
+            )
+        if folders:
+            show_runs(folders)
+        else:
+            show_status(address=self.address)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Logs(_OfJob):
-    """Show a job's output until it ends; Ctrl-C leaves it running."""
+class Logs(_AtServer):
+    """Show the logs of a run of this machine, or a job's output until it ends.
+
+    Ctrl-C leaves a job running.
+    """
+
+    place: MaybeRunArg = None
+    """Run folder, or name of a job as `tats status` shows it. Default: the newest run here."""
 
     def carry_out(self) -> None:
         from tats_ray.cluster.submit import follow
+        from tats_ray.runs.run_status import runs_in, show_logs
 
-        follow(self.job, address=self.address)
+        folders = [] if self.address else runs_in(self.place or Path())
+        if folders:
+            show_logs(max(folders, key=lambda folder: folder.stat().st_mtime))
+        elif self.place is not None:
+            follow(str(self.place), address=self.address)
+        else:
+            raise UsageError("there is no run in this folder; use tats logs RUN or tats logs JOB")
 
 
 @dataclass(frozen=True, kw_only=True)

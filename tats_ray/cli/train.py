@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from tats_ray.cli.command import Command, MaybeDataArg, MaybePath, PathArg, PlainCommand
+from tats_ray.cli.command import (
+    Command,
+    MaybeDataArg,
+    MaybePath,
+    MaybeText,
+    PathArg,
+    PlainCommand,
+)
 
 
 @dataclass(frozen=True)
@@ -20,15 +27,25 @@ class Pretrain(Command):
     outlives_reader: ClassVar[bool] = True
 
     config: PathArg
-    """YAML file, for example tune_configs/ucf101_tats.yaml."""
+    """YAML file, for example tune_configs/ucf101_tats.yaml, or a run folder, which has one."""
     resume: bool = False
     """Continue the run with this name from its newest checkpoint."""
+    extend: bool = False
+    """Continue it for more epochs, which --loop.epochs gives. The learning rate follows the longer
+    schedule from there."""
+    init: MaybeText = ""
+    """Start from the weights of a checkpoint: a run folder's newest, or any that `tats ckpt
+    inspect` can read. Nothing else of it is used."""
+    dry_run: bool = False
+    """Check everything and print the plan with time and memory, without starting the run."""
 
     def run(self, flags: Sequence[str]) -> None:
         from tats_ray.config.load import load_config
-        from tats_ray.runs.pretrain_run import pretrain
+        from tats_ray.runs.pretrain_run import forecast, pretrain
 
-        pretrain(load_config(self.config, flags), resume=self.resume)
+        more = ["--init", self.init] if self.init else []
+        act = forecast if self.dry_run else pretrain
+        act(load_config(self.config, [*flags, *more]), resume=self.resume, extend=self.extend)
 
 
 @dataclass(frozen=True)
@@ -67,12 +84,16 @@ class Finetune(Command):
     """Discard the classifier of a checkpoint that was already fine-tuned."""
     resume: bool = False
     """Continue the run with this name from its newest checkpoint."""
+    extend: bool = False
+    """Continue it for more epochs, which --optim.epochs gives."""
+    dry_run: bool = False
+    """Check everything and print the plan with time and memory, without starting the run."""
 
     def run(self, flags: Sequence[str]) -> None:
         from tats_ray.config.load import finetune_config, parse_flags
         from tats_ray.evaluation.labelled_lists import refuse_both
         from tats_ray.runs.finetune_plan import LISTS
-        from tats_ray.runs.finetune_run import finetune
+        from tats_ray.runs.finetune_run import finetune, forecast
 
         # Lists of a file give way to the folder, and a note says so; typed ones were meant.
         typed = dict(parse_flags(flags, official={}))
@@ -80,7 +101,8 @@ class Finetune(Command):
         more = ["--from_scratch", "true"] if self.from_scratch else []
         more += ["--new_head", "true"] if self.new_head else []
         config = finetune_config(self.config, [*flags, *more])
-        finetune(self.checkpoint, self.data, config, resume=self.resume)
+        act = forecast if self.dry_run else finetune
+        act(self.checkpoint, self.data, config, resume=self.resume, extend=self.extend)
 
 
 @dataclass(frozen=True)

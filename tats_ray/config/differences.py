@@ -26,5 +26,9 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def deciding(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that change results, flat."""
-    return {name: value for name, value in flat(tree).items() if not name.startswith(FREE)}
+    """The fields that change results, flat; no `init` is as good as an empty one."""
+    return {
+        name: value
+        for name, value in flat(tree).items()
+        if not name.startswith(FREE) and (name, value) != ("init", "")
+    }

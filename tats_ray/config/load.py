@@ -24,6 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 from tats_ray.config.docstrings import field_docstrings
 from tats_ray.config.file_kinds import refuse_other_kinds
 from tats_ray.config.finetune_schema import Clustered, FinetuneConfig
+from tats_ray.config.paths import config_file, put_at_home
 from tats_ray.config.plugins import load_named
 from tats_ray.config.schema import AlgorithmConfig, RunConfig
 from tats_ray.core.errors import UsageError, did_you_mean
@@ -118,9 +119,9 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         there = f"; {path.parent} has {', '.join(near)}" if near else ""
         raise UsageError(f"config {path} does not exist{there}") from None
     except IsADirectoryError:
-        own = path / "config.yaml"
-        there = f"give {own}" if own.is_file() else "give a YAML file"
-        raise UsageError(f"config {path} is a folder; {there}") from None
+        raise UsageError(
+            f"config {path} is a folder without a config.yaml; give a YAML file"
+        ) from None
     except UnicodeDecodeError:
         raise UsageError(
             f"config {path} is not text in UTF-8; give a YAML file, such as those in tune_configs"
@@ -151,14 +152,17 @@ def load_config(path: str | Path, flags: Sequence[str] = ()) -> RunConfig:
     """A config file with command-line flags over it.
 
     Args:
+        path: the file, or a run folder, which has one.
         flags: `--branch.field value` or `--branch.field=value`; official flag names work too.
 
     Raises:
         UsageError: one line that names file or flag, field and value.
     """
+    path = config_file(path)
     raw = read_yaml(path)
     refuse_other_kinds(raw, path, "run")
-    raw.setdefault("name", Path(path).stem)
+    raw.setdefault("name", path.stem)
+    put_at_home(raw, path)
     pairs = parse_flags(flags)
     typed = dict(pairs)
     with blaming(str(path), typed):
@@ -261,9 +265,13 @@ def finetune_config(path: str | Path | None, flags: Sequence[str] = ()) -> Finet
     Raises:
         UsageError: one line that names file or flag, field and value.
     """
-    raw = read_yaml(path) if path is not None else {}
-    refuse_other_kinds(raw, path, "finetune")
-    raw.setdefault("name", "finetune" if path is None else Path(path).stem)
+    raw: dict[str, Any] = {"name": "finetune"}
+    if path is not None:
+        path = config_file(path)
+        raw = read_yaml(path)
+        refuse_other_kinds(raw, path, "finetune")
+        raw.setdefault("name", path.stem)
+        put_at_home(raw, path)
     typed = dict(parse_flags(flags, official={}))
     for dotted, value in typed.items():
         set_field(raw, dotted, value)

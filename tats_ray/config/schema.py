@@ -329,6 +329,8 @@ class RunConfig(ConfigBase):
     """Name of the run and its folder. Default: the config file's name."""
     seed: int = 0
     """Root of every random stream."""
+    init: str = ""
+    """Checkpoint whose weights the run starts from: of any project, or a run folder's newest."""
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)

@@ -104,9 +104,10 @@ def _rows(path: str | Path) -> list[tuple[int, str, int | None]]:
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except OSError as error:
+        where = "" if Path(path).is_absolute() else f" in {Path.cwd()}, the working directory"
         raise UsageError(
-            f"{path}: the list cannot be read ({error.strerror}); name a text file with one video "
-            "per line"
+            f"{path}: the list cannot be read ({error.strerror}{where}); name a text file with one "
+            "video per line"
         ) from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not a text file in UTF-8; {_EXPECTED}") from error

@@ -3,23 +3,45 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tats_ray.config.finetune_schema import storage_retry_s
 from tats_ray.runs.finetune_plan import FinetunePlan
 from tats_ray.runs.pretrain_plan import Plan
+from tats_ray.runs.run_folder import Past
+from tats_ray.runs.run_record import record_end, record_logs
 from tats_ray.runtime.driver import launch
 from tats_ray.view.board import BoardPlan, make_view
 from tats_ray.view.records import BAD_VIDEOS_FILE
 from tats_ray.view.tracking import RunFiles, read_bad_videos
 
 
+def show_plan(plan: Plan | FinetunePlan, past: Past, more: Iterable[tuple[str, str]] = ()) -> None:
+    """Print what a run will do, and where.
+
+    Args:
+        more: (what, how much) of this run alone.
+    """
+    lines = [*plan.lines(), *more]
+    if past.reached is not None and past.new_epochs > past.epochs:
+        schedule, old = plan.schedule(past.new_epochs), plan.schedule(past.epochs)
+        words = schedule.stretched_from(old, past.reached.optimizer_steps)
+        lines.append(("extended", words))
+    show_lines([*lines, ("run folder", str(past.folder))])
+
+
+def show_lines(lines: Iterable[tuple[str, str]]) -> None:
+    """Print lines in the form of a plan, each as soon as it is known."""
+    for what, how_much in lines:
+        print(f"{what:>14}  {how_much}", flush=True)
+
+
 def carry_out(
     plan: Plan | FinetunePlan, folder: Path, shown: BoardPlan, again: str
 ) -> launch.Outcome:
-    """Print the plan, train, write what the run tells into its folder, and show it.
+    """Train, write what the run tells into its folder, and show it.
 
     Args:
         again: the command that goes on with the run, for one that is stopped before its end.
@@ -27,8 +49,6 @@ def carry_out(
     Raises:
         UsageError, RunFailedError: as `launch.run`.
     """
-    for what, how_much in [*plan.lines(), ("run folder", str(folder))]:
-        print(f"{what:>14}  {how_much}", flush=True)
     config = plan.config
     view = make_view(config.log.mode, plan=shown)
 
@@ -38,6 +58,9 @@ def carry_out(
     files = RunFiles(folder, retry_s=storage_retry_s(config), on_note=on_note)
 
     def on_event(event: Mapping[str, Any]) -> None:
+        if event["kind"] == "logs":
+            record_logs(folder, event["path"])
+            return
         files.on_event(event)
         view.on_event(event)
 
@@ -50,6 +73,7 @@ def carry_out(
             on_tick=view.on_tick,
             rollout_bytes=plan.rollout_bytes,
         )
+    record_end(folder, "finished" if outcome.is_finished else "stopped")
     if bad := read_bad_videos(folder):
         where = folder / BAD_VIDEOS_FILE
         print(f"{'bad videos':>14}  {len(bad)} could not be read; see {where}", flush=True)

@@ -12,13 +12,14 @@ from tats_ray.checkpoints.restore import Restored
 from tats_ray.config.finetune_schema import FinetuneConfig, token_grid_of
 from tats_ray.core.errors import CheckpointError, UsageError
 from tats_ray.core.words import counted
-from tats_ray.data.clip_lists import read_lists
+from tats_ray.data.clip_lists import Lists, read_lists
 from tats_ray.evaluation.encoder import left_at_random, named_at_random
 from tats_ray.evaluation.labelled_lists import find_lists, read_labelled
 from tats_ray.runs.pretrain_plan import steps_in_epoch
 from tats_ray.runs.run_folder import run_folder
 from tats_ray.runtime.resources.placement import Placement, place
 from tats_ray.training.finetune_validation import measured
+from tats_ray.training.schedule import Schedule
 
 LISTS = ("data.train_list", "data.val_list")
 """Fields that name lists; a folder of data stands for both."""
@@ -31,7 +32,7 @@ class FinetunePlan:
     config: FinetuneConfig
     """Resolved: nothing in it is left to the checkpoint or the lists."""
     source: Restored
-    num_train: int
+    lists: Lists
     num_val: int
     steps_per_epoch: int
     placement: Placement
@@ -47,13 +48,25 @@ class FinetunePlan:
     def total_steps(self) -> int:
         return self.steps_per_epoch * self.config.optim.epochs
 
+    def schedule(self, epochs: int) -> Schedule:
+        """The learning rate of a run of so many epochs, of the head."""
+        optim, scale = self.config.optim, self.global_batch / 256
+        return Schedule(
+            optim.base_lr * scale,
+            optim.min_lr * scale,
+            optim.warmup_epochs,
+            epochs,
+            warmup_steps=round(optim.warmup_epochs * self.steps_per_epoch),
+            total_steps=epochs * self.steps_per_epoch,
+        )
+
     def lines(self) -> Iterator[tuple[str, str]]:
         """(what, how much) for a person to read."""
         config, optim, how = self.config, self.config.optim, self.config.augment
         scale, workers = self.global_batch / 256, self.placement.num_workers
         yield (
             "videos",
-            f"{self.num_train} to train on, {self.num_val} to validate, "
+            f"{len(self.lists.train)} to train on, {self.num_val} to validate, "
             f"{counted(config.data.num_classes, 'class')}",
         )
         origin = self.source.origin
@@ -94,7 +107,7 @@ class FinetunePlan:
             f"{workers} on {self.placement.request.learners.device} "
             f"({self.placement.threads_in_words})",
         )
-        for note in self.notes:
+        for note in (*self.notes, *self.schedule(optim.epochs).notes()):
             yield "note", note
 
 
@@ -122,7 +135,7 @@ def make_finetune_plan(
     return FinetunePlan(
         config=config,
         source=source,
-        num_train=len(lists.train),
+        lists=lists,
         num_val=len(measured(config, lists.val)),
         steps_per_epoch=steps_in_epoch(config, lists.train, config.videos_per_step),
         placement=placement,

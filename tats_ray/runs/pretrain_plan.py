@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tats_ray.config.finetune_schema import Clustered
 from tats_ray.config.schema import EnvConfig, RunConfig
@@ -20,7 +20,9 @@ from tats_ray.models.zoo import SIZES, num_visible, token_grid
 from tats_ray.ops.rewards import find_reward
 from tats_ray.runtime.resources.placement import Placement, plan_placement
 from tats_ray.training.algorithm_trial import check_algorithm
+from tats_ray.training.mae_learner import optimizer_steps
 from tats_ray.training.pretrain_build import wants_motion
+from tats_ray.training.schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,20 @@ class Plan:
     def total_steps(self) -> int:
         return self.steps_per_epoch * self.config.loop.epochs
 
+    def schedule(self, epochs: int) -> Schedule:
+        """The learning rate of a run of so many epochs."""
+        warmup = self.config.optim.warmup_epochs
+        return Schedule(
+            self.lr,
+            self.min_lr,
+            warmup,
+            epochs,
+            warmup_steps=round(warmup * self.steps_per_epoch),
+            total_steps=optimizer_steps(
+                replace(self.config.loop, epochs=epochs), self.steps_per_epoch
+            ),
+        )
+
     def lines(self) -> list[tuple[str, str]]:
         """(what, how much) for a person to read."""
         config, placement = self.config, self.placement
@@ -67,7 +83,6 @@ class Plan:
         workers = placement.num_workers
         fewest = f"{config.cluster.min_workers} to " * config.cluster.is_elastic
         return [
-            *self._notes(),
             ("videos", f"{len(self.lists.train)} to train on, {len(self.lists.val)} to validate"),
             ("tokens", self._tokens_in_words()),
             ("model", f"{config.model.size}, {loop.precision}, seed {config.seed}"),
@@ -93,12 +108,21 @@ class Plan:
                 f"({placement.threads_in_words}), "
                 f"{self._policy_in_words()}",
             ),
+            *(("note", note) for note in self._notes()),
         ]
 
-    def _notes(self) -> list[tuple[str, str]]:
-        ignored = ignored_fields(self.config.sampler)
-        text = f"sampler {self.config.sampler.name} ignores {', '.join(ignored)}"
-        return [("note", text)] if ignored else []
+    def _notes(self) -> list[str]:
+        """Schedules that do nothing, and settings that nobody reads."""
+        loop, sampler = self.config.loop, self.config.sampler
+        notes = self.schedule(loop.epochs).notes()
+        if self.placement.learns_policy and loop.mae_only_epochs >= loop.epochs:
+            notes.append(
+                f"the sampler never trains: loop.mae_only_epochs {loop.mae_only_epochs} leaves "
+                f"none of the {counted(loop.epochs, 'epoch')}; lower it, or raise loop.epochs"
+            )
+        if ignored := ignored_fields(sampler):
+            notes.append(f"sampler {sampler.name} ignores {', '.join(ignored)}")
+        return notes
 
     def _phases_in_words(self) -> str:
         """Whose masks are shown when, and what learns from them."""

@@ -8,12 +8,15 @@ from pathlib import Path
 
 from tats_ray.config.load import parse_config, read_yaml
 from tats_ray.config.schema import RunConfig
-from tats_ray.runs.carry_out import carry_out
-from tats_ray.runs.pretrain_plan import make_plan
-from tats_ray.runs.run_folder import own_folder
+from tats_ray.runs.carry_out import carry_out, show_lines, show_plan
+from tats_ray.runs.forecast import plan_anywhere, pretrain_forecast
+from tats_ray.runs.pretrain_plan import Plan, make_plan
+from tats_ray.runs.run_folder import Past, own_folder
 from tats_ray.runs.run_report import write_run_report
+from tats_ray.runs.warm_start import first_state
 from tats_ray.runtime.driver.fit import Outcome
 from tats_ray.view.board import BoardPlan
+from tats_ray.view.report_page import REPORT_FILE
 
 
 @dataclass(frozen=True)
@@ -25,17 +28,23 @@ class RunResult:
     report: Path | None
 
 
-def pretrain(config: RunConfig, *, resume: bool = False) -> RunResult:
+def pretrain(config: RunConfig, *, resume: bool = False, extend: bool = False) -> RunResult:
     """Train until the last epoch, or until asked to stop.
 
     Args:
         resume: continue the run of this name; without it, an existing run is left alone.
+        extend: continue it for more epochs than it was begun with.
 
     Raises:
         UsageError: for anything wrong that can be known before an actor starts.
         RunFailedError: for what went wrong later, with its first cause.
     """
     plan = make_plan(config)
+    past = Past(config, plan.lists, resume=resume, extend=extend, read=_read)
+    if past.is_complete:
+        return _complete(plan, past)
+    first = first_state(config) if config.init and past.is_new else None
+    show_plan(plan, past, [("weights", first.words)] if first else [])
     shown = BoardPlan(
         name=config.name,
         total_steps=plan.total_steps,
@@ -47,11 +56,39 @@ def pretrain(config: RunConfig, *, resume: bool = False) -> RunResult:
         mae_only_masks=plan.warmup_masks,
         sampler_learns=plan.placement.learns_policy,
     )
-    with own_folder(config, resume=resume, read=_read) as folder:
+    with own_folder(config, plan.lists) as folder:
+        if first is not None:
+            first.save(folder)
         again = f"tats pretrain {shlex.quote(str(folder / 'config.yaml'))} --resume"
         outcome = carry_out(plan, folder, shown, again)
         report = write_run_report(plan, folder) if outcome.is_finished else None
     return RunResult(folder, outcome, report)
+
+
+def forecast(config: RunConfig, *, resume: bool = False, extend: bool = False) -> None:
+    """Print the plan with time and memory, and start nothing.
+
+    Raises:
+        UsageError: for what is wrong on any machine.
+    """
+    plan, problem = plan_anywhere(config)
+    past = Past(config, plan.lists, resume=resume, extend=extend, read=_read)
+    first = first_state(config) if config.init and past.is_new else None
+    show_plan(plan, past, [("weights", first.words)] if first else [])
+    show_lines(pretrain_forecast(plan, problem))
+
+
+def _complete(plan: Plan, past: Past) -> RunResult:
+    """A run that has nothing left to train says so; a report that it lacks is written."""
+    run = shlex.quote(str(past.folder))
+    longer = f"tats pretrain {run} --extend --loop.epochs {2 * past.epochs}"
+    anew = f"tats pretrain {run} --init {run} --name NAME"
+    for line in past.complete_lines(longer, anew):
+        print(line, flush=True)
+    if not (past.folder / REPORT_FILE).is_file():
+        write_run_report(plan, past.folder)
+    assert past.reached is not None
+    return RunResult(past.folder, Outcome(True, "", past.reached.position.step), None)
 
 
 def _read(path: Path) -> RunConfig:

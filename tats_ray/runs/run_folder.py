@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tats_ray.checkpoints.folders import candidates
+from tats_ray.checkpoints.format import Reached, newest_reached
 from tats_ray.config.differences import deciding
 from tats_ray.config.finetune_schema import Clustered
-from tats_ray.config.load import dump_config
+from tats_ray.config.paths import CONFIG_FILE, absolute, epochs_field
+from tats_ray.config.schema import RunConfig
 from tats_ray.core.errors import UsageError
 from tats_ray.core.storage import make_folder
+from tats_ray.core.words import counted
+from tats_ray.data.clip_lists import Lists
 from tats_ray.runs.run_lock import only_run_in
+from tats_ray.runs.run_record import (
+    has_videos,
+    movable,
+    other_videos,
+    read_run,
+    record_end,
+    record_start,
+)
 
 _LONGEST_NAME = 200
+_LISTS = ("data.train_list", "data.val_list")
 
 
 def run_folder(config: Clustered) -> Path:
@@ -34,53 +47,135 @@ def run_folder(config: Clustered) -> Path:
 
 
 @contextmanager
-def own_folder(config: Clustered, *, resume: bool, read: Callable[[Path], Any]) -> Iterator[Path]:
-    """The folder of a run that begins or goes on in it, with its `config.yaml`; no other may enter.
+def own_folder(config: Clustered, lists: Lists) -> Iterator[Path]:
+    """The folder of a run that begins or goes on in it, with its records; no other may enter.
+
+    Raises:
+        UsageError: when it is taken, or cannot be written.
+    """
+    folder = run_folder(config)
+    make_folder(folder, way_out="use another --checkpoint.folder or --name")
+    with only_run_in(folder):
+        record_start(folder, config, lists)
+        try:
+            yield folder
+        except BaseException as error:
+            record_end(folder, "failed", str(error) or type(error).__name__)
+            raise
+
+
+class Past:
+    """What a run folder holds before a run begins or goes on in it.
 
     Args:
         read: configuration file -> configuration; that of the run that is continued.
+        extend: go on beyond the last epoch, to the one of `config`.
 
     Raises:
-        UsageError: when it is taken, not there, cannot be written, or was begun otherwise.
+        UsageError: when there is no run to go on with, or one that was begun otherwise.
     """
-    folder = run_folder(config)
-    _check_folder(folder, asdict(config), resume=resume, read=read)
-    make_folder(folder, way_out="use another --checkpoint.folder or --name")
-    with only_run_in(folder):
-        (folder / "config.yaml").write_text(dump_config(config))
-        yield folder
 
-
-def _check_folder(
-    folder: Path, settings: Mapping[str, Any], *, resume: bool, read: Callable[[Path], Any]
-) -> None:
-    """A fresh run needs a fresh folder; a continued one needs its own.
-
-    Args:
-        settings: of the run that is to begin.
-    """
-    found = candidates(folder / "checkpoints")
-    if not found:
-        if resume and not (folder / "config.yaml").is_file():
+    def __init__(
+        self,
+        config: Clustered,
+        lists: Lists,
+        *,
+        resume: bool,
+        extend: bool = False,
+        read: Callable[[Path], Any],
+    ) -> None:
+        self.config = config
+        self.folder = run_folder(config)
+        self.reached: Reached | None = None
+        """Where the run goes on; None where it begins."""
+        self.epochs = self.new_epochs = int(movable(config)[epochs_field(config)])
+        """Of the run until now, and from now on."""
+        found = candidates(self.folder / "checkpoints")
+        self.is_new = not found
+        if found and not (resume or extend):
             raise UsageError(
-                f"there is no run to resume: {folder.resolve()} has neither a checkpoint nor a "
-                "config.yaml; check --name and --checkpoint.folder, or start a new run without "
+                f"{self.folder} already holds a run ({found[0].name}); continue it with --resume, "
+                "train it longer with --extend, or choose another --name"
+            )
+        if found:
+            self._compare(found, lists, read, extend=extend)
+            self.reached = newest_reached(self.folder)
+        elif extend or (resume and not (self.folder / CONFIG_FILE).is_file()):
+            raise UsageError(
+                f"there is no run to resume: {self.folder.resolve()} has neither a checkpoint nor "
+                "a config.yaml; check --name and --checkpoint.folder, or start a new run without "
                 "--resume"
             )
-        return
-    if not resume:
-        raise UsageError(
-            f"{folder} already holds a run ({found[0].name}); continue it with --resume, "
-            "or choose another --name"
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is left to train."""
+        return self.reached is not None and self.reached.position.epoch >= self.new_epochs
+
+    def complete_lines(self, longer: str, anew: str) -> Iterator[str]:
+        """What to say of a run that is complete.
+
+        Args:
+            longer: the command that trains it for more epochs.
+            anew: the command that starts another run from its weights.
+        """
+        assert self.reached is not None
+        yield (
+            f"{self.folder} is complete: {counted(self.epochs, 'epoch')}, "
+            f"{counted(self.reached.position.step, 'step')}, last checkpoint {self.reached.folder}"
         )
-    # The newest may be damaged: rank 0 says so, and goes on from the one before.
-    begun = next((f for f in (c / "config.yaml" for c in found) if f.is_file()), None)
-    if begun is None:
-        return
-    old, new = deciding(asdict(read(begun))), deciding(settings)
-    changed = [f"{k} {old.get(k)!r} -> {v!r}" for k, v in new.items() if old.get(k) != v]
-    if changed:
-        raise UsageError(
-            f"{folder} was started with other settings: {'; '.join(changed)}; "
-            "resume with the old ones, or choose another --name"
+        yield f"  to train it longer:                     {longer}"
+        yield f"  to start another run from its weights:  {anew}"
+
+    def _compare(
+        self, found: list[Path], lists: Lists, read: Callable[[Path], Any], *, extend: bool
+    ) -> None:
+        """A run goes on with the settings and the videos that it was begun with."""
+        # The newest may be damaged: rank 0 says so, and goes on from the one before.
+        begun = next((f for f in (c / CONFIG_FILE for c in found) if f.is_file()), None)
+        if begun is None:
+            return
+        old, new = deciding(asdict(read(begun))), deciding(asdict(self.config))
+        now = movable(self.config)
+        old |= {name: old.get(name, "") for name in now} | read_run(self.folder).get("settings", {})
+        new |= now
+        self.epochs = int(old[epochs_field(self.config)])
+        if has_videos(self.folder):
+            if wrong := other_videos(self.folder, self.config, lists):
+                raise UsageError(f"{wrong}; {self._ways_out('the same videos')}")
+            free = {*_LISTS}
+        else:
+            free = set[str]()
+        if extend:
+            self._check_longer()
+            free.add(epochs_field(self.config))
+        paths = {*_LISTS, *(name for name, value in now.items() if isinstance(value, str))}
+        changed = [
+            f"{name} {old.get(name)!r} -> {value!r}"
+            for name, value in new.items()
+            if name not in free
+            and old.get(name) != value
+            and not (name in paths and absolute(str(old.get(name))) == absolute(str(value)))
+        ]
+        if changed:
+            raise UsageError(
+                f"{self.folder} was started with other settings: {'; '.join(changed)}; "
+                + self._ways_out("the old ones")
+            )
+
+    def _check_longer(self) -> None:
+        if self.new_epochs <= self.epochs:
+            raise UsageError(
+                f"--extend needs more than the {counted(self.epochs, 'epoch')} that {self.folder} "
+                f"has, got {self.new_epochs}; use --{epochs_field(self.config)} N"
+            )
+
+    def _ways_out(self, same: str) -> str:
+        weights = f"--init {self.folder}"
+        if not isinstance(self.config, RunConfig):
+            weights = f"`tats finetune {self.folder}`"
+        return (
+            f"resume with {same}, train the run longer with --extend "
+            f"--{epochs_field(self.config)} N, or start a new run from its weights with {weights} "
+            "and another --name"
         )

@@ -47,6 +47,20 @@ def only_run_in(folder: Path, *, wait_s: float = 0.0) -> Iterator[None]:
         lock.close()
 
 
+def holder_in_words(folder: Path) -> str:
+    """Who runs in a folder; empty where nobody does. A lock of another host is believed."""
+    try:
+        with (folder / LOCK_FILE).open(encoding="utf-8") as lock:
+            holder = _read(lock)
+    except OSError:
+        return ""
+    is_here = holder.get("host") == _host()
+    started = _started(int(holder.get("pid", 0))) if is_here else None
+    if not holder or (is_here and (started is None or started != holder.get("started"))):
+        return ""
+    return _words(holder)
+
+
 def _claim(path: Path, deadline: float) -> TextIO:
     """The file, open, locked, and of nobody else who lives."""
     while True:

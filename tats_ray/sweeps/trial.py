@@ -7,12 +7,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tats_ray.config.load import dump_config, parse_config
+from tats_ray.checkpoints.folders import candidates
+from tats_ray.config.load import parse_config
 from tats_ray.config.schema import RunConfig
 from tats_ray.core.errors import TatsError
 from tats_ray.runs.pretrain_plan import make_plan
 from tats_ray.runs.run_folder import run_folder
 from tats_ray.runs.run_lock import only_run_in
+from tats_ray.runs.run_record import record_start
+from tats_ray.runs.warm_start import first_state
 from tats_ray.runtime.driver import launch
 from tats_ray.runtime.driver.tuner import Job, Report, elsewhere
 from tats_ray.runtime.resources.request import ResourceRequest
@@ -76,9 +79,11 @@ class _Trial:
         self.began: float | None = None
 
     def train(self) -> None:
-        (self.folder / "config.yaml").write_text(dump_config(self.config))
         self.write("running")
         plan = make_plan(self.config)
+        record_start(self.folder, self.config, plan.lists)
+        if self.config.init and not candidates(self.folder / "checkpoints"):
+            first_state(self.config).save(self.folder)
         files = RunFiles(self.folder)
 
         def on_event(event: Mapping[str, Any]) -> None:

@@ -92,7 +92,7 @@ def write_list(tmp_path: Path, text: str) -> str:
         (["--env.reward", "speed"], r"env\.reward 'speed' is not known; known: token_error"),
         (["--loop.epochs", "many"], r"loop\.epochs must be a whole number, got 'many'"),
         (["--loop.epochs"], r"flag --loop\.epochs has no value"),
-        (["--dry-run"], r"there is no flag --dry-run; `tats fields` lists all fields"),
+        (["--dri-run"], r"there is no flag --dri-run; `tats fields` lists all fields"),
         (["--loop.epoch"], r"there is no flag --loop\.epoch; did you mean --loop\.epochs\?"),
         (["--optim.batch_size", "64"], r"4 videos, fewer than one batch of 64"),
         (["--data.num_classes", "3"], r"train\.csv.*line \d+.*class id"),

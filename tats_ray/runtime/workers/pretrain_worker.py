@@ -96,7 +96,7 @@ class _Rank(Rank):
             self.learner.load_state_dict(found.mae)
         position = found.position if found is not None else Position()
         self.client = self._join(found, position)
-        self.tell_start(position.step, is_resumed=found is not None, passed_over=passed_over)
+        self.tell_start(position.step, is_resumed=position.step > 0, passed_over=passed_over)
         return position
 
     def _join(

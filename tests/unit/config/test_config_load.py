@@ -82,7 +82,7 @@ def test_unknown_field_of_any_branch_is_refused_with_the_nearest_known_one(branc
 
 
 def test_every_branch_of_the_config_was_tried() -> None:
-    plain = {"name", "seed"}
+    plain = {"name", "seed", "init"}
     assert set(BRANCHES) == {dotted.split(".")[0] for dotted, _, _ in field_docs()} - plain
 
 
@@ -441,14 +441,21 @@ def test_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
         load_config(tmp_path / "run.yaml")
 
 
-def test_folder_in_place_of_a_configuration_is_refused_with_the_file_to_give(
-    tmp_path: Path,
-) -> None:
-    with pytest.raises(UsageError, match=f"{tmp_path} is a folder; give a YAML file"):
+def test_folder_stands_for_the_configuration_in_it(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"{tmp_path} is a folder without a config.yaml; give a"):
         load_config(tmp_path)
-    path = write(tmp_path, "seed: 1", "config.yaml")
-    with pytest.raises(UsageError, match=f"{tmp_path} is a folder; give {path}"):
-        load_config(tmp_path)
+    write(tmp_path, "seed: 1", "config.yaml")
+    assert load_config(tmp_path) == load_config(tmp_path / "config.yaml")
+
+
+def test_configuration_of_a_run_folder_means_that_folder_wherever_it_lies(tmp_path: Path) -> None:
+    path = write(tmp_path, "name: old\ncheckpoint: {folder: /elsewhere}", "config.yaml")
+    assert load_config(path).name == "old"  # no run: a configuration like any other
+    (tmp_path / "run.json").write_text("{}")
+    for place in (path, tmp_path):
+        found = load_config(place)
+        assert (found.checkpoint.folder, found.name) == (str(tmp_path.parent), tmp_path.name)
+    assert load_config(path, ["--name", "new"]).name == "new"
 
 
 def test_source_of_a_mistake_is_named(tmp_path: Path) -> None:

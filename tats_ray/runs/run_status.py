@@ -1,0 +1,99 @@
+"""`tats status` and `tats logs` of runs on this machine, from what they left in their folders."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tats_ray.checkpoints.folders import candidates
+from tats_ray.config.differences import flat
+from tats_ray.config.load import read_yaml
+from tats_ray.config.paths import CONFIG_FILE, is_run_folder
+from tats_ray.core.errors import UsageError
+from tats_ray.runs.run_lock import holder_in_words
+from tats_ray.runs.run_record import read_run
+from tats_ray.view.progress import format_duration
+from tats_ray.view.tables import print_table
+from tats_ray.view.tracking import METRICS_FILE, read_metrics
+
+_NUM_LINES = 20
+_ERRORS = ("eval/error", "mae/loss", "val/top1", "finetune/loss")
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """The run folders that a path means: itself, those in it, or those in its `runs`."""
+    if is_run_folder(folder):
+        return [folder]
+    found = [path for place in (folder, folder / "runs") for path in sorted(place.glob("*"))]
+    return [path for path in found if is_run_folder(path)]
+
+
+def show_runs(folders: list[Path]) -> None:
+    """One run in full, several in a table."""
+    if len(folders) == 1:
+        for what, how_much in describe_run(folders[0]):
+            print(f"{what:>14}  {how_much}")
+        return
+    wanted = ("state", "reached", "error", "last record")
+    rows = []
+    for folder in folders:
+        lines = dict(describe_run(folder))
+        rows.append([str(folder), *(lines.get(what, "-") for what in wanted)])
+    print_table(("run", *wanted), rows)
+
+
+def describe_run(folder: Path) -> Iterator[tuple[str, str]]:
+    """(what, how much) of a run: state, progress, error, age, checkpoint, logs."""
+    yield "run", str(folder)
+    yield "state", _state(folder)
+    settings = flat(read_yaml(folder / CONFIG_FILE))
+    epochs = settings.get("loop.epochs", settings.get("optim.epochs", "?"))
+    records = read_metrics(folder)
+    if records:
+        yield "reached", f"step {records[-1]['step']:g}, epoch {records[-1]['epoch']:g} of {epochs}"
+        for name in _ERRORS:
+            values = [record[name] for record in records if name in record]
+            if values and not math.isnan(values[-1]):
+                yield "error", f"{name} {values[-1]:.3f}"
+                break
+        age = time.time() - (folder / METRICS_FILE).stat().st_mtime
+        yield "last record", f"{format_duration(age)} ago"
+    newest = candidates(folder / "checkpoints")[:1]
+    yield "checkpoint", str(newest[0]) if newest else "none yet"
+    yield "logs", _logs(folder) or "none recorded"
+
+
+def show_logs(folder: Path) -> None:
+    """The last lines of what the processes of a run wrote, and where all of it lies.
+
+    Raises:
+        UsageError: where nothing is left of it.
+    """
+    place = Path(_logs(folder))
+    if not _logs(folder) or not place.is_dir():
+        raise UsageError(
+            f"{folder}: the logs of its processes are not here ({_logs(folder) or 'none recorded'})"
+            f"; its records are in {METRICS_FILE}, and `tats logs JOB` shows a cluster's job"
+        )
+    files = [path for path in place.glob("worker-*") if path.stat().st_size]
+    for path in sorted(files, key=lambda path: path.stat().st_mtime):
+        print(f"== {path.name}")
+        print(*path.read_text(errors="replace").splitlines()[-_NUM_LINES:], sep="\n")
+    print(f"{'state':>14}  {_state(folder)}")
+    print(f"{'all logs':>14}  {place}")
+
+
+def _logs(folder: Path) -> str:
+    return str(read_run(folder).get("logs") or "")
+
+
+def _state(folder: Path) -> str:
+    holder = holder_in_words(folder)
+    ended = read_run(folder).get("ended") or {}
+    if holder:
+        return f"running: {holder}"
+    if ended:
+        return f"{ended['state']}: {ended['why']}" if ended.get("why") else str(ended["state"])
+    return "not running; it did not say how it ended, so it was probably killed"
