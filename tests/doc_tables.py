@@ -13,13 +13,12 @@ from tats_ray.benchmarks.cost_model import Figures, clips_that_fit, needs
 from tats_ray.config.docstrings import field_docstrings
 from tats_ray.config.finetune_schema import FinetuneConfig
 from tats_ray.config.load import (
-    ALGORITHMS,
     OFFICIAL_FLAGS,
-    algorithm_class,
     field_docs,
     load_config,
 )
-from tats_ray.config.plugins import SAMPLERS
+from tats_ray.config.parts import algorithm_class
+from tats_ray.config.plugins import ALGORITHMS, SAMPLERS
 from tats_ray.config.schema import AlgorithmConfig, SamplerConfig
 from tats_ray.config.sweep_schema import SweepConfig
 from tats_ray.models.samplers.registry import find_sampler

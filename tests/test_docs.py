@@ -26,7 +26,6 @@ from tats_ray.checkpoints.format import Checkpoint
 from tats_ray.cli import Demo, Finetune, Pretrain, Submit, Tune, parse
 from tats_ray.config.finetune_schema import FinetuneConfig
 from tats_ray.config.load import (
-    ALGORITHMS,
     OFFICIAL_FLAGS,
     dump_config,
     field_docs,
@@ -35,6 +34,7 @@ from tats_ray.config.load import (
     parse_config,
     parse_flags,
 )
+from tats_ray.config.plugins import ALGORITHMS
 from tats_ray.config.schema import AlgorithmConfig, LoopConfig, ModelConfig, SamplerConfig
 from tats_ray.config.sweep_schema import load_sweep
 from tats_ray.core.grid import TokenGrid

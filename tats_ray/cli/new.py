@@ -33,8 +33,7 @@ class New(PlainCommand):
     """Folder for the two files. The default is the current folder."""
 
     def carry_out(self) -> None:
-        from tats_ray.config.load import ALGORITHMS
-        from tats_ray.config.plugins import SAMPLERS
+        from tats_ray.config.plugins import ALGORITHMS, SAMPLERS
 
         is_algorithm = self.what == "algorithm"
         taken = ALGORITHMS if is_algorithm else SAMPLERS

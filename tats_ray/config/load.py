@@ -24,9 +24,9 @@ from pydantic import TypeAdapter, ValidationError
 from tats_ray.config.docstrings import field_docstrings
 from tats_ray.config.file_kinds import refuse_other_kinds
 from tats_ray.config.finetune_schema import Clustered, FinetuneConfig
+from tats_ray.config.parts import algorithm_class, swap_parts
 from tats_ray.config.paths import config_file, put_at_home
-from tats_ray.config.plugins import load_named
-from tats_ray.config.schema import AlgorithmConfig, RunConfig
+from tats_ray.config.schema import RunConfig
 from tats_ray.core.errors import UsageError, did_you_mean
 
 _SEVERAL = ("betas", "seeds")
@@ -46,15 +46,6 @@ _KINDS = {
     "dataclass": "a mapping of fields",
 }
 """Beginning of the name of pydantic's error -> what the field must be."""
-
-ALGORITHMS: Mapping[str, str] = {
-    "ppo": "tats_ray.algorithms.ppo:PPOConfig",
-    "a2c": "tats_ray.algorithms.a2c:A2CConfig",
-    "reinforce": "tats_ray.algorithms.reinforce:ReinforceConfig",
-    "grpo": "tats_ray.algorithms.grpo:GRPOConfig",
-    "rloo": "tats_ray.algorithms.rloo:RLOOConfig",
-}
-"""Algorithm names and where their configurations live; `module:Class` works unlisted."""
 
 OFFICIAL_FLAGS: Mapping[str, str] = {
     "data_path": "data.train_list",
@@ -91,22 +82,6 @@ _OFFICIAL_VALUES: Mapping[tuple[str, str], str] = {
     ("mask_type", "learnable"): "tats",
     ("model", "adaptive_pretrain_videomae_base_patch16_224"): "base",
 }
-
-
-def algorithm_class(name: str) -> type[AlgorithmConfig]:
-    """The configuration class of a named algorithm, or of `module:Class`.
-
-    Raises:
-        UsageError: for an unknown name, with the nearest; for a plug-in that does not import,
-            with the import error.
-    """
-    found = load_named("algorithm.name", name, ALGORITHMS)
-    if not (isinstance(found, type) and issubclass(found, AlgorithmConfig)):
-        raise UsageError(
-            f"algorithm.name {name!r} is not a subclass of AlgorithmConfig; name the class of its "
-            "settings, whose build(policy) returns the algorithm, as in `tats new algorithm NAME`"
-        )
-    return found
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -307,39 +282,6 @@ def field_docs(config: Any = None) -> list[tuple[str, str, Any]]:
 
     walk(parse_config({}) if config is None else config, "")
     return rows
-
-
-def swap_parts(raw: dict[str, Any], chosen: Mapping[str, Any]) -> list[tuple[str, str, list[str]]]:
-    """Leave out the file's fields that another algorithm or sampler does not have.
-
-    Args:
-        chosen: dotted fields that are about to be set; the two names are looked at.
-
-    Returns:
-        (branch, its new name, the fields that were left out), where there are any.
-    """
-    found = []
-    for branch, missing in (("algorithm", _missing_fields), ("sampler", _own_options)):
-        name, old = chosen.get(f"{branch}.name"), raw.get(branch)
-        if name is None or not isinstance(old, dict):
-            continue
-        gone = missing(str(old.get("name", "")), str(name))
-        left_out = [key for key in old if key in gone]  # what neither knows is refused later
-        raw[branch] = {key: value for key, value in old.items() if key not in gone}
-        if left_out:
-            found.append((branch, str(name), left_out))
-    return found
-
-
-def _missing_fields(old: str, new: str) -> set[str]:
-    """Fields of one algorithm that another does not have."""
-    before, after = ({f.name for f in fields(algorithm_class(n))} for n in (old or "ppo", new))
-    return before - after
-
-
-def _own_options(old: str, new: str) -> set[str]:
-    """Options are the arguments of one sampler."""
-    return {"options"} if old != new else set()
 
 
 def _option(value: Any) -> Any:

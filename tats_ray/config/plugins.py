@@ -12,6 +12,15 @@ from typing import Any
 
 from tats_ray.core.errors import UsageError, did_you_mean
 
+ALGORITHMS: Mapping[str, str] = {
+    "ppo": "tats_ray.algorithms.ppo:PPOConfig",
+    "a2c": "tats_ray.algorithms.a2c:A2CConfig",
+    "reinforce": "tats_ray.algorithms.reinforce:ReinforceConfig",
+    "grpo": "tats_ray.algorithms.grpo:GRPOConfig",
+    "rloo": "tats_ray.algorithms.rloo:RLOOConfig",
+}
+"""Algorithm names and where their configurations live; `module:Class` works unlisted."""
+
 SAMPLERS: Mapping[str, str] = {
     "tats": "tats_ray.models.samplers.tats:TATS",
     "adamae": "tats_ray.models.samplers.adamae:ADAMAE",

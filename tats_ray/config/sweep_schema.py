@@ -20,9 +20,9 @@ from tats_ray.config.load import (
     parse_flags,
     read_yaml,
     set_field,
-    swap_parts,
     validated,
 )
+from tats_ray.config.parts import swap_parts
 from tats_ray.config.schema import RunConfig
 from tats_ray.core.errors import UsageError
 from tats_ray.core.protocols import ConfigBase

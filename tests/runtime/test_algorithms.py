@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from tats_ray.checkpoints import format as checkpoints
-from tats_ray.config.load import ALGORITHMS, parse_config
+from tats_ray.config.load import parse_config
+from tats_ray.config.plugins import ALGORITHMS
 from tats_ray.data.synthetic import SyntheticSet
 from tats_ray.models.zoo import build_policy, token_grid
 from tats_ray.runs.pretrain_plan import make_plan

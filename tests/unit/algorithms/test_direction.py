@@ -11,7 +11,8 @@ from torch import Tensor
 
 from tats_ray.algorithms.ppo import PPOConfig
 from tats_ray.algorithms.reinforce import ReinforceConfig
-from tats_ray.config.load import ALGORITHMS, parse_config
+from tats_ray.config.load import parse_config
+from tats_ray.config.plugins import ALGORITHMS
 from tats_ray.config.schema import AlgorithmConfig
 from tats_ray.core.grid import TokenGrid
 from tats_ray.core.types import Rollout

@@ -12,7 +12,8 @@ import pytest
 
 from tats_ray.__main__ import main
 from tats_ray.cli.new import Written, write_from_example
-from tats_ray.config.load import ALGORITHMS, parse_config
+from tats_ray.config.load import parse_config
+from tats_ray.config.plugins import ALGORITHMS
 from tats_ray.core.errors import UsageError
 
 ROOT = Path(__file__).parents[3]

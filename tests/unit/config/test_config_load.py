@@ -17,13 +17,13 @@ from tats_ray.algorithms.ppo import PPOConfig
 from tats_ray.algorithms.reinforce import ReinforceConfig
 from tats_ray.config.load import (
     OFFICIAL_FLAGS,
-    algorithm_class,
     dump_config,
     field_docs,
     load_config,
     parse_config,
     parse_flags,
 )
+from tats_ray.config.parts import algorithm_class
 from tats_ray.config.schema import RunConfig
 from tats_ray.core.errors import UsageError
 
