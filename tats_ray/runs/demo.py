@@ -91,7 +91,7 @@ def try_out(raw: Mapping[str, Any]) -> RunResult:
         "model": {"size": "tiny", "patch": 8},
         "loop": {"epochs": 3, "mae_only_epochs": 1},
         "optim": {"batch_size": 8, "warmup_epochs": 1},
-        "checkpoint": {"folder": str(folder)},
+        "checkpoint": {"folder": str(folder), "every_epochs": 1},
     }
     return pretrain(parse_config({**tiny, **raw}))
 
