@@ -48,13 +48,13 @@ def test_written_files_are_clean_under_any_usual_line_length(name: str, tmp_path
 
 
 def test_written_files_pass_mypy_and_their_own_test(tmp_path: Path) -> None:
-    new_algorithm("my_rule", tmp_path)
+    new_algorithm("own_rule", tmp_path)
     run("mypy", "--strict", "--follow-imports=silent", ".", cwd=tmp_path)
     run("pytest", "-q", "-p", "no:cacheprovider", ".", cwd=tmp_path)
 
 
 def test_written_test_notices_a_gradient_of_the_wrong_sign(tmp_path: Path) -> None:
-    made = new_algorithm("my_rule", tmp_path)
+    made = new_algorithm("own_rule", tmp_path)
     text = made.source.read_text()
     made.source.write_text(text.replace("loss = -self", "loss = +self"))
     assert made.source.read_text() != text

@@ -44,13 +44,13 @@ def test_written_files_are_clean_under_any_usual_line_length(name: str, tmp_path
 
 
 def test_written_files_pass_mypy_and_their_own_test(tmp_path: Path) -> None:
-    new_sampler("my_sampler", tmp_path)
+    new_sampler("own_sampler", tmp_path)
     run("mypy", "--strict", "--follow-imports=silent", ".", cwd=tmp_path)
     run("pytest", "-q", "-p", "no:cacheprovider", ".", cwd=tmp_path)
 
 
 def test_written_test_notices_logits_that_belong_to_other_tokens(tmp_path: Path) -> None:
-    made = new_sampler("my_sampler", tmp_path)
+    made = new_sampler("own_sampler", tmp_path)
     text = made.source.read_text()
     made.source.write_text(text.replace("return logits", "return logits.roll(1, 1)"))
     assert made.source.read_text() != text
@@ -61,15 +61,15 @@ def test_written_test_notices_logits_that_belong_to_other_tokens(tmp_path: Path)
 def test_command_prints_the_two_files_and_how_to_train_with_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main(["new", "sampler", "my_sampler", "--folder", str(tmp_path)])
+    main(["new", "sampler", "own_sampler", "--folder", str(tmp_path)])
     source, test, command = capsys.readouterr().out.splitlines()
     example = (ROOT / "examples" / "custom_sampler.py").read_text()
-    as_example = Path(source).read_text().replace("my_sampler", "custom_sampler")
-    assert as_example.replace("MySampler", "CustomSampler") == example
+    as_example = Path(source).read_text().replace("own_sampler", "custom_sampler")
+    assert as_example.replace("OwnSampler", "CustomSampler") == example
     assert Path(test).is_file()
     assert command == (
         f"PYTHONPATH={tmp_path}${{PYTHONPATH:+:$PYTHONPATH}} tats pretrain CONFIG "
-        "--sampler.name my_sampler:MySampler"
+        "--sampler.name own_sampler:OwnSampler"
     )
 
 
