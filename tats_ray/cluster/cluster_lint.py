@@ -11,6 +11,7 @@ from tats_ray.cluster.findings import Finding, refuse, show
 from tats_ray.cluster.kuberay_lint import lint_manifest
 from tats_ray.config.file_kinds import refuse_other_kinds
 from tats_ray.config.load import read_yaml
+from tats_ray.core.errors import UsageError
 from tats_ray.runtime.cluster.cluster_file import schema_error
 
 Tree = Mapping[str, Any]

@@ -108,7 +108,11 @@ def _rows(path: str | Path) -> list[tuple[int, str, int | None]]:
     if what := _not_a_list(text):
         raise UsageError(f"{path} looks like {what}, not like a list of videos; {_EXPECTED}")
     lines = [(at, line.strip()) for at, line in enumerate(text.split("\n"), 1) if line.strip()]
-    if lines and len(lines[0][1]) < _LONGEST_LINE and _is_header(lines[0][1], lines[1][1] if len(lines) > 1 else ""):
+    if (
+        lines
+        and len(lines[0][1]) < _LONGEST_LINE
+        and _is_header(lines[0][1], lines[1][1] if len(lines) > 1 else "")
+    ):
         del lines[0]
     if not lines:
         raise UsageError(f"{path}: the list is empty; {_EXPECTED}")
@@ -174,7 +178,7 @@ def _split(line: str) -> tuple[str, int | None]:
         name = name.strip("\"'")
     else:
         # The label is what follows the last separator; a path may hold separators of its own.
-        parts = re.fullmatch(r"(.*?)(?:\s*,\s*|\s+)([+-]?\d+)", line)
+        parts = re.fullmatch(r"(.*?)(?:\s*,\s*|\s+)([+-]?\d{1,9})", line)
         name, rest = (parts[1], [parts[2]]) if parts is not None else (line, [""])
     if not name:
         raise ValueError("there is no path")

@@ -223,9 +223,7 @@ def _course(progress: Progress, name: str) -> Text:
     return Text.assemble((f"{decimal(first, 3)} -> ", "dim"), (decimal(now, 3), "bold"))
 
 
-def _value(
-    progress: Progress, name: str, form: str, digits: int, *, style: str = "bold"
-) -> Text:
+def _value(progress: Progress, name: str, form: str, digits: int, *, style: str = "bold") -> Text:
     value = progress.latest(name)
     if value is None:
         return Text("-", style="dim")

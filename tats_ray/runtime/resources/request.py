@@ -102,6 +102,11 @@ class ResourceRequest:
             words.append(f"set {_SWITCH} false")
         return ", or ".join(words)
 
+    def without_gpus(self) -> str:
+        """How it can do without any, in words."""
+        found = [bundle.gpu_field for bundle in self.bundles if bundle.count and bundle.gpu]
+        return "set " + " and ".join(f"{f} {'false' if f == _SWITCH else 0}" for f in found)
+
     def __str__(self) -> str:
         return ", ".join(str(bundle) for bundle in self.bundles if bundle.count and bundle.each)
 
