@@ -59,6 +59,7 @@ def _built(checkout: Path, folder: Path) -> Path:
             ignored = shutil.ignore_patterns("__pycache__", "results")
             shutil.copytree(path, source / path.name, ignore=ignored)
         options = "--quiet --disable-pip-version-check --no-index --no-deps --no-build-isolation"
+        # Without a deadline: it works on local files only, in the foreground.
         done = subprocess.run(
             [sys.executable, "-m", "pip", "wheel", *options.split(), "-w", built, source],
             env={**os.environ, "SOURCE_DATE_EPOCH": _ONE_DATE},

@@ -33,8 +33,9 @@ _SEVERAL = ("betas", "seeds")
 """Flags of these endings take several numbers."""
 _RATES = "; did you mean optim.base_lr, the autoencoder's, or algorithm.lr, the sampler's?"
 """A near name with a far meaning: the two differ by a factor of a hundred."""
-_SHORT = reprlib.Repr(maxlevel=3, maxstring=80, maxother=80)
-"""Of values in messages: aliases of YAML can make one that is endless in full."""
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
+"""For values in messages: aliases of YAML make values without an end."""
 _KINDS = {
     "int": "a whole number",
     "float": "a number",

@@ -184,7 +184,7 @@ def _split(line: str) -> tuple[str, int | None]:
         name = name.strip("\"'")
     else:
         # The label is what follows the last separator; a path may hold separators of its own.
-        parts = re.fullmatch(r"(.*?)(?:\s*,\s*|\s+)([+-]?\d+)", line)
+        parts = re.fullmatch(r"(.*?)(?:\s*,\s*|\s+)([+-]?\d{1,9})", line)
         name, rest = (parts[1], [parts[2]]) if parts is not None else (line, [""])
     if not name:
         raise ValueError("there is no path")

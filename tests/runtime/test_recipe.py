@@ -16,6 +16,7 @@ from tats_ray.config.schema import RunConfig
 from tats_ray.core.seeds import stream
 from tats_ray.core.types import Rollout
 from tats_ray.data.clip_lists import read_lists
+from tats_ray.data.manifest import read_list
 from tats_ray.data.synthetic import SyntheticSet
 from tats_ray.models.policy import FixedPolicy, SamplerPolicy
 from tats_ray.models.zoo import build_mae, build_policy, num_visible, token_grid
@@ -263,6 +264,21 @@ def test_an_error_in_a_learner_ends_the_run_with_its_first_cause(
     broken.write_text("".join(f"{text}\t0\n" for _ in range(6)))
     config = small_config(videos, run_folder, data={"train_list": str(broken)})
     with pytest.raises(launch.RunFailedError, match=r"rank 0: .*broken\.mp4"):
+        train(config, run_folder)
+
+
+@pytest.mark.long
+def test_too_many_bad_videos_end_the_run_with_their_names(
+    videos: SyntheticSet, run_folder: Path, tmp_path: Path
+) -> None:
+    text = tmp_path / "broken.mp4"
+    text.write_text("not a video\n")
+    mixed = tmp_path / "mixed.csv"
+    good = [f"{entry.path}\t0\n" for entry in read_list(videos.train_list)]
+    mixed.write_text("".join(line + f"{text}\t0\n" for line in good))
+    config = small_config(videos, run_folder, data={"train_list": str(mixed)})
+    said = r"of \d+ clips until step .*: \S+broken\.mp4 \(.*bad_videos\.csv names all of them"
+    with pytest.raises(launch.RunFailedError, match=said):
         train(config, run_folder)
 
 

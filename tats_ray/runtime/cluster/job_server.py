@@ -127,7 +127,7 @@ class Jobs:
             return str(self._client.get_job_logs(job))
 
     def follow(self, job: str) -> str:
-        """Print a job's output as it comes; its status at the end."""
+        """Print a job's output as it comes, for as long as it runs; its status at the end."""
         self.status(job)  # names a job that does not exist
 
         async def tail() -> None:

@@ -66,7 +66,7 @@ class RolloutWorkers:
         for run in ended:
             index = self._runs.pop(run)
             try:
-                ray.get(run)
+                ray.get(run)  # it has ended, so this does not wait
             except RayActorError as error:
                 on_event({"kind": "note", "text": self._give_up(index, error), "time": time.time()})
             except RayTaskError:

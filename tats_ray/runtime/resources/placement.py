@@ -67,10 +67,11 @@ def place(config: Clustered, *, learns_policy: bool = False) -> Placement:
     request = ResourceRequest.of(config, learns_policy=learns_policy)
     for kind, there in own_node().items() if alone else ():
         if (wanted := request.total[kind]) > there:
+            has_none = kind == "GPU" and not there
+            way_out = request.without_gpus() if has_none else request.way_out(kinds=[kind])
             raise UsageError(
                 f"the run needs {wanted:g} {kind} ({request}), this machine has {there:g}; "
-                f"{request.way_out(kinds=[kind], none=not there)}, or join a cluster with "
-                "--cluster.address"
+                f"{way_out}, or join a cluster with --cluster.address"
             )
     return Placement(
         request,

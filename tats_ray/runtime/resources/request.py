@@ -91,23 +91,21 @@ class ResourceRequest:
     def total(self) -> dict[str, float]:
         return summed(self.processes)
 
-    def way_out(self, *roles: Bundle, kinds: Iterable[str] = KINDS, none: bool = False) -> str:
-        """How it can be made smaller, in words; without roles, anywhere.
-
-        Args:
-            none: there is no GPU at all, so all that ask for one have to stop.
-        """
+    def way_out(self, *roles: Bundle, kinds: Iterable[str] = KINDS) -> str:
+        """How it can be made smaller, in words; without roles, anywhere."""
         found = dict.fromkeys(
             field for role in roles or self.bundles if role.count for field in role.way_out(kinds)
         )
         numbers = [field for field in found if field != _SWITCH]
-        if none:
-            shares = [f"{field} 0" for field in numbers if field.endswith("_gpus")]
-            return f"set {' and '.join([f'{_SWITCH} false'] * (_SWITCH in found) + shares)}"
         words = [f"lower {_either(numbers)}"] if numbers else []
         if _SWITCH in found:
             words.append(f"set {_SWITCH} false")
         return ", or ".join(words)
+
+    def without_gpus(self) -> str:
+        """How it can do without any, in words."""
+        found = [bundle.gpu_field for bundle in self.bundles if bundle.count and bundle.gpu]
+        return "set " + " and ".join(f"{f} {'false' if f == _SWITCH else 0}" for f in found)
 
     def __str__(self) -> str:
         return ", ".join(str(bundle) for bundle in self.bundles if bundle.count and bundle.each)

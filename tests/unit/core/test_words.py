@@ -1,14 +1,15 @@
-"""Numbers before nouns: one epoch is not `1 epochs`, anywhere."""
+"""Numbers, nouns and names in messages: one epoch is not `1 epochs`, anywhere."""
 
 from __future__ import annotations
 
 import ast
+import math
 import re
 from itertools import pairwise
 
 import pytest
 
-from tats_ray.core.words import counted
+from tats_ray.core.words import counted, decimal, first_few
 from tests.test_layers import SOURCES, room
 
 NOUNS = (
@@ -53,3 +54,30 @@ def test_plural_behind_a_number_is_found_across_lines() -> None:
 def test_texts_count_with_counted(name: str) -> None:
     rare = {"{stale} updates", "{steps} steps"}  # an assertion; two or more, by the line before it
     assert set(plurals(SOURCES[name].read_text())) <= rare
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [
+        (0.9921, 3, "0.992"),
+        (0.64449, 3, "0.644"),
+        (12.3456, 3, "12.346"),
+        (0.0042, 3, "0.0042"),
+        (0.00004213, 3, "4.21e-05"),
+        (-0.0001234, 3, "-0.000123"),
+        (0.0, 3, "0.000"),
+        (0.5, 2, "0.50"),
+        (0.004, 2, "0.004"),
+        (31.4, 0, "31"),
+        (0.37, 0, "0.37"),
+        (math.nan, 3, "nan"),
+        (math.inf, 2, "inf"),
+    ],
+)
+def test_no_number_vanishes(value: float, digits: int, text: str) -> None:
+    assert decimal(value, digits) == text
+
+
+def test_only_the_first_few_are_named() -> None:
+    assert first_few({"a": "cut"}) == "a (cut)"
+    assert first_few(dict.fromkeys("abcde", "cut")) == "a (cut), b (cut), c (cut) and 2 more"

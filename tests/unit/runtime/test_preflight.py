@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tats_ray.config.load import parse_config
 from tats_ray.core.errors import UsageError
-from tats_ray.runtime.resources import preflight
+from tats_ray.runtime.resources import placement, preflight
 from tats_ray.runtime.resources.preflight import (
     NodeFacts,
     check_nodes,
@@ -215,3 +215,13 @@ def test_nodes_are_asked_for_the_run_folder_by_its_whole_path(
     monkeypatch.setattr(preflight, "_ask", ask)
     check_nodes([], Path("runs"))
     assert [file.parent for file in asked] == [tmp_path / "runs"]
+
+
+def test_way_out_of_missing_gpus_is_one_that_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(placement, "own_node", lambda: {"GPU": 0.0, "CPU": 8.0})
+    for use_gpu, wanted in ((True, 2), (False, 1)):
+        config = parse_config({"cluster": {"use_gpu": use_gpu, "policy_gpus": 1}})
+        with pytest.raises(UsageError, match=f"needs {wanted} GPU") as refused:
+            placement.plan_placement(config)
+        both = "cluster.use_gpu false and " * use_gpu
+        assert f"; set {both}cluster.policy_gpus 0, or join a cluster" in str(refused.value)
