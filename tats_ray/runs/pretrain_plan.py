@@ -11,7 +11,7 @@ from tats_ray.config.schema import RunConfig
 from tats_ray.core.errors import UsageError
 from tats_ray.core.grid import TokenGrid
 from tats_ray.core.words import counted
-from tats_ray.data.clip_lists import Lists, read_lists
+from tats_ray.data.clip_lists import Lists, read_lists, shared_in_words
 from tats_ray.data.manifest import VideoEntry
 from tats_ray.data.motion import motion_path
 from tats_ray.models.samplers.dry_run import check_sampler
@@ -39,8 +39,13 @@ class Plan:
     """Most bytes of rollouts in an object store, copies included."""
 
     @property
-    def plateau(self) -> float:
-        """Error of predicting the mean: (n-1)/n for the n pixels of a patch, targets unbiased."""
+    def plateau(self) -> float | None:
+        """Error of predicting the mean: (n-1)/n for the n pixels of a patch, targets unbiased.
+
+        None for targets that are not normalised, whose error depends on the videos.
+        """
+        if not self.config.model.normalize_targets:
+            return None
         pixels = self.config.model.tubelet * self.config.model.patch**2
         return (pixels - 1) / pixels
 
@@ -60,6 +65,8 @@ class Plan:
         optim, loop = config.optim, config.loop
         workers = placement.num_workers
         fewest = f"{config.cluster.min_workers} to " * config.cluster.is_elastic
+        names = config.data.train_list, config.data.val_list
+        shared = shared_in_words(self.lists.train, self.lists.val, names, "error")
         return [
             ("videos", f"{len(self.lists.train)} to train on, {len(self.lists.val)} to validate"),
             ("tokens", self._tokens_in_words()),
@@ -86,6 +93,7 @@ class Plan:
                 f"({placement.threads or 'as many as their node has'} threads each), "
                 f"{self._policy_in_words()}",
             ),
+            *[("NOTE", shared)] * bool(shared),
         ]
 
     def _tokens_in_words(self) -> str:

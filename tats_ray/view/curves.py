@@ -48,12 +48,12 @@ class Curve:
 
 
 def draw_curves(
-    metrics: Sequence[Record], *, plateau: float = PLATEAU, sampler_step: int | None = None
+    metrics: Sequence[Record], *, plateau: float | None = PLATEAU, sampler_step: int | None = None
 ) -> list[Curve]:
     """One curve per question; those without a single value are left out.
 
     Args:
-        plateau: error of predicting the mean.
+        plateau: error of predicting the mean; None draws no such line.
         sampler_step: MAE steps before the sampler takes part; None marks nothing.
     """
     painter = _Painter(metrics, plateau, sampler_step)
@@ -75,7 +75,9 @@ class _Picture(NamedTuple):
 
 
 class _Painter:
-    def __init__(self, metrics: Sequence[Record], plateau: float, sampler_step: int | None) -> None:
+    def __init__(
+        self, metrics: Sequence[Record], plateau: float | None, sampler_step: int | None
+    ) -> None:
         self._metrics = metrics
         self._plateau = plateau
         self._sampler_step = sampler_step
@@ -136,8 +138,9 @@ class _Painter:
     def _error(self, axes: Axes, theme: Theme) -> None:
         self._line(axes, "mae/loss", theme.series[0])
         self._line(axes, "eval/error", theme.series[1])
-        self._limit(axes, theme, self._plateau, f"predicting the mean: {self._plateau:.3f}")
-        self._at_least(axes, 0.9, 1.02)
+        if self._plateau is not None:
+            self._limit(axes, theme, self._plateau, f"predicting the mean: {self._plateau:.3f}")
+            self._at_least(axes, 0.9, 1.02)
 
     def _motion(self, axes: Axes, theme: Theme) -> None:
         self._line(axes, "eval/motion_ratio", theme.series[0])

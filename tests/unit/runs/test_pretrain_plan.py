@@ -71,6 +71,23 @@ def test_plan_says_what_mask_ratio_a_sampler_comes_to(
     assert words(made, "algorithm") == f"none: sampler {sampler['name']} does not learn"
 
 
+@pytest.mark.parametrize(
+    ("lines", "shown"), [("v.mp4\nw.mp4\n", "1 of the 2 videos"), ("w.mp4\n", "")]
+)
+def test_videos_that_are_trained_and_validated_on_are_counted(
+    lines: str, shown: str, tmp_path: Path
+) -> None:
+    (tmp_path / "w.mp4").touch()
+    listed = tmp_path / "val.csv"
+    listed.write_text(lines)
+    train = tmp_path / "train.csv"
+    told = dict(plan(tmp_path, data={"train_list": str(train), "val_list": str(listed)}).lines())
+    says = (
+        f"{shown} in {listed} is in {train}, too; the error on them says nothing about new videos"
+    )
+    assert told.get("NOTE") == (says if shown else None)
+
+
 def test_group_of_masks_divides_the_clips_of_a_step_and_multiplies_the_steps(
     tmp_path: Path,
 ) -> None:
