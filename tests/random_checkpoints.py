@@ -33,8 +33,10 @@ def official(tmp_path: Path, shapes: object, name: str = "official.pth") -> tupl
     return save(tmp_path / name, state, args=ARGS), state
 
 
-def own_run(folder: Path, *, pos_embed: str = "sincos_1d", sampler: str = "tats") -> Path:
-    """A run folder of ours with random weights, at step 7."""
+def own_run(
+    folder: Path, *, pos_embed: str = "sincos_1d", sampler: str = "tats", step: int = 7
+) -> Path:
+    """A run folder of ours with random weights; a second step is a second checkpoint."""
     config = parse_config(
         {
             "name": folder.name,
@@ -52,8 +54,8 @@ def own_run(folder: Path, *, pos_embed: str = "sincos_1d", sampler: str = "tats"
     if is_learned(policy):
         state = PolicyLearner(policy, config.algorithm.build(policy), seed=5).state_dict()
     text = dump_config(config)
-    found = checkpoints.Checkpoint(Position(step=7), learner.state_dict(), state, text)
-    checkpoints.save(folder, found, keep_last=1)
+    found = checkpoints.Checkpoint(Position(step=step), learner.state_dict(), state, text)
+    checkpoints.save(folder, found, keep_last=2)
     return folder
 
 

@@ -54,9 +54,11 @@ def require_flat_positions(model: ModelConfig, source: str) -> None:
     """
     if model.pos_embed != "sincos_1d":
         raise UsageError(
-            f"{source} has model.pos_embed {model.pos_embed!r}; transformers and the official code "
+            f"{source} has model.pos_embed {model.pos_embed!r}, as the demo does; transformers and "
+            "the official code "
             "have the flat sinusoid only and no field for another, so its features would be wrong "
-            "there; train with --model.pos_embed sincos_1d to export"
+            "there; use tats_ray.load in Python, or train with "
+            "--model.pos_embed sincos_1d to export"
         )
 
 

@@ -19,8 +19,9 @@ class ShowMasks(PlainCommand):
     checkpoint: PathArg
     """A run folder, or one of its checkpoints."""
     video: PathArg
+    """Video file, from whose middle a clip is cut."""
     out: Path = Path("masks.png")
-    """PNG file to write."""
+    """File to write: .png, .jpg, .pdf or .svg, or .gif or .mp4 for an animation."""
     compare: MaybePath = None
     """Checkpoint whose mask fills the last row. The default is a uniformly random mask."""
     mask_ratio: MaybeFloat = None

@@ -11,11 +11,30 @@ import tyro
 
 from tats_ray.core.errors import UsageError
 
+
+def _number_or_none(words: list[str]) -> float | None:
+    """Tyro's own reader of a union names types, and not what to write."""
+    try:
+        return None if words[0].lower() == "none" else float(words[0])
+    except ValueError:
+        raise ValueError(f"{words[0]!r} is not a number; give a number or none") from None
+
+
 PathArg = Annotated[Path, tyro.conf.Positional, tyro.conf.PositionalMetavarFromFieldName]
 TextArg = Annotated[str, tyro.conf.Positional, tyro.conf.PositionalMetavarFromFieldName]
 # Their help says what holds without them, and None would not.
 MaybePath = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
-MaybeFloat = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")]
+MaybeFloat = Annotated[
+    float | None,
+    tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="FLOAT",
+        instance_from_str=_number_or_none,
+        is_instance=lambda value: value is None or isinstance(value, float),
+        str_from_instance=lambda value: [str(value)],
+    ),
+    tyro.conf.arg(metavar="FLOAT", help_behavior_hint=""),
+]
 MaybeText = Annotated[str, tyro.conf.arg(help_behavior_hint="")]
 MaybeNumbers = Annotated[tuple[float, ...], tyro.conf.arg(help_behavior_hint="")]
 MaybeDataArg = Annotated[

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tats_ray.config.finetune_schema import LabelledDataConfig
 from tats_ray.config.schema import DataConfig
 from tats_ray.core.grid import TokenGrid
+from tats_ray.core.words import counted
 from tats_ray.data.dataset import ClipDataset
 from tats_ray.data.manifest import VideoEntry, read_list
 
@@ -32,6 +34,25 @@ def read_lists(data: DataConfig | LabelledDataConfig) -> Lists:
         return read_list(path, root=data.root, num_classes=classes, needs_labels=needs_labels)
 
     return Lists(read(data.train_list), read(data.val_list) if data.val_list else [])
+
+
+def shared_in_words(
+    train: Sequence[VideoEntry], val: Sequence[VideoEntry], lists: tuple[object, object], what: str
+) -> str:
+    """A warning where videos are in both lists; empty where none is.
+
+    Args:
+        lists: the files of training and validation.
+        what: is measured on them.
+    """
+    known = {entry.path for entry in train}
+    if not (shared := sum(entry.path in known for entry in val)):
+        return ""
+    are = "is" if shared == 1 else "are"
+    return (
+        f"{shared} of the {counted(len(val), 'video')} in {lists[1]} {are} in {lists[0]}, too; "
+        f"the {what} on them says nothing about new videos"
+    )
 
 
 def clip_dataset(

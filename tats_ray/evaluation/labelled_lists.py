@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tats_ray.core.errors import UsageError
-from tats_ray.core.words import counted
+from tats_ray.data.clip_lists import shared_in_words
 from tats_ray.data.manifest import VideoEntry, read_list
 from tats_ray.evaluation.extract import warn, without_repeats
 
@@ -94,12 +94,8 @@ def read_labelled(train_list: Path, val_list: Path, *, root: str | Path | None =
                 f"{val_list}: {entry.path} has class {entry.label}, {train_list} has 0 to "
                 f"{num_classes - 1}; use the same class numbers in both lists"
             )
-    known = {entry.path for entry in train}
-    if shared := sum(entry.path in known for entry in val):
-        warn(
-            f"{val_list} shares {shared} of its {counted(len(val), 'video')} with {train_list}; "
-            "the accuracy on them says nothing about new videos"
-        )
+    if shared := shared_in_words(train, val, (train_list, val_list), "accuracy"):
+        warn(shared)
     empty = sorted(set(range(num_classes)) - seen)
     if empty == [0]:
         warn(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -116,7 +117,19 @@ def probe(request: ProbeRequest) -> EvaluationResult:
         view=torch.arange(num_views).repeat(len(place)),
         scores=outcome.scores.flatten(0, 1),
     )
-    return write_results(root / "probes", request.kind, answers, protocol, outcome.head)
+    result = write_results(root / "probes", request.kind, answers, protocol, outcome.head)
+    _note_chance(result.top1, len(place), lists.num_classes)
+    return result
+
+
+def _note_chance(top1: float, num_videos: int, num_classes: int) -> None:
+    """Most first probes are of a run of minutes, and their figures look like a fault."""
+    if top1 < 1 / num_classes + 2 * math.sqrt(top1 * (1 - top1) / num_videos):
+        warn(
+            "top-1 is within two standard errors of chance: these features do not tell the classes "
+            "apart; expect this of the demo and of other runs of minutes, and see "
+            "tune_configs/motion_cpu.yaml for one that does better"
+        )
 
 
 def _examples(

@@ -11,7 +11,7 @@ from tats_ray.config.schema import EnvConfig, RunConfig
 from tats_ray.core.errors import UsageError
 from tats_ray.core.grid import TokenGrid
 from tats_ray.core.words import counted
-from tats_ray.data.clip_lists import Lists, read_lists
+from tats_ray.data.clip_lists import Lists, read_lists, shared_in_words
 from tats_ray.data.manifest import VideoEntry
 from tats_ray.data.motion import motion_path
 from tats_ray.models.samplers.dry_run import check_sampler
@@ -112,8 +112,8 @@ class Plan:
         ]
 
     def _notes(self) -> list[str]:
-        """Schedules that do nothing, and settings that nobody reads."""
-        loop, sampler = self.config.loop, self.config.sampler
+        """Schedules that do nothing, settings that nobody reads, and videos in both lists."""
+        loop, sampler, data = self.config.loop, self.config.sampler, self.config.data
         notes = self.schedule(loop.epochs).notes()
         if self.placement.learns_policy and loop.mae_only_epochs >= loop.epochs:
             notes.append(
@@ -122,6 +122,9 @@ class Plan:
             )
         if ignored := ignored_fields(sampler):
             notes.append(f"sampler {sampler.name} ignores {', '.join(ignored)}")
+        names = data.train_list, data.val_list
+        if shared := shared_in_words(self.lists.train, self.lists.val, names, "error"):
+            notes.append(shared)
         return notes
 
     def _phases_in_words(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ from tats_ray.config.load import dump_config
 from tats_ray.core.errors import VideoError
 from tats_ray.core.words import decimal
 from tats_ray.evaluation.show_masks import draw_panel
+from tats_ray.runs.origin import about_run
 from tats_ray.runs.pretrain_plan import Plan
+from tats_ray.view.records import series, without_stub
 from tats_ray.view.report_page import write_report
 from tats_ray.view.tracking import read_bad_videos, read_metrics
 
@@ -29,47 +32,49 @@ def write_run_report(plan: Plan, folder: Path) -> Path:
         pictures=_pictures(plan, folder),
         config_yaml=dump_config(plan.config),
         next_commands=_next_commands(plan, folder),
+        about=about_run(metrics),
         plateau=plan.plateau,
     )
 
 
-def _pictures(plan: Plan, folder: Path) -> list[tuple[str, Path]]:
+def _pictures(plan: Plan, folder: Path) -> list[tuple[str, Path, Path]]:
     """Masks on the first videos of the validation list, or else of the training list."""
     restored = restore(folder)
-    drawn: list[tuple[str, Path]] = []
+    drawn: list[tuple[str, Path, Path]] = []
     for entry in (plan.lists.val or plan.lists.train)[: 4 * _NUM_PICTURES]:
         if len(drawn) == _NUM_PICTURES:
             break
-        path = folder / f"masks_{len(drawn) + 1}.png"
+        light, dark = (folder / f"masks_{len(drawn) + 1}{kind}.png" for kind in ("", "_dark"))
         try:
-            draw_panel(restored, entry.path, path)
+            draw_panel(restored, entry.path, light, dark=dark)
         except VideoError:
             continue  # validation names it; another video serves as well here
-        drawn.append((Path(entry.path).name, path))
+        drawn.append((Path(entry.path).name, light, dark))
     return drawn
 
 
 def _summary(plan: Plan, metrics: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
     """(what, value, meaning) rows; what was not measured is left out."""
     measured = [record for record in metrics if "eval/error" in record]
-    trained = [record for record in metrics if "mae/loss" in record]
     rows: list[tuple[str, str, str]] = []
-    if measured:
-        first, last = measured[0]["eval/error"], measured[-1]["eval/error"]
-        mean = plan.plateau
-        plateau = "" if mean is None else f" (predicting the mean gives {decimal(mean, 3)})"
-        rows.append(
-            (
-                "Validation error",
-                f"{decimal(first, 3)} -> {decimal(last, 3)}",
-                f"under one fixed random mask; {1 - last / first:.0%} less than at the start"
-                f"{plateau}",
+    for what, name, masks in (
+        ("Validation error", "eval/error", "under one fixed random mask"),
+        ("Training error", "mae/loss", "under the sampler's masks"),
+    ):
+        values = series(without_stub(metrics), name)[1]
+        if not values:
+            continue
+        mean = f"predicting the mean gives {decimal(plan.plateau, 3)}" if plan.plateau else ""
+        if len(values) == 1:
+            course, meaning = decimal(values[0], 3), f"{masks}, measured once"
+        else:
+            change = values[-1] / values[0] - 1
+            course = f"{decimal(values[0], 3)} -> {decimal(values[-1], 3)}"
+            meaning = (
+                f"{masks}; {abs(change):.0%} {'less' if change <= 0 else 'more'} than at first"
             )
-        )
-    elif trained:
-        first, last = trained[0]["mae/loss"], trained[-1]["mae/loss"]
-        course = f"{decimal(first, 3)} -> {decimal(last, 3)}"
-        rows.append(("Training error", course, "under the sampler's masks"))
+        rows.append((what, course, f"{meaning} ({mean})" if mean else meaning))
+        break
     end = measured[-1] if measured else {}
     if "eval/motion_ratio" in end:
         rows.append(
@@ -99,9 +104,15 @@ def _summary(plan: Plan, metrics: list[dict[str, Any]]) -> list[tuple[str, str, 
 
 
 def _next_commands(plan: Plan, folder: Path) -> list[str]:
+    """Commands that show something that this run and its report do not."""
     video = (plan.lists.val or plan.lists.train)[-1].path
-    return [
-        f"tats show-masks {folder} {video} --out masks.png",
-        f"tensorboard --logdir {folder / 'tensorboard'}",
-        f"tats pretrain {folder}/config.yaml --name {plan.config.name}-tube --sampler.name tube",
+    config, own = plan.config, plan.config.sampler.name
+    rival = "tube" if own != "tube" else "random"
+    name = f"{config.name}_{rival}"
+    commands = [
+        ["tats", "show-masks", str(folder), video, "--out", "masks.gif"],
+        ["tensorboard", "--logdir", str(folder / "tensorboard")],
+        ["tats", "pretrain", f"{folder}/config.yaml", "--name", name, "--sampler.name", rival],
+        ["tats", "compare", str(folder), str(folder.parent / name)],
     ]
+    return [shlex.join(words) for words in commands]

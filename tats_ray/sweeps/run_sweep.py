@@ -15,6 +15,7 @@ from tats_ray.config.sweep_schema import Sweep, load_sweep, settings
 from tats_ray.core.errors import TatsError, UsageError
 from tats_ray.core.storage import make_folder
 from tats_ray.data.synthetic import synthesize
+from tats_ray.runs.origin import origin
 from tats_ray.runs.run_lock import only_run_in
 from tats_ray.runs.step_timing import StepTiming, time_steps
 from tats_ray.runtime.driver import tuner as trials_in_ray
@@ -26,7 +27,6 @@ from tats_ray.runtime.resources.placement import is_private, own_node
 from tats_ray.sweeps.sweep_board import SweepBoard, say
 from tats_ray.sweeps.sweep_folder import (
     STATE_FILE,
-    origin,
     read_record,
     read_records,
     read_state,

@@ -12,14 +12,11 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from tats_ray import __version__
 from tats_ray.config.differences import deciding, flat
 from tats_ray.core.errors import UsageError
 from tats_ray.core.storage import replace_text
@@ -126,21 +123,3 @@ def _compared(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _short(value: object, longest: int = 120) -> str:
     text = repr(value)
     return text if len(text) <= longest else f"{text[:longest]}..."
-
-
-def origin() -> dict[str, str]:
-    """Which code runs: version, and commit where it is a checkout."""
-    here = Path(__file__).parents[2]
-    found = {"version": __version__, "started": time.strftime("%Y-%m-%d %H:%M:%S")}
-    if (here / ".git").exists():
-        commit = _git(here, "rev-parse", "HEAD")
-        changed = _git(here, "status", "--porcelain", "--untracked-files=no")
-        found["commit"] = commit + (" with local changes" if changed else "")
-    return found
-
-
-def _git(here: Path, *words: str) -> str:
-    done = subprocess.run(
-        ["git", "-C", str(here), *words], capture_output=True, text=True, timeout=30
-    )
-    return done.stdout.strip()

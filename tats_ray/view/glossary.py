@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 GLOSSARY: Mapping[str, str] = {
     "mae/loss": "Reconstruction error of the training clips: the mean squared error over hidden "
-    "tokens, each normalised to mean 0 and standard deviation 1. With `model.normalize_targets: "
-    "false` the targets are pixels from 0 to 1. Predicting the mean gives about 0.998. Do not "
-    "compare it between samplers, because they hide different tokens.",
+    "tokens, each normalised to mean 0 and standard deviation 1. Predicting the mean of each token "
+    "gives 1 - 1/n for tokens of n pixels. With `model.normalize_targets: false` the targets are "
+    "pixels from 0 to 1. Do not compare it between samplers, because they hide different tokens.",
     "mae/lr": "Learning rate of the autoencoder.",
     "mae/grad_norm": "Norm of the autoencoder's gradient, before clipping.",
     "env/reward": "Mean reward of a draw. The reward function computes it from the reconstruction "

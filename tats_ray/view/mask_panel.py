@@ -5,6 +5,7 @@ Source: method section 10 [TATS supplement, figures 1-12].
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import wrap
@@ -26,16 +27,17 @@ from tats_ray.core.grid import TokenGrid
 from tats_ray.core.types import Reconstruction
 from tats_ray.ops.patches import denormalize, patch_statistics, patchify, unit_pixels, unpatchify
 from tats_ray.ops.selection import is_visible
+from tats_ray.view.curves import LIGHT, Theme
 
 # Sizes of the picture, inches.
 _CELL, _GAP, _ROW_GAP = 1.1, 0.05, 0.09
 _LEFT, _RIGHT, _TOP, _BOTTOM = 1.95, 0.85, 0.62, 0.12
 _BAR_GAP, _BAR_WIDTH = 0.1, 0.1
 
+_DPI = 150
 _LABEL_CHARACTERS = 20
 _Box = tuple[float, float, float, float]
 
-_INK, _MUTED = "#1a1a19", "#63625d"
 # Hidden is not quite black, so that the outline of a cell is never needed.
 _HIDDEN_VISIBLE = ListedColormap(["#111111", "#ffffff"])
 
@@ -118,9 +120,34 @@ def _lattice(values: Tensor, grid: TokenGrid) -> np.ndarray:
     return values.cpu().numpy().reshape(grid.time, grid.side, grid.side)
 
 
-def draw_masks(panel: MaskPanel, path: Path | None) -> Figure:
-    """Draw the rows of a panel, and save them where a path is given."""
-    rows = _Rows(panel)
+def one_by_one(panel: MaskPanel) -> UInt8[np.ndarray, "t H W 3"]:
+    """A picture of each time slot, for an animation; height and width are even, as videos need."""
+    pictures = []
+    for slot in range(len(panel.frames)):
+        figure = draw_masks(panel, None, slots=[slot])
+        figure.set_dpi(_DPI)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        pixels = np.asarray(canvas.buffer_rgba())
+        height, width = (side // 2 * 2 for side in pixels.shape[:2])
+        pictures.append(pixels[:height, :width, :3])
+    return np.stack(pictures)
+
+
+def draw_masks(
+    panel: MaskPanel,
+    path: Path | None,
+    *,
+    slots: Sequence[int] | None = None,
+    theme: Theme = LIGHT,
+) -> Figure:
+    """Draw the rows of a panel, and save them where a path is given.
+
+    Args:
+        slots: those to draw, in the colours of all; default: all.
+        theme: of the page that the picture stands on.
+    """
+    rows = _Rows(panel, range(len(panel.frames)) if slots is None else slots, theme)
     rows.pixels("frames", "first of each time slot", panel.frames)
     painted = "hidden patches" + (", at their\ntrue mean and deviation" * panel.is_normalized)
     rows.pixels("reconstruction", painted, panel.reconstruction)
@@ -147,37 +174,41 @@ def draw_masks(panel: MaskPanel, path: Path | None) -> Figure:
     if panel.other_visible is not None:
         rows.mask(panel.other_label, panel.other_visible)
     if path is not None:
-        rows.figure.savefig(path, dpi=150)
+        rows.figure.savefig(path, dpi=_DPI)
     return rows.figure
 
 
 class _Rows:
     """Places rows from the top down, each cell at the size of a frame."""
 
-    def __init__(self, panel: MaskPanel) -> None:
-        self._count, height, width = panel.frames.shape[:3]
+    def __init__(self, panel: MaskPanel, slots: Sequence[int], theme: Theme) -> None:
+        height, width = panel.frames.shape[1:3]
+        self._slots, self._count, self._theme = slots, len(slots), theme
         self._height = _CELL * height / width
         num_rows = 5 + (panel.other_visible is not None)
         self._total_width = _LEFT + self._count * (_CELL + _GAP) - _GAP + _RIGHT
         self._total_height = _TOP + num_rows * (self._height + _ROW_GAP) - _ROW_GAP + _BOTTOM
-        self.figure = Figure(figsize=(self._total_width, self._total_height), facecolor="white")
+        self.figure = Figure(
+            figsize=(self._total_width, self._total_height), facecolor=theme.surface
+        )
         FigureCanvasAgg(self.figure)
         self._bottom = self._total_height - _TOP + _ROW_GAP
         self._cells: list[Axes] = []
-        self._text(_LEFT, self._total_height - 0.2, panel.title, 11, weight="bold")
-        for slot in range(self._count):
-            x = _LEFT + slot * (_CELL + _GAP) + _CELL / 2
-            self._text(x, self._total_height - 0.5, f"slot {slot + 1}", 8, _MUTED, ha="center")
+        title_left, title_size = (_LEFT, 11) if self._count > 2 else (_BOTTOM, 8)
+        self._text(title_left, self._total_height - 0.2, panel.title, title_size, weight="bold")
+        for column, slot in enumerate(slots):
+            x = _LEFT + column * (_CELL + _GAP) + _CELL / 2
+            self._text(x, self._total_height - 0.5, f"slot {slot + 1}", 8, theme.muted, ha="center")
 
     def pixels(self, name: str, meaning: str, images: np.ndarray) -> None:
         self._row(name, meaning)
-        for cell, image in zip(self._cells, images, strict=True):
-            cell.imshow(image, aspect="auto")
+        for cell, slot in zip(self._cells, self._slots, strict=True):
+            cell.imshow(images[slot], aspect="auto")
 
     def lattice(self, name: str, meaning: str, values: np.ndarray, **scale: Any) -> AxesImage:
         self._row(name, meaning)
-        for cell, value in zip(self._cells, values, strict=True):
-            image = cell.imshow(value, aspect="auto", interpolation="nearest", **scale)
+        for cell, slot in zip(self._cells, self._slots, strict=True):
+            image = cell.imshow(values[slot], aspect="auto", interpolation="nearest", **scale)
         return image
 
     def mask(self, name: str, is_shown: np.ndarray) -> None:
@@ -191,15 +222,17 @@ class _Rows:
         low, high = image.get_clim()
         bar.set_ticks([low, (low + high) / 2, high])
         bar.set_ticklabels([f"{value:.2g}{suffix}" for value in (low, (low + high) / 2, high)])
-        bar.ax.tick_params(labelsize=7.5, length=2, color=_MUTED, labelcolor=_INK)
+        bar.ax.tick_params(
+            labelsize=7.5, length=2, color=self._theme.muted, labelcolor=self._theme.ink
+        )
         bar.outline.set_visible(False)
 
     def outline(self, marked: Bool[np.ndarray, "t h w"]) -> None:
         """A thin line around the marked tokens of the present row."""
-        for cell, inside in zip(self._cells, marked, strict=True):
+        for cell, slot in zip(self._cells, self._slots, strict=True):
             cell.add_collection(
                 LineCollection(
-                    list(_edges(inside)), colors="white", linewidths=1.1, capstyle="round"
+                    list(_edges(marked[slot])), colors="white", linewidths=1.1, capstyle="round"
                 )
             )
 
@@ -209,10 +242,12 @@ class _Rows:
         for slot in range(self._count):
             cell = self.figure.add_axes(self._box(_LEFT + slot * (_CELL + _GAP), _CELL))
             cell.set(xticks=[], yticks=[])
-            cell.spines[:].set(color="#d8d7d2", linewidth=0.6)
+            cell.spines[:].set(color=self._theme.grid, linewidth=0.6)
             self._cells.append(cell)
-        words = [(line, 9.5, 0.155, _INK, "bold") for line in wrap(name, _LABEL_CHARACTERS)]
-        words += [(line, 7.5, 0.125, _MUTED, "normal") for line in meaning.splitlines()]
+        words = [
+            (line, 9.5, 0.155, self._theme.ink, "bold") for line in wrap(name, _LABEL_CHARACTERS)
+        ]
+        words += [(line, 7.5, 0.125, self._theme.muted, "normal") for line in meaning.splitlines()]
         y = self._bottom + (self._height + sum(step for _, _, step, _, _ in words)) / 2
         for line, size, step, colour, weight in words:
             self._text(_LEFT - 0.14, y - step / 2, line, size, colour, weight=weight, ha="right")
@@ -227,9 +262,10 @@ class _Rows:
         )
 
     def _text(
-        self, x: float, y: float, text: str, size: float, colour: str = _INK, **style: Any
+        self, x: float, y: float, text: str, size: float, colour: str = "", **style: Any
     ) -> None:
         where = x / self._total_width, y / self._total_height
+        colour = colour or self._theme.ink
         self.figure.text(*where, text, fontsize=size, color=colour, va="center", **style)
 
 

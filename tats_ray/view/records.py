@@ -19,6 +19,25 @@ def series(metrics: Sequence[Record], name: str) -> tuple[list[float], list[floa
     return [step for step, _ in points], [value for _, value in points]
 
 
+def without_stub(metrics: Sequence[Record]) -> list[Record]:
+    """Without a last training record of under half the steps of the one before: mostly noise.
+
+    What was measured or counted then stays.
+    """
+    at = [index for index, record in enumerate(metrics) if "mae/loss" in record]
+    kept = list(metrics)
+    if len(at) > 2:
+        before, previous, last = (metrics[index]["step"] for index in at[-3:])
+        if 2 * (last - previous) < previous - before:
+            stub = metrics[at[-1]]
+            kept[at[-1]] = {
+                name: stub[name]
+                for name in stub
+                if "/" not in name or name.startswith(("eval/", "data/replaced"))
+            }
+    return kept
+
+
 def sampler_start(metrics: Sequence[Record]) -> int | None:
     """The last record without the policy before the first with it; None if it took no part."""
     previous = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 from tats_ray.view.curves import DARK, LIGHT, PLATEAU, Curve, Theme, draw_curves
 from tats_ray.view.glossary import GLOSSARY
 from tats_ray.view.health import Light, Verdict, examine
-from tats_ray.view.records import Record, sampler_start
+from tats_ray.view.records import Record, sampler_start, without_stub
 
 REPORT_FILE = "report.html"
 
@@ -28,10 +29,11 @@ def write_report(
     title: str,
     summary: Sequence[tuple[str, str, str]],
     metrics: Sequence[Record],
-    pictures: Sequence[tuple[str, Path]],
+    pictures: Sequence[tuple[str, Path, Path]],
     config_yaml: str,
     next_commands: Sequence[str],
     bad_videos: Mapping[str, str] | None = None,
+    about: Sequence[tuple[str, str]] = (),
     plateau: float | None = PLATEAU,
     sampler_step: int | None = None,
 ) -> Path:
@@ -40,13 +42,15 @@ def write_report(
     Args:
         summary: the headline figures: what, value, and what it means in plain language.
         metrics: as `tracking.read_metrics` gives them.
-        pictures: caption and PNG of each mask picture.
+        pictures: caption of each mask picture, and its PNGs for light and dark pages.
         bad_videos: as `tracking.read_bad_videos` gives them.
-        plateau: reconstruction error of predicting the mean; None where nobody knows it.
+        about: what and value of when, where and by which code the run was made.
+        plateau: reconstruction error of predicting the mean; None where it has no fixed value.
         sampler_step: MAE steps before the sampler takes part; default: where the first policy
             metrics were recorded.
     """
     start = sampler_start(metrics) if sampler_step is None else sampler_step
+    metrics = without_stub(metrics)
     sections = [
         _summary(summary),
         _section("Is it healthy?", _health(examine(metrics, bad_videos))),
@@ -54,6 +58,7 @@ def write_report(
         _section("Curves", _curves(draw_curves(metrics, plateau=plateau, sampler_step=start))),
         _section("What next", _commands(next_commands)),
         _section("What the numbers mean", _glossary(metrics)),
+        _section("About this run", _about(about)),
         _section("Configuration", _config(config_yaml)),
     ]
     page = _PAGE.format(title=escape(title), style=_style(), body="\n".join(filter(None, sections)))
@@ -85,21 +90,27 @@ def _health(verdicts: Sequence[Verdict]) -> str:
     return f'<ul class="health">{"".join(rows)}</ul>'
 
 
-def _picture(caption: str, path: Path) -> str:
+def _picture(caption: str, light: Path, dark: Path) -> str:
     words = escape(caption)
-    png = path.read_bytes()
+    png = light.read_bytes()
     width = round(0.68 * int.from_bytes(png[16:20], "big"))  # of a PNG's header, in pixels
     return (
-        f'<figure class="masks"><div><img src="{_data_uri(png)}" style="max-width:{width}px" '
-        f'alt="Frames, reconstruction, error, sampling probability and masks of {words}"></div>'
-        f"<figcaption>{words}</figcaption></figure>"
+        '<figure class="masks"><p class="hint">Swipe sideways to see the whole picture.</p>'
+        f"<div><picture>{_dark_source(dark.read_bytes())}"
+        f'<img src="{_data_uri(png)}" style="max-width:{width}px" '
+        f'alt="Frames, reconstruction, error, sampling probability and masks of {words}">'
+        f"</picture></div><figcaption>{words}</figcaption></figure>"
     )
+
+
+def _dark_source(png: bytes) -> str:
+    return f'<source media="(prefers-color-scheme: dark)" srcset="{_data_uri(png)}">'
 
 
 def _curves(curves: Sequence[Curve]) -> str:
     figures = [
         f"<figure><h3>{escape(curve.title)}</h3>{_legend(curve)}<picture>"
-        f'<source media="(prefers-color-scheme: dark)" srcset="{_data_uri(curve.dark)}">'
+        f"{_dark_source(curve.dark)}"
         f'<img src="{_data_uri(curve.light)}" alt="{escape(curve.title)} over MAE steps"></picture>'
         f"<figcaption>{escape(curve.meaning)}</figcaption></figure>"
         for curve in curves
@@ -122,11 +133,20 @@ def _commands(commands: Sequence[str]) -> str:
 def _glossary(metrics: Sequence[Record]) -> str:
     recorded = {name for record in metrics for name in record}
     rows = [
-        f"<dt><code>{escape(name)}</code></dt><dd>{escape(meaning)}</dd>"
+        f"<dt><code>{escape(name)}</code></dt><dd>{_with_code(meaning)}</dd>"
         for name, meaning in GLOSSARY.items()
         if name in recorded
     ]
     return f'<dl class="glossary">{"".join(rows)}</dl>' if rows else ""
+
+
+def _with_code(text: str) -> str:
+    return re.sub(r"`([^`]*)`", r"<code>\1</code>", escape(text))
+
+
+def _about(rows: Sequence[tuple[str, str]]) -> str:
+    lines = [f"<dt>{escape(what)}</dt><dd>{escape(value)}</dd>" for what, value in rows]
+    return f'<dl class="glossary">{"".join(lines)}</dl>' if lines else ""
 
 
 def _config(config_yaml: str) -> str:
@@ -209,15 +229,18 @@ vertical-align:middle}
 .s0{background:var(--s0)}.s1{background:var(--s1)}.s2{background:var(--s2)}
 figcaption{margin-top:.5rem}
 .masks{margin-bottom:.9rem}
-.masks div{overflow-x:auto;background:#fff;border-radius:6px}
+.masks div{overflow-x:auto;border-radius:6px}
+.hint{display:none;color:var(--muted);font-size:.86rem;margin-bottom:.4rem}
 .masks img{min-width:500px;margin:0 auto}
 .glossary{padding:.4rem 1rem 1rem;display:grid;grid-template-columns:minmax(0,15rem) 1fr;
 column-gap:1rem}
-.glossary dt,.glossary dd{padding-top:.6rem}
+.glossary dt,.glossary dd{padding-top:.6rem;overflow-wrap:anywhere}
 details{padding:.8rem 1rem}
 summary{cursor:pointer}
 pre{padding:.7rem 1rem;margin:.5rem 0;overflow-x:auto}
 details pre{border:0;padding:.4rem 0}
 @media (max-width:560px){.glossary{display:block}.glossary dd{padding-top:.1rem}
+section>pre{white-space:pre-wrap;overflow-wrap:anywhere}
+.hint{display:block}.masks div{border-right:3px solid var(--s0)}
 main{padding-top:1.2rem}}
 """

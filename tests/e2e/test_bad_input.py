@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tats_ray.cli import parse
 from tats_ray.data.synthetic import SyntheticSet, synthesize
 from tests.commands import refusal
 
@@ -263,3 +264,12 @@ def test_words_that_belong_to_no_flag_and_rates_of_two_meanings_are_told(
     says: str,
 ) -> None:
     assert re.search(says, refusal(capsys, *pretrain(videos, tmp_path, *flags)))
+
+
+def test_flag_that_takes_a_number_or_none_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["show-masks", "run", "video.mp4", "--mask-ratio"]
+    with pytest.raises(SystemExit):
+        parse([*words, "many"])
+    error = capsys.readouterr().err
+    assert "--mask-ratio: 'many' is not a number; give a number or none" in error
+    assert [parse([*words, word])[0].mask_ratio for word in ("0.5", "none")] == [0.5, None]  # type: ignore[attr-defined]

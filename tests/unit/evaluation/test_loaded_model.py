@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from einops import rearrange
+from PIL import Image
 
 import tats_ray
 from tats_ray.checkpoints.describe import inspect
@@ -18,6 +19,7 @@ from tats_ray.checkpoints.open import open_checkpoint
 from tats_ray.checkpoints.restore import restore
 from tats_ray.config.encoder_flags import ClipSize
 from tats_ray.core.errors import CheckpointError, UsageError
+from tats_ray.data.decode import probe
 from tats_ray.data.synthetic import synthesize
 from tats_ray.evaluation.show_masks import show_masks
 from tats_ray.models.policy import SamplerPolicy
@@ -88,6 +90,77 @@ def test_masks_under_another_ratio_are_rounded_as_each_sampler_does(
     (panel,) = panels
     assert f"{shown} of 32 tokens visible" in panel.title
     assert int(panel.other_visible.sum()) == rivals
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A run and a video."""
+    folder = tmp_path_factory.mktemp("scene")
+    made = synthesize(folder / "v", num_train=1, num_val=1, num_frames=16, size=32, workers=1)
+    return own_run(folder / "run"), next(made.train_list.parent.rglob("*.mp4"))
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.gif", "a.mp4", "a.SVG"])
+def test_masks_are_written_to_the_named_file_and_no_other(
+    name: str, scene: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """The endings decide the form; of the animations each time slot is a picture."""
+    out = tmp_path / "new" / name
+    assert show_masks(*scene, out) == out
+    assert list(out.parent.iterdir()) == [out]
+    if name == "a.gif":
+        with Image.open(out) as picture:
+            assert (picture.n_frames, picture.info["loop"]) == (2, 0)
+    if name == "a.mp4":
+        info = probe(str(out))
+        assert (info.num_frames, info.codec, info.height % 2, info.width % 2) == (2, "h264", 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("masks", r"masks has no ending, .*; use \.png, \.jpg, \.pdf, \.svg, \.gif, \.mp4$"),
+        ("a.webm", r"a\.webm ends in \.webm, .*; use \.png"),
+        (".", r"is a folder; name a file in it, such as .*/masks\.png"),
+        ("file/a.png", r"folder .*file cannot be made .*; use another --out"),
+    ],
+)
+def test_masks_that_cannot_be_written_are_refused_before_anything_is(
+    name: str, says: str, scene: tuple[Path, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=says):
+        show_masks(*scene, tmp_path / name)
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
+def test_masks_never_replace_the_video(scene: tuple[Path, Path]) -> None:
+    before = scene[1].read_bytes()
+    with pytest.raises(UsageError, match="is the video itself; use another name"):
+        show_masks(*scene, scene[1])
+    assert scene[1].read_bytes() == before
+
+
+def test_compared_checkpoints_of_one_run_are_told_apart(
+    scene: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    panels = []
+    monkeypatch.setattr(
+        "tats_ray.evaluation.show_masks.draw_masks", lambda p, out: panels.append(p)
+    )
+    run = own_run(own_run(tmp_path / "twice"), step=9)
+    saved = run / "checkpoints"
+    show_masks(
+        saved / "step_00000009",
+        scene[1],
+        tmp_path / "masks.png",
+        compare=saved / "step_00000007",
+    )
+    assert panels[0].label == "mask: tats, run twice, step 9"
+    assert panels[0].other_label == "mask: tats, run twice, step 7"
+    source, _ = official(tmp_path, adamae)
+    show_masks(saved, scene[1], tmp_path / "masks.png", compare=source)
+    assert panels[1].other_label == "mask: adamae, official.pth, AdaMAE, pre-training"
 
 
 @torch.no_grad()

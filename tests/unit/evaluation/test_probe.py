@@ -23,6 +23,7 @@ from tats_ray.data.manifest import read_list
 from tats_ray.data.synthetic import CLASSES, synthesize
 from tats_ray.data.views import ViewPlan
 from tats_ray.evaluation.encoder import folder_of_run, open_encoder
+from tats_ray.evaluation.probe import _note_chance
 from tats_ray.models.zoo import build_mae, token_grid
 from tats_ray.ops.optim import adamw
 from tests.commands import refusal, tats
@@ -101,6 +102,17 @@ def test_probe_leaves_figures_that_follow_from_its_predictions(
         assert protocol[part]["features"]["encoder_sha256"] == encoder.fingerprint()
     assert {"seed", "settings", "torch", "tats_ray", "python", "num_classes"} <= set(protocol)
     assert (found["folder"] / "head.safetensors").is_file() == (kind != "knn")
+
+
+@pytest.mark.parametrize(
+    ("top1", "is_noted"), [(0.125, True), (0.2, True), (0.0, True), (0.3, False), (1.0, False)]
+)
+def test_accuracy_that_may_be_chance_is_called_so(
+    top1: float, is_noted: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of 48 videos of 8 classes, whose chance is 12.5 %, as in the demo."""
+    _note_chance(top1, 48, 8)
+    assert ("within two standard errors of chance" in capsys.readouterr().out) == is_noted
 
 
 def test_choice_is_made_on_training_videos_only(place: Path) -> None:

@@ -95,6 +95,20 @@ def test_what_fine_tuning_refuses(place: Path, capsys: pytest.CaptureFixture[str
     assert "has no labels" in refusal(capsys, "finetune", run, few)
 
 
+def test_plan_warns_of_lists_that_share_videos_and_of_classes_that_count_from_one(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entries = read_list(place / "data" / "train.csv")
+    lines = [f"{e.path}\t{e.label + 1}\n" for e in entries if e.label is not None]
+    for name in ("train", "val"):
+        (place / f"{name}.csv").write_text("".join(lines))
+    make_finetune_plan(place / "run", place, finetune_config(None, ["--optim.batch_size", "4"]))
+    told = capsys.readouterr().out
+    assert "24 of the 24 videos in" in told
+    assert "the accuracy on them says nothing about new videos" in told
+    assert "class ids run from 1 to 8, so class 0 has no video; subtract 1 from each id" in told
+
+
 def test_plan_takes_clips_and_shape_from_the_checkpoint_and_classes_from_the_lists(
     place: Path,
 ) -> None:

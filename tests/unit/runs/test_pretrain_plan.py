@@ -142,6 +142,23 @@ def test_plan_notes_settings_that_the_sampler_does_not_heed(
     assert found == (f"sampler {sampler['name']} ignores {ignored}" if ignored else "")
 
 
+@pytest.mark.parametrize(
+    ("lines", "shown"), [("v.mp4\nw.mp4\n", "1 of the 2 videos"), ("w.mp4\n", "")]
+)
+def test_videos_that_are_trained_and_validated_on_are_counted(
+    lines: str, shown: str, tmp_path: Path
+) -> None:
+    (tmp_path / "w.mp4").touch()
+    listed = tmp_path / "val.csv"
+    listed.write_text(lines)
+    train = tmp_path / "train.csv"
+    told = dict(plan(tmp_path, data={"train_list": str(train), "val_list": str(listed)}).lines())
+    says = (
+        f"{shown} in {listed} is in {train}, too; the error on them says nothing about new videos"
+    )
+    assert told.get("note") == (says if shown else None)
+
+
 def test_group_of_masks_divides_the_clips_of_a_step_and_multiplies_the_steps(
     tmp_path: Path,
 ) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from einops import repeat
 
@@ -10,7 +11,7 @@ from tats_ray.core.grid import TokenGrid
 from tats_ray.core.types import Reconstruction
 from tats_ray.ops.patches import normalized_targets, patchify, unit_pixels
 from tats_ray.ops.selection import hidden_indices, is_visible
-from tats_ray.view.mask_panel import MaskPanel, build_panel, draw_masks
+from tats_ray.view.mask_panel import MaskPanel, build_panel, draw_masks, one_by_one
 
 GRID = TokenGrid(num_frames=4, image_size=16, tubelet=2, patch=8)  # 2 x 2 x 2 tokens
 CLIP = torch.randint(256, (3, 4, 16, 16), generator=torch.manual_seed(0)).to(torch.uint8)
@@ -112,8 +113,23 @@ def test_masks_are_white_where_visible(tmp_path: Path) -> None:
             assert image[row, column].min() == 255 if shown else image[row, column].max() < 60
 
 
-def test_all_labels_lie_within_the_picture() -> None:
-    figure = draw_masks(_panel(), None)
+def test_pictures_of_single_slots_keep_the_colours_of_the_whole() -> None:
+    panel = _panel()
+    pictures = one_by_one(panel)
+    assert (len(pictures), pictures.dtype) == (2, np.uint8)
+    assert not any(side % 2 for side in pictures.shape[1:3])
+    whole, single = draw_masks(panel, None), draw_masks(panel, None, slots=[1])
+    found = [axes.images[0] for axes in single.axes if axes.images]
+    expected = [axes.images[0] for axes in whole.axes if axes.images and axes.images[0]][1::2]
+    for image, twin in zip(found[2:4], expected[2:4], strict=True):
+        assert image.get_clim() == twin.get_clim()
+        np.testing.assert_array_equal(image.get_array(), twin.get_array())
+    assert "slot 2" in [text.get_text() for text in single.texts]
+
+
+@pytest.mark.parametrize("slots", [None, [0]])
+def test_all_labels_lie_within_the_picture(slots: list[int] | None) -> None:
+    figure = draw_masks(_panel(), None, slots=slots)
     figure.canvas.draw()
     width = figure.get_window_extent().width
     for text in figure.texts:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from tats_ray.view.curves import draw_curves
 from tats_ray.view.glossary import GLOSSARY
 from tats_ray.view.health import examine
-from tats_ray.view.records import sampler_start, series
+from tats_ray.view.records import sampler_start, series, without_stub
 from tats_ray.view.report_page import write_report
 
 Records = list[dict[str, Any]]
@@ -63,7 +63,14 @@ def picture(tmp_path: Path) -> Path:
     return path
 
 
-def _write(run: Path, metrics: Records, pictures: list[tuple[str, Path]]) -> str:
+@pytest.fixture
+def dark_picture(tmp_path: Path) -> Path:
+    path = tmp_path / "masks_1_dark.png"
+    Figure(figsize=(1, 1), facecolor="black").savefig(path)
+    return path
+
+
+def _write(run: Path, metrics: Records, pictures: list[tuple[str, Path, Path]]) -> str:
     path = write_report(
         run,
         title="demo <b>&</b>",
@@ -72,18 +79,21 @@ def _write(run: Path, metrics: Records, pictures: list[tuple[str, Path]]) -> str
         pictures=pictures,
         config_yaml='name: "<script>alert(1)</script>"\nseed: 0\n',
         next_commands=["tats show-masks runs/demo a&b.mp4", "two", "three"],
+        about=[("machine", "a <box>"), ("commit", "abc123")],
     )
     assert path == run / "report.html"
     return path.read_text(encoding="utf-8")
 
 
 def test_report_is_well_formed_and_complete(
-    tmp_path: Path, metrics: Records, picture: Path
+    tmp_path: Path, metrics: Records, picture: Path, dark_picture: Path
 ) -> None:
-    text = _write(tmp_path, metrics, [("a.mp4", picture)])
+    text = _write(tmp_path, metrics, [("a.mp4", picture, dark_picture)])
     page = _Page(text)
     assert page.tags.count("img") == 1 + 6
-    assert base64.b64encode(picture.read_bytes()).decode() in text
+    for path in (picture, dark_picture):
+        assert base64.b64encode(path.read_bytes()).decode() in text
+    assert page.tags.count("source") == 1 + 6
     for words in (
         "demo <b>&</b>",
         "1.0 -> 0.5",
@@ -96,19 +106,54 @@ def test_report_is_well_formed_and_complete(
         "two",
         "three",
         GLOSSARY["eval/motion_auc"],
+        "a <box>",
+        "abc123",
+        "Swipe sideways",
     ):
         assert words in page.words
     assert "details" in page.tags
 
 
-def test_report_needs_nothing_but_itself(tmp_path: Path, metrics: Records, picture: Path) -> None:
-    text = _write(tmp_path, metrics, [("a.mp4", picture)])
+def test_report_needs_nothing_but_itself(
+    tmp_path: Path, metrics: Records, picture: Path, dark_picture: Path
+) -> None:
+    text = _write(tmp_path, metrics, [("a.mp4", picture, dark_picture)])
     page = _Page(text)
     assert all(address.startswith("data:image/png;base64,") for address in page.addresses)
     assert "script" not in page.tags
     assert not re.search(r"https?:|url\(|@import", text)
     assert "prefers-color-scheme" in text
     assert 'name="viewport"' in text
+
+
+def test_glossary_of_the_page_shows_names_as_code(tmp_path: Path, metrics: Records) -> None:
+    text = _write(tmp_path, metrics, [])
+    assert "`" not in text
+    assert "<code>model.normalize_targets: false</code>" in text
+
+
+def test_page_says_nowhere_but_in_its_figures_what_predicting_the_mean_gives() -> None:
+    """It depends on the pixels of a token, so a number here would contradict another one there."""
+    assert not re.search(r"0\.99\d", " ".join(GLOSSARY.values()))
+
+
+def test_last_record_of_few_steps_is_not_drawn(metrics: Records) -> None:
+    stub = {**metrics[-2], "step": 61, "mae/loss": 9.0, "eval/error": 0.1, "data/replaced": 2.0}
+    kept = without_stub([*metrics, stub])
+    assert kept[:-1] == metrics
+    assert kept[-1] == {
+        name: stub[name] for name in ("step", "epoch", "time", "eval/error", "data/replaced")
+    }
+    assert series(kept, "mae/loss") == series(metrics, "mae/loss")
+    long = {**stub, "step": 63}
+    assert without_stub([*metrics, long]) == [*metrics, long]
+    assert without_stub(metrics[:2]) == metrics[:2]
+
+
+def test_curve_of_plain_pixels_has_no_line_for_predicting_the_mean(metrics: Records) -> None:
+    errors = [{"step": r["step"], "mae/loss": r["mae/loss"]} for r in metrics if "mae/loss" in r]
+    (normalised,), (plain,) = (draw_curves(errors, plateau=level) for level in (0.998, None))
+    assert plain.light != normalised.light
 
 
 def test_report_of_a_run_that_measured_nothing_is_a_page_too(tmp_path: Path) -> None:
