@@ -47,7 +47,8 @@ def _error(metrics: Sequence[Record]) -> Verdict:
                 more = "; it has left the plateau, and more epochs would help"
                 return Verdict(question, "watch", course + more)
             worse = f"{what} {values[0]:.3f} -> {values[-1]:.3f}: still on the plateau"
-            return Verdict(question, "bad", f"{worse}; train longer or raise optim.base_lr")
+            advice = "train longer, or try another optim.base_lr, a lower one first"
+            return Verdict(question, "bad", f"{worse}; {advice}")
     return Verdict(question, "unknown", "measured less than twice")
 
 
