@@ -92,7 +92,7 @@ def test_nothing_of_a_private_ray_outlives_a_killed_driver(
     assert logs.is_dir()
     assert processes_of(logs)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate(timeout=60)
     deadline = time.monotonic() + 15
     while processes_of(logs):
         assert time.monotonic() < deadline, processes_of(logs)

@@ -63,6 +63,7 @@ def test_status_alone_lists_the_runs_of_a_folder_or_asks_a_cluster(
     run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
+    place = Path.cwd()
     monkeypatch.setattr(submit, "show_status", lambda address: asked.append(address))
     other = run.parent / "other"
     other.mkdir()
@@ -72,10 +73,15 @@ def test_status_alone_lists_the_runs_of_a_folder_or_asks_a_cluster(
         said = output(capsys, "status", *words)
         assert "runs/mine" in said
         assert "finished" in said
+    assert asked == []
     tats("status", "--address", "http://there:8265")
     monkeypatch.chdir("/proc/self/fdinfo")
     tats("status")
     assert asked == ["http://there:8265", ""]
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://there:8265")
+    assert "runs/mine" in output(capsys, "status")
+    assert len(asked) == 3
     assert "nowhere is no run folder and holds none" in refusal(capsys, "status", "nowhere")
     assert "unexpected --nope" in refusal(capsys, "status", "--nope")
 
