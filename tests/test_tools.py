@@ -57,6 +57,16 @@ def test_help_says_in_its_own_words_what_is_missing_and_what_holds_then(
     with pytest.raises(SystemExit):
         main(["probe", "--help"])
     assert "{linear,attentive,knn} CHECKPOINT [DATA]" in capsys.readouterr().out
+    for words, usage in (
+        (
+            ["probe", "linear"],
+            "usage: tats probe [-h] [PROBE OPTIONS] {linear,attentive,knn} CHECK",
+        ),
+        (["export", "hf"], "usage: tats export [-h] {hf} CHECKPOINT OUT"),
+    ):
+        with pytest.raises(SystemExit):
+            main([*words, "--help"])
+        assert capsys.readouterr().out.startswith(usage)
 
 
 @pytest.mark.parametrize(

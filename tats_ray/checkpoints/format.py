@@ -197,7 +197,7 @@ def newest_reached(run: Path) -> Reached | None:
         with suppress(OSError, ValueError, KeyError, TypeError):
             state = json.loads((folder / STATE_FILE).read_text())
             _verify(folder, state)
-            first = next(name for name in state if name not in _NOT_PARTS)
+            first = next((name for name in state if name not in _NOT_PARTS), "")
             position = Position(**state["position"])
             return Reached(folder, position, int(state[first]["numbers"]["step"]))
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,8 +55,8 @@ class _OfJob(_AtServer):
 class Status(_AtServer):
     """Show the runs of this machine, or list the jobs of a cluster.
 
-    Without arguments it shows the runs in this folder and in runs/, and where there are none, the
-    jobs of a cluster.
+    Without arguments it shows the runs in this folder and in runs/. It lists jobs where there are
+    none, where --address is given, and where RAY_API_SERVER_ADDRESS is set.
     """
 
     place: MaybeRunArg = None
@@ -73,7 +74,7 @@ class Status(_AtServer):
             )
         if folders:
             show_runs(folders)
-        else:
+        if self.place is None and (not folders or "RAY_API_SERVER_ADDRESS" in os.environ):
             show_status(address=self.address)
 
 

@@ -49,16 +49,14 @@ def start_field(config: Clustered) -> str:
 
 def anchored(config: Clustered) -> Clustered:
     """With absolute paths, so that it means the same in every working directory."""
-    data, name = config.data, start_field(config)
+    data: Any = config.data  # both kinds have these fields
     paths = {key: absolute(getattr(data, key)) for key in ("train_list", "val_list", "root")}
-    keep = replace(config.checkpoint, folder=absolute(config.checkpoint.folder))
-    found: Clustered = replace(
-        config,
-        data=replace(data, **paths),
-        checkpoint=keep,
-        **{name: absolute(getattr(config, name))},
-    )
-    return found
+    changed: dict[str, Any] = {
+        "data": replace(data, **paths),
+        "checkpoint": replace(config.checkpoint, folder=absolute(config.checkpoint.folder)),
+        start_field(config): absolute(getattr(config, start_field(config))),
+    }
+    return replace(config, **changed)
 
 
 def absolute(path: str) -> str:

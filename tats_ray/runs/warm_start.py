@@ -83,7 +83,8 @@ def _policy(found: Restored, config: RunConfig) -> tuple[dict[str, Any] | None, 
     policy = build_policy(config.sampler, config.model, grid, seed=config.seed)
     if not is_learned(policy):
         return None, ""
-    has_weights = found.folder.is_file() or "policy" in checkpoints.part_names(found.folder)
+    parts = checkpoints.part_names(found.folder)  # none in a checkpoint of others
+    has_weights = "policy" in parts or not parts
     if not is_learned(found.policy) or not has_weights:
         return None, "; it has no sampler that learns, so the run's starts anew"
     weights, own = found.policy.state_dict(), policy.state_dict()

@@ -53,8 +53,8 @@ def _error(metrics: Sequence[Record]) -> Verdict:
             if fell >= 0.02:
                 more = "; it has left the plateau, and more epochs would help"
                 return Verdict(question, "watch", course + more)
-            worse = f"{ends}: still on the plateau; train longer or raise optim.base_lr"
-            return Verdict(question, "bad", worse)
+            advice = "train longer, or try another optim.base_lr, a lower one first"
+            return Verdict(question, "bad", f"{ends}: still on the plateau; {advice}")
     return Verdict(question, "unknown", "measured less than twice")
 
 

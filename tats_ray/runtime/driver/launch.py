@@ -68,7 +68,9 @@ def run(
         RunFailedError: naming the first cause; the last checkpoint is intact.
     """
     run_id, request = uuid.uuid4().hex[:8], placement.request
-    with joined_cluster(config), _scratch(folder, run_id):
+    with joined_cluster(config) as logs, _scratch(folder, run_id):
+        if logs:
+            on_event({"kind": "logs", "path": logs, "time": time.time()})
         reap()  # of runs of this job whose process was killed
         ensure_room(request, config.cluster.nodes_timeout_s, lambda text: on_event(_note(text)))
         check_cluster(request, folder, rollout_bytes=rollout_bytes)

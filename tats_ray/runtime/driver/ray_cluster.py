@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 import ray
 
 from tats_ray.config.finetune_schema import Clustered
 from tats_ray.core.errors import UsageError
+from tats_ray.runtime.driver.ray_watchdog import watched
 from tats_ray.runtime.resources.placement import usable_cores
 
 _ANSWER_S = 10.0
@@ -37,8 +39,10 @@ def cluster_settings(*, is_elastic: bool = False) -> None:
 
 
 @contextmanager
-def joined_cluster(config: Clustered, *, spare_cpus: int = 0) -> Iterator[None]:
-    """Join a cluster, or start a private one that ends with the run.
+def joined_cluster(config: Clustered, *, spare_cpus: int = 0) -> Iterator[str]:
+    """Join a cluster, or start a private one that ends with the run, or with this process.
+
+    Yields the folder of Ray's logs; empty in a cluster that was joined before.
 
     Args:
         spare_cpus: told to a private cluster beyond the cores it has.
@@ -48,28 +52,30 @@ def joined_cluster(config: Clustered, *, spare_cpus: int = 0) -> Iterator[None]:
     """
     cluster_settings(is_elastic=config.cluster.is_elastic)
     if ray.is_initialized():
-        yield
+        yield ""
         return
     address = config.cluster.address or os.environ.get("RAY_ADDRESS") or "local"
     # A private cluster may be told of fewer cores than the machine has, but not of none.
     private = {"num_cpus": usable_cores() + spare_cpus} if address == "local" else {}
     if address not in ("local", "auto"):
         _check_answer(address)
-    try:
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level="ERROR",
-            # Without a dashboard, Ray Train cannot clean up the placement groups of stopped trials.
-            include_dashboard=True if address == "local" else None,
-            **private,
-        )
-    except Exception as error:  # Ray raises bare ones, too
-        raise UsageError(_why_not(address, error)) from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    with watched() if private else nullcontext():
+        try:
+            joined = ray.init(
+                address=address,
+                log_to_driver=False,
+                logging_level="ERROR",
+                # Without a dashboard, Ray Train cannot clean up placement groups of stopped trials.
+                include_dashboard=True if private else None,
+                **private,
+            )
+        except Exception as error:  # Ray raises bare ones, too
+            raise UsageError(_why_not(address, error)) from error
+        try:
+            session = getattr(joined, "address_info", {}).get("session_dir")
+            yield str(Path(session) / "logs") if session else ""
+        finally:
+            ray.shutdown()
 
 
 def _check_answer(address: str) -> None:

@@ -118,6 +118,10 @@ def test_plan_takes_clips_and_shape_from_the_checkpoint_and_classes_from_the_lis
     assert (plan.config.data.num_frames, plan.config.data.image_size) == (4, 16)
     assert (plan.config.model.size, plan.config.model.patch, plan.steps_per_epoch) == ("tiny", 8, 6)
     assert plan.notes == ()
+    assert "note" not in dict(plan.lines())
+    short = finetune_config(None, [*flags, "--optim.epochs", "5"])
+    said = dict(make_finetune_plan(place / "run", place / "data", short).lines())["note"]
+    assert "the learning rate never reaches" in said
     assert parse_finetune(parse_yaml_of(plan.config)) == plan.config
     wider = [*flags, "--data.num_frames", "8", "--data.image_size", "32"]
     plan = make_finetune_plan(place / "run", place / "data", finetune_config(None, wider))

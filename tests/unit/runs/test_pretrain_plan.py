@@ -262,3 +262,22 @@ def test_elastic_plan_is_that_of_all_learners_and_refuses_what_it_does_not_go_wi
         with pytest.raises(UsageError, match=rf"^cluster.min_workers 1 .* {says}\b.*; use 0$"):
             plan(tmp_path, cluster={**elastic, **cluster}, **branches)
         plan(tmp_path, cluster={**fixed, **cluster}, **branches)
+
+
+def notes(made: Plan) -> list[str]:
+    return [text for what, text in made.lines() if what == "note"]
+
+
+def test_schedules_that_do_nothing_are_named(tmp_path: Path) -> None:
+    """2 steps an epoch; a base rate of 0.32 for 256 clips is 0.01 for 8."""
+    useful = {"loop": {"epochs": 6, "mae_only_epochs": 5}, "optim": {"batch_size": 8}}
+    useful["optim"] |= {"base_lr": 0.32, "warmup_epochs": 5}
+    assert notes(plan(tmp_path, **useful)) == []
+    (rate,) = notes(plan(tmp_path, **{**useful, "optim": {**useful["optim"], "warmup_epochs": 22}}))
+    assert (
+        "never reaches 0.01: the warm-up takes 22 epochs, the run 6, so it ends at 0.0025" in rate
+    )
+    late = {**useful, "loop": {"epochs": 6, "mae_only_epochs": 6}}
+    (sampler,) = notes(plan(tmp_path, **late))
+    assert "sampler never trains: loop.mae_only_epochs 6 leaves none of the 6 epochs" in sampler
+    assert notes(plan(tmp_path, **late, sampler={"name": "tube"})) == []

@@ -190,6 +190,19 @@ def test_new_run_starts_from_the_weights_of_another_and_from_nothing_else(
     assert "is complete" in output(capsys, "pretrain", "runs/new", "--resume")
 
 
+def test_new_run_starts_from_the_file_of_another_project(
+    started: Started, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tats("pretrain", "small.yaml", "--seed", "5")
+    tats("ckpt", "convert", "runs/small", "official.pth")
+    said = output(capsys, "pretrain", "small.yaml", "--init", "official.pth", "--name", "new")
+    assert re.search(r"weights  official\.pth, .*no sampler that learns, so the run's starts", said)
+    new = checkpoints.load("runs/new/checkpoints/step_00000000")
+    assert new.policy is None
+    for name, weight in checkpoints.load("runs/small").mae["network"].items():
+        assert torch.equal(new.mae["network"][name], weight), name
+
+
 def _parts(path: str) -> tuple[Any, Any]:
     config = load_config(path)
     return config.data, config.model

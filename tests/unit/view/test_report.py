@@ -219,6 +219,13 @@ def test_bad_videos_are_named_where_the_report_counts_the_clips(metrics: Records
     assert "could not be read: a.mp4 (cut)" in verdict.answer
 
 
+def test_advice_on_the_plateau_is_that_of_the_documentation() -> None:
+    metrics = [{"step": step, "epoch": step, "eval/error": 0.998} for step in (1, 2)]
+    assert "optim.base_lr, a lower one first" in examine(metrics)[0].answer
+    page = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text()
+    assert "`optim.base_lr`, try a lower one first" in page
+
+
 def test_every_metric_of_the_script_is_in_the_glossary(metrics: Records) -> None:
     names = {name for record in metrics for name in record} - {"step", "epoch", "time"}
     assert names <= set(GLOSSARY)

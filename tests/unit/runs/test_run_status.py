@@ -1,0 +1,107 @@
+"""`tats status` and `tats logs` of the runs of this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from tats_ray.checkpoints.format import Parts, save_parts
+from tats_ray.cluster import submit
+from tats_ray.core.types import Position
+from tats_ray.runs.run_lock import only_run_in
+from tats_ray.runs.run_record import record_end, record_logs
+from tests.commands import refusal, tats
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run of two records and a checkpoint in runs/ of the working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
+    folder = tmp_path / "runs" / "mine"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text("name: mine\nloop: {epochs: 8}\n")
+    (folder / "run.json").write_text("{}")
+    records = [
+        {"step": 4, "epoch": 1, "time": 1.0, "eval/error": 0.9},
+        {"step": 6, "epoch": 2, "time": 2.0, "mae/loss": 0.8},
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    long_ago = time.time() - 180
+    os.utime(folder / "metrics.jsonl", (long_ago, long_ago))
+    save_parts(folder, Parts(Position(step=4, epoch=1), {}, "name: mine\n"), keep_last=1)
+    return folder.relative_to(tmp_path)
+
+
+def output(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
+    capsys.readouterr()
+    tats(*words)
+    return capsys.readouterr().out
+
+
+def test_status_of_a_run_says_how_far_it_is_and_how_it_ended(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = output(capsys, "status", run)
+    assert "state  not running; it did not say how it ended, so it was probably killed" in said
+    assert "reached  step 6, epoch 2 of 8" in said
+    assert "error  eval/error 0.900" in said
+    assert re.search(r"last record  3m\d\ds ago", said)
+    assert "checkpoint  runs/mine/checkpoints/step_00000004" in said
+    record_end(run, "failed", "the MAE loss is nan")
+    assert "state  failed: the MAE loss is nan" in output(capsys, "status")  # the only one here
+    with only_run_in(run):
+        assert f"state  running: process {os.getpid()} on host" in output(capsys, "status", run)
+
+
+def test_status_alone_lists_the_runs_of_a_folder_or_asks_a_cluster(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    place = Path.cwd()
+    monkeypatch.setattr(submit, "show_status", lambda address: asked.append(address))
+    other = run.parent / "other"
+    other.mkdir()
+    (other / "config.yaml").write_text("name: other\n")
+    (other / "run.json").write_text('{"ended": {"state": "finished"}}')
+    for words in ([], ["runs"]):
+        said = output(capsys, "status", *words)
+        assert "runs/mine" in said
+        assert "finished" in said
+    assert asked == []
+    tats("status", "--address", "http://there:8265")
+    monkeypatch.chdir("/proc/self/fdinfo")
+    tats("status")
+    assert asked == ["http://there:8265", ""]
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://there:8265")
+    assert "runs/mine" in output(capsys, "status")
+    assert len(asked) == 3
+    assert "nowhere is no run folder and holds none" in refusal(capsys, "status", "nowhere")
+    assert "unexpected --nope" in refusal(capsys, "status", "--nope")
+
+
+def test_logs_of_a_run_show_the_last_lines_and_the_place(
+    run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "the logs of its processes are not here (none recorded)" in refusal(capsys, "logs", run)
+    place = tmp_path / "session" / "logs"
+    place.mkdir(parents=True)
+    (place / "worker-1.err").write_text("".join(f"line {n}\n" for n in range(30)))
+    (place / "worker-2.out").touch()
+    record_logs(run, str(place))
+    for words in ([], [run]):
+        said = output(capsys, "logs", *words)
+        assert "== worker-1.err\nline 10\n" in said
+        assert "line 29" in said
+        assert "worker-2" not in said
+        assert f"all logs  {place}" in said
+    asked: list[str] = []
+    monkeypatch.setattr(submit, "follow", lambda job, address: asked.append(job))
+    tats("logs", "tats-job-1")
+    assert asked == ["tats-job-1"]
