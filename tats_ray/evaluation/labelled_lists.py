@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tats_ray.core.errors import UsageError
+from tats_ray.core.words import counted
 from tats_ray.data.clip_lists import shared_in_words
 from tats_ray.data.manifest import VideoEntry, read_list
 from tats_ray.evaluation.extract import warn, without_repeats

@@ -15,10 +15,10 @@ from tats_ray.config.finetune_schema import Clustered
 from tats_ray.config.paths import CONFIG_FILE, absolute, epochs_field
 from tats_ray.config.schema import RunConfig
 from tats_ray.core.errors import UsageError
+from tats_ray.core.folder_lock import only_run_in
 from tats_ray.core.storage import make_folder
 from tats_ray.core.words import counted
 from tats_ray.data.clip_lists import Lists
-from tats_ray.runs.run_lock import only_run_in
 from tats_ray.runs.run_record import (
     has_videos,
     movable,

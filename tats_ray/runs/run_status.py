@@ -12,7 +12,7 @@ from tats_ray.config.differences import flat
 from tats_ray.config.load import read_yaml
 from tats_ray.config.paths import CONFIG_FILE, is_run_folder
 from tats_ray.core.errors import UsageError
-from tats_ray.runs.run_lock import holder_in_words
+from tats_ray.core.folder_lock import holder_in_words
 from tats_ray.runs.run_record import read_run
 from tats_ray.view.progress import format_duration
 from tats_ray.view.tables import print_table

@@ -13,10 +13,10 @@ from typing import Any
 from tats_ray.config.points import Point, Trial, point_name
 from tats_ray.config.sweep_schema import Sweep, load_sweep, settings
 from tats_ray.core.errors import TatsError, UsageError
+from tats_ray.core.folder_lock import only_run_in
 from tats_ray.core.storage import make_folder
 from tats_ray.data.synthetic import synthesize
 from tats_ray.runs.origin import origin
-from tats_ray.runs.run_lock import only_run_in
 from tats_ray.runs.step_timing import StepTiming, time_steps
 from tats_ray.runtime.driver import tuner as trials_in_ray
 from tats_ray.runtime.driver.optuna_search import Proposals, check_optuna

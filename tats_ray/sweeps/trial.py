@@ -11,9 +11,9 @@ from tats_ray.checkpoints.folders import candidates
 from tats_ray.config.load import parse_config
 from tats_ray.config.schema import RunConfig
 from tats_ray.core.errors import TatsError
+from tats_ray.core.folder_lock import only_run_in
 from tats_ray.runs.pretrain_plan import make_plan
 from tats_ray.runs.run_folder import run_folder
-from tats_ray.runs.run_lock import only_run_in
 from tats_ray.runs.run_record import record_start
 from tats_ray.runs.warm_start import first_state
 from tats_ray.runtime.driver import launch

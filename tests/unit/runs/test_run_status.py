@@ -12,8 +12,8 @@ import pytest
 
 from tats_ray.checkpoints.format import Parts, save_parts
 from tats_ray.cluster import submit
+from tats_ray.core.folder_lock import only_run_in
 from tats_ray.core.types import Position
-from tats_ray.runs.run_lock import only_run_in
 from tats_ray.runs.run_record import record_end, record_logs
 from tests.commands import refusal, tats
 

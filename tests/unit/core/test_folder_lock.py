@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tats_ray.core.errors import UsageError
-from tats_ray.runs.run_lock import LOCK_FILE, only_run_in
+from tats_ray.core.folder_lock import LOCK_FILE, only_run_in
 
 
 def holder(tmp_path: Path, **fields: Any) -> Path:
@@ -46,7 +46,7 @@ def test_lock_of_a_killed_process_is_taken_over_with_a_line(
 ) -> None:
     code = (
         "import os, pathlib, signal, sys\n"
-        "from tats_ray.runs.run_lock import only_run_in\n"
+        "from tats_ray.core.folder_lock import only_run_in\n"
         "with only_run_in(pathlib.Path(sys.argv[1])):\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
