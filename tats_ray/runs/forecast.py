@@ -14,6 +14,7 @@ from tats_ray.config.finetune_schema import Clustered
 from tats_ray.config.schema import RunConfig
 from tats_ray.core.devices import Precision, autocast
 from tats_ray.core.errors import UsageError
+from tats_ray.core.words import counted
 from tats_ray.models.policy import is_learned
 from tats_ray.models.zoo import (
     build_mae,
@@ -143,9 +144,11 @@ def _memory(
     """The least that a learner takes, by batch size."""
     states = count_parameters(network) * _STATE_BYTES / shards
     sizes = sorted({max(batch_size // 2, 1), batch_size, 2 * batch_size})
-    by_size = ", ".join(f"{(states + size * kept) / _GB:.3g} GB with {size}" for size in sizes)
+    by_size = ", ".join(
+        f"{(states + size * kept) / _GB:.3g} GB with {counted(size, 'clip')}" for size in sizes
+    )
     return "memory", (
-        f"{who}: at least {by_size} clips; {states / _GB:.2g} GB of weights, gradients and "
+        f"{who}: at least {by_size}; {states / _GB:.2g} GB of weights, gradients and "
         f"moments, and {kept / 1e6:.3g} MB per clip for the backward pass; working space, CUDA "
         "itself and videos come on top"
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from tats_ray import __version__
+from tats_ray.core.words import counted
 from tats_ray.runtime.resources.placement import usable_cores
 from tats_ray.view.progress import format_duration
 from tats_ray.view.records import Record
@@ -32,7 +33,8 @@ def about_run(metrics: Sequence[Record]) -> list[tuple[str, str]]:
     """What a report says of a run that has just ended on this machine."""
     code = origin()
     gpus = [torch.cuda.get_device_name(at) for at in range(torch.cuda.device_count())]
-    machine = f"{platform.node()}, {platform.system()} {platform.machine()}, {usable_cores()} cores"
+    cores = counted(usable_cores(), "core")
+    machine = f"{platform.node()}, {platform.system()} {platform.machine()}, {cores}"
     libraries = [f"{name} {version(name)}" for name in ("torch", "ray")]
     rows = [
         ("machine", ", ".join([machine, *gpus])),

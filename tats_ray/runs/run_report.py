@@ -8,6 +8,7 @@ from typing import Any
 
 from tats_ray.checkpoints.restore import restore
 from tats_ray.config.load import dump_config
+from tats_ray.config.plugins import SAMPLERS
 from tats_ray.core.errors import VideoError
 from tats_ray.core.words import decimal
 from tats_ray.evaluation.show_masks import draw_panel
@@ -107,7 +108,7 @@ def _next_commands(plan: Plan, folder: Path) -> list[str]:
     """Commands that show something that this run and its report do not."""
     video = (plan.lists.val or plan.lists.train)[-1].path
     config, own = plan.config, plan.config.sampler.name
-    rival = "tube" if own != "tube" else "random"
+    rival = next(name for name in SAMPLERS if name != own)
     name = f"{config.name}_{rival}"
     commands = [
         ["tats", "show-masks", str(folder), video, "--out", "masks.gif"],

@@ -437,7 +437,7 @@ def test_file_that_is_not_a_mapping_of_plain_values_is_refused(
 
 def test_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_bytes(b"\xff\xfe\x00\x80")
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match="is not text in UTF-8"):
         load_config(tmp_path / "run.yaml")
 
 

@@ -57,7 +57,7 @@ def test_plain_pixels_have_no_error_of_predicting_the_mean(tmp_path: Path) -> No
     assert "predicting" not in meaning
 
 
-@pytest.mark.parametrize(("sampler", "rival"), [("tats", "tube"), ("tube", "random")])
+@pytest.mark.parametrize(("sampler", "rival"), [("tats", "adamae"), ("tube", "tats")])
 def test_next_commands_do_not_repeat_the_run_itself(
     sampler: str, rival: str, tmp_path: Path
 ) -> None:
@@ -73,7 +73,7 @@ def test_report_says_when_where_and_by_which_code() -> None:
     assert list(rows) == ["first record", "last record", "machine", "tats_ray", "versions"]
     assert re.match(r"2001-09-0\d \d\d:\d\d ", rows["first record"])
     assert rows["last record"].endswith(", 1m30s later")
-    assert re.search(r"\d+ cores", rows["machine"])
+    assert re.search(r"\d+ cores?", rows["machine"])
     assert re.match(r"\d+\.\d+\.\d+(, commit [0-9a-f]{40}.*)?$", rows["tats_ray"])
     assert re.match(r"Python 3\.\d+\.\d+, torch .*, ray \d", rows["versions"])
     assert list(dict(about_run([]))) == ["machine", "tats_ray", "versions"]
