@@ -19,7 +19,7 @@ from tats_ray.runs.pretrain_plan import steps_in_epoch
 from tats_ray.runs.run_folder import run_folder
 from tats_ray.runtime.resources.placement import Placement, place
 from tats_ray.training.finetune_validation import measured
-from tats_ray.training.schedule import Schedule
+from tats_ray.training.rate_schedule import RateSchedule
 
 LISTS = ("data.train_list", "data.val_list")
 """Fields that name lists; a folder of data stands for both."""
@@ -48,10 +48,10 @@ class FinetunePlan:
     def total_steps(self) -> int:
         return self.steps_per_epoch * self.config.optim.epochs
 
-    def schedule(self, epochs: int) -> Schedule:
+    def schedule(self, epochs: int) -> RateSchedule:
         """The learning rate of a run of so many epochs, of the head."""
         optim, scale = self.config.optim, self.global_batch / 256
-        return Schedule(
+        return RateSchedule(
             optim.base_lr * scale,
             optim.min_lr * scale,
             optim.warmup_epochs,

@@ -21,7 +21,7 @@ from tats_ray.ops.rewards import find_reward
 from tats_ray.runtime.resources.placement import Placement, plan_placement
 from tats_ray.training.mae_learner import optimizer_steps
 from tats_ray.training.pretrain_build import wants_motion
-from tats_ray.training.schedule import Schedule
+from tats_ray.training.rate_schedule import RateSchedule
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,10 @@ class Plan:
     def total_steps(self) -> int:
         return self.steps_per_epoch * self.config.loop.epochs
 
-    def schedule(self, epochs: int) -> Schedule:
+    def schedule(self, epochs: int) -> RateSchedule:
         """The learning rate of a run of so many epochs."""
         warmup = self.config.optim.warmup_epochs
-        return Schedule(
+        return RateSchedule(
             self.lr,
             self.min_lr,
             warmup,

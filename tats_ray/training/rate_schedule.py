@@ -9,7 +9,7 @@ from tats_ray.ops.schedules import warmup_cosine
 
 
 @dataclass(frozen=True)
-class Schedule:
+class RateSchedule:
     """Warm-up and cosine of a run."""
 
     base: float
@@ -40,7 +40,7 @@ class Schedule:
             f"{self.rate(self.total_steps - 1):.3g}; lower optim.warmup_epochs"
         ]
 
-    def stretched_from(self, old: Schedule, step: int) -> str:
+    def stretched_from(self, old: RateSchedule, step: int) -> str:
         """What becomes of a shorter run's schedule at the step where this one takes over."""
         before, after = old.rate(step), self.rate(step)
         change = f"jumps from {before:.3g} to {after:.3g}"
