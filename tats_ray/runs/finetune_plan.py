@@ -19,7 +19,7 @@ from tats_ray.runs.pretrain_plan import steps_in_epoch
 from tats_ray.runs.run_folder import run_folder
 from tats_ray.runtime.resources.placement import Placement, place
 from tats_ray.training.finetune_validation import measured
-from tats_ray.training.schedule import RateSchedule
+from tats_ray.training.rate_schedule import RateSchedule
 
 LISTS = ("data.train_list", "data.val_list")
 """Fields that name lists; a folder of data stands for both."""

@@ -22,7 +22,7 @@ from tats_ray.runtime.resources.placement import Placement, plan_placement
 from tats_ray.training.algorithm_trial import check_algorithm
 from tats_ray.training.mae_learner import optimizer_steps
 from tats_ray.training.pretrain_build import wants_motion
-from tats_ray.training.schedule import RateSchedule
+from tats_ray.training.rate_schedule import RateSchedule
 
 
 @dataclass(frozen=True)
