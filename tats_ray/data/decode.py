@@ -125,6 +125,8 @@ def _probe(path: str, mtime_ns: int, size: int) -> VideoInfo:
         packets = [packet for packet in container.demux(stream) if packet.size]
         stamps = [packet.pts for packet in packets if not packet.is_discard]
         is_cut = len(stamps) < len(packets)
+        # decord makes room for all frames of the header, and ends the process where it cannot.
+        is_simple = is_simple and stream.frames in (0, len(packets))
     with _video_errors(path), closing(_decode(path)) as frames:
         first = next(frames, None)
         if first is None:

@@ -18,6 +18,7 @@ from tats_ray.core.errors import UsageError, VideoError
 from tats_ray.data import decode
 from tats_ray.data.decode import Backend, probe, read_frames
 from tats_ray.data.encode import Codec, write_video
+from tats_ray.data.synthetic import synthesize
 
 REPO = Path(__file__).parents[3]
 CLIPS = REPO.parent / "shared" / "clips"
@@ -346,3 +347,19 @@ def test_picture_that_changes_its_size_on_the_way_is_a_video_error(
     with pytest.raises(VideoError, match=r"changes its picture size from 64x48 to 96x64"):
         read_frames(str(joined), lambda n: [2, n - 1], backend=backend)
     assert read_frames(str(joined), lambda _: [2], backend=backend).shape == (1, 48, 64, 3)
+
+
+def test_header_that_claims_billions_of_frames_keeps_decord_away(tmp_path: Path) -> None:
+    """decord would allocate room for all of them, and abort the process."""
+    made = synthesize(tmp_path / "made", num_train=4, num_val=1, num_frames=8, size=32, workers=1)
+    sound = next(made.train_list.parent.rglob("*.mp4"))
+    data = bytearray(sound.read_bytes())
+    count = data.index(b"stts") + 12  # after the box's name, version and number of entries
+    assert int.from_bytes(data[count : count + 4], "big") == 8
+    data[count : count + 4] = bytes.fromhex("e6e6e6e6")
+    lying = tmp_path / "lying.mp4"
+    lying.write_bytes(data)
+    assert probe(str(sound)).is_decord_exact
+    assert not probe(str(lying)).is_decord_exact
+    frames = read_frames(str(lying), lambda total: [0, 7])
+    assert np.array_equal(frames, read_frames(str(sound), lambda total: [0, 7]))
