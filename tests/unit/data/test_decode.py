@@ -350,7 +350,7 @@ def test_picture_that_changes_its_size_on_the_way_is_a_video_error(
 
 
 def test_header_that_claims_billions_of_frames_keeps_decord_away(tmp_path: Path) -> None:
-    """decord would allocate room for all of them, and abort the process."""
+    """Decord would allocate room for all of them, and abort the process."""
     made = synthesize(tmp_path / "made", num_train=4, num_val=1, num_frames=8, size=32, workers=1)
     sound = next(made.train_list.parent.rglob("*.mp4"))
     data = bytearray(sound.read_bytes())
