@@ -133,7 +133,7 @@ def test_table_has_a_line_for_every_rule_and_learner(capsys: pytest.CaptureFixtu
     env_baseline(num_clips=8, num_steps=1, num_seeds=2)
     out, err = capsys.readouterr()
     title, head, *rows = out.splitlines()
-    assert "8 fixed clips, 16 of 144 tokens visible; 1 updates, 2 seeds" in title
+    assert "8 fixed clips, 16 of 144 tokens visible; 1 update, 2 seeds" in title
     assert re.findall(r"\S+(?: \S+)*", head)[-1] == "beats random"
     names = ["random", "tube", "multi-block", "motion oracle", *LEARNERS]
     assert [row.split("  ")[0] for row in rows] == names

@@ -87,7 +87,7 @@ def test_settling_waits_until_the_driver_has_what_was_told_and_says_when_it_does
         log, driver = RunLog(), Driver()
         await log.reset("run")
         await log.add("run", 0, event("row"))
-        with pytest.raises(TimeoutError, match=r"waited 0.01 s for the driver to write 1 events"):
+        with pytest.raises(TimeoutError, match=r"waited 0.01 s for the driver to write 1 event"):
             await log.settle("run", 0.01)
         await driver.poll(log)  # it has them, and says so with its next call
         with pytest.raises(TimeoutError):
