@@ -22,6 +22,9 @@ from tats_ray.core.words import counted
 GIB = 2**30
 SHM_GB, DISK_GB = 2.0, 10.0
 """Below these a run may work, but not well."""
+_SOCKET = "ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+_LONGEST_SOCKET = 107
+"""Bytes in the path of a Unix socket."""
 
 
 def machine_checks() -> list[tuple[str, Callable[[], Finding]]]:
@@ -33,6 +36,7 @@ def machine_checks() -> list[tuple[str, Callable[[], Finding]]]:
         ("decoder decord", lambda: _decoder("decord")),
         ("ffmpeg bundles", _ffmpeg),
         ("ray", _ray),
+        ("ray's folders", _ray_folders),
         ("auth token", lambda: auth_finding(is_required=False)),
         ("shared memory", _shared_memory),
         ("disk", _disk),
@@ -111,6 +115,24 @@ def _ray() -> Finding:
         text = f"{version} without {', '.join(missing)}"
         return Finding("ray", text, "FAIL", f"pip install '{wants}'")
     return Finding("ray", version)
+
+
+def _ray_folders() -> Finding:
+    """Ray keeps its auth token in the home folder, and its sockets and logs in the other one."""
+    temporary = Path(os.environ.get("RAY_TMPDIR") or "/tmp")
+    what, is_short = "ray's folders", "set RAY_TMPDIR to a short path that you can write to"
+    for folder, advice in (
+        (Path.home(), "set HOME to a folder that you can write to"),
+        (temporary, is_short),
+    ):
+        try:
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            return Finding(what, f"{folder}: {error.strerror}", "FAIL", advice)
+    if len(str(temporary / _SOCKET)) > _LONGEST_SOCKET:
+        return Finding(what, f"{temporary} is too long for the names of sockets", "FAIL", is_short)
+    return Finding(what, f"{Path.home()} and {temporary} can be written to")
 
 
 def auth_finding(*, is_required: bool) -> Finding:

@@ -92,6 +92,26 @@ def test_storage_that_cannot_be_written_fails(tmp_path: Path) -> None:
     assert check_storage(tmp_path / "missing").verdict == "FAIL"
 
 
+@pytest.mark.parametrize(
+    ("name", "folder", "says"),
+    [
+        ("HOME", "nowhere", "nowhere: No such file or directory"),
+        ("RAY_TMPDIR", "nowhere", "nowhere: No such file or directory"),
+        ("RAY_TMPDIR", "a" * 60, "is too long for the names of sockets"),
+    ],
+)
+def test_folders_in_which_ray_cannot_start_fail(
+    name: str, folder: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ("a" * 60)).mkdir()
+    assert dict(machine.machine_checks())["ray's folders"]().verdict == "ok"
+    monkeypatch.setenv(name, str(tmp_path / folder))
+    found = dict(machine.machine_checks())["ray's folders"]()
+    assert found.verdict == "FAIL"
+    assert says in found.says
+    assert name in found.help
+
+
 def test_token_is_found_in_rays_own_order_and_never_shown(home: Path, tmp_path: Path) -> None:
     assert find_auth_token({}) is None
     path = write_token(home, 0o600)
