@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-from multiprocessing import current_process
-from multiprocessing.context import ForkProcess
+from multiprocessing import parent_process
 
 import torch
 
-_process = None if isinstance(current_process(), ForkProcess) else os.getpid()
+_process = os.getpid() if parent_process() is None else None
 """The process whose threads torch may use, as far as this module knows."""
 
 
 def leave_parents_threads() -> None:
-    """In a forked child, compute with one thread, since the pool of the parent would never answer.
+    """In a child process, compute with one thread: after a fork, the parent's pool never answers.
 
     Vector environments of Gymnasium, Stable-Baselines3 and torchrl fork their workers on Linux.
     """

@@ -53,6 +53,7 @@ __all__ = [
     "part_names",
     "save",
     "save_parts",
+    "saved_epoch",
 ]
 
 T = TypeVar("T")
@@ -201,6 +202,14 @@ def newest_reached(run: Path) -> Reached | None:
             position = Position(**state["position"])
             return Reached(folder, position, int(state[first]["numbers"]["step"]))
     return None
+
+
+def saved_epoch(run: Path) -> int:
+    """The epoch of a run's newest checkpoint, by what it says of itself; 0 without one."""
+    for folder in candidates(run / "checkpoints"):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            return int(json.loads((folder / STATE_FILE).read_text())["position"]["epoch"])
+    return 0
 
 
 def load_newest(run: Path, read: Callable[[Path], T]) -> tuple[Path, T, list[str]]:

@@ -66,6 +66,8 @@ class Status(_AtServer):
         from tats_ray.cluster.submit import show_status
         from tats_ray.runs.run_status import runs_in, show_runs
 
+        if self.place is not None and self.address:
+            raise UsageError("give a run folder or --address, and not both")
         folders = [] if self.address else runs_in(self.place or Path())
         if self.place is not None and not folders:
             raise UsageError(

@@ -180,7 +180,9 @@ def blaming(source: str, typed: Collection[str] = ()) -> Iterator[None]:
         yield
     except UsageError as error:
         field = re.match(r"(?:unknown field )?([\w.]*\w)", str(error))
-        is_typed = field and any(f"{name}.".startswith(f"{field[1]}.") for name in typed)
+        # A branch of what was typed, or an element of it.
+        names = [(f"{name}.", f"{field[1]}.") for name in typed] if field else []
+        is_typed = any(a.startswith(b) or b.startswith(a) for a, b in names)
         place = "command line" if is_typed else source
         raise UsageError(f"{place}: {error}") from error.__cause__
 

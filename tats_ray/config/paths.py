@@ -19,18 +19,19 @@ _MARKS = (RECORD_FILE, "checkpoints/latest")
 def config_file(path: str | Path) -> Path:
     """The configuration that a path means: a file, or the one of a run folder."""
     path = Path(path)
-    return path / CONFIG_FILE if (path / CONFIG_FILE).is_file() else path
+    return path / CONFIG_FILE if os.path.isfile(path / CONFIG_FILE) else path  # noqa: PTH113
 
 
 def is_run_folder(folder: Path) -> bool:
     """Whether a run has begun in it."""
-    has_config = (folder / CONFIG_FILE).is_file()
-    return has_config and any((folder / mark).exists() for mark in _MARKS)
+    # Unlike those of Path, these do not raise for a folder of another user or a name too long.
+    has_config = os.path.isfile(folder / CONFIG_FILE)  # noqa: PTH113
+    return has_config and any(os.path.exists(folder / mark) for mark in _MARKS)  # noqa: PTH110
 
 
 def put_at_home(raw: dict[str, Any], path: Path) -> None:
     """Let the configuration of a run folder mean that folder, wherever it was moved to."""
-    folder = path.parent if path.parent.name else path.absolute().parent
+    folder = Path(absolute(str(path))).parent
     if path.name != CONFIG_FILE or not is_run_folder(folder):
         return
     raw["name"] = folder.name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -43,7 +44,7 @@ def check_name(field: str, name: str, known: Mapping[str, str]) -> None:
         return
     hint = did_you_mean(name, known)
     with suppress(Exception):  # of a dotted name, the packages above are imported
-        if find_spec(name):
+        if name not in sys.stdlib_module_names and find_spec(name):
             hint = f"; did you mean {name}:Class, with the name of a class of that module?"
     raise UsageError(
         f"{field} {name!r} is not known{hint}; "

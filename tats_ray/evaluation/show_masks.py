@@ -26,7 +26,7 @@ from tats_ray.ops.selection import is_visible
 from tats_ray.view.curves import DARK
 from tats_ray.view.mask_panel import MaskPanel, build_panel, draw_masks, one_by_one
 
-ENDINGS = (".png", ".jpg", ".pdf", ".svg", ".gif", ".mp4")
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".pdf", ".svg", ".gif", ".mp4")
 """Of the files that can be written; the last two are animations."""
 _SLOTS_PER_S = 2
 _SEED = 0
@@ -72,7 +72,7 @@ def _check_name(out: Path, video: Path) -> None:
     if out.suffix.lower() not in ENDINGS:
         what = f"ends in {out.suffix}" if out.suffix else "has no ending"
         raise UsageError(
-            f"--out {out} {what}, which says not what to write; use {', '.join(ENDINGS)}"
+            f"--out {out} {what}, which does not say what to write; use {', '.join(ENDINGS)}"
         )
 
 

@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tats_ray.checkpoints.folders import candidates
+from tats_ray.checkpoints.format import saved_epoch
 from tats_ray.config.differences import flat
 from tats_ray.config.load import read_yaml
 from tats_ray.config.paths import CONFIG_FILE, is_run_folder
-from tats_ray.core.errors import UsageError
+from tats_ray.core.errors import TatsError, UsageError
 from tats_ray.core.folder_lock import holder_in_words
+from tats_ray.core.words import decimal
 from tats_ray.runs.run_record import read_run
 from tats_ray.view.progress import format_duration
 from tats_ray.view.tables import print_table
@@ -39,7 +41,10 @@ def show_runs(folders: list[Path]) -> None:
     wanted = ("state", "reached", "error", "last record")
     rows = []
     for folder in folders:
-        lines = dict(describe_run(folder))
+        try:
+            lines = dict(describe_run(folder))
+        except TatsError as error:  # a broken configuration does not hide the other runs
+            lines = {"state": str(error)}
         rows.append([str(folder), *(lines.get(what, "-") for what in wanted)])
     print_table(("run", *wanted), rows)
 
@@ -47,16 +52,15 @@ def show_runs(folders: list[Path]) -> None:
 def describe_run(folder: Path) -> Iterator[tuple[str, str]]:
     """(what, how much) of a run: state, progress, error, age, checkpoint, logs."""
     yield "run", str(folder)
+    epochs = _epochs(folder)
     yield "state", _state(folder)
-    settings = flat(read_yaml(folder / CONFIG_FILE))
-    epochs = settings.get("loop.epochs", settings.get("optim.epochs", "?"))
     records = read_metrics(folder)
     if records:
-        yield "reached", f"step {records[-1]['step']:g}, epoch {records[-1]['epoch']:g} of {epochs}"
+        yield "reached", f"step {records[-1]['step']}, epoch {records[-1]['epoch']} of {epochs}"
         for name in _ERRORS:
             values = [record[name] for record in records if name in record]
             if values and not math.isnan(values[-1]):
-                yield "error", f"{name} {values[-1]:.3f}"
+                yield "error", f"{name} {decimal(values[-1], 3)}"
                 break
         age = time.time() - (folder / METRICS_FILE).stat().st_mtime
         yield "last record", f"{format_duration(age)} ago"
@@ -89,6 +93,11 @@ def _logs(folder: Path) -> str:
     return str(read_run(folder).get("logs") or "")
 
 
+def _epochs(folder: Path) -> int:
+    settings = flat(read_yaml(folder / CONFIG_FILE))
+    return int(settings.get("loop.epochs", settings.get("optim.epochs", 0)))
+
+
 def _state(folder: Path) -> str:
     holder = holder_in_words(folder)
     ended = read_run(folder).get("ended") or {}
@@ -96,4 +105,6 @@ def _state(folder: Path) -> str:
         return f"running: {holder}"
     if ended:
         return f"{ended['state']}: {ended['why']}" if ended.get("why") else str(ended["state"])
+    if saved_epoch(folder) >= _epochs(folder) > 0:
+        return "finished"
     return "not running; it did not say how it ended, so it was probably killed"

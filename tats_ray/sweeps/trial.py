@@ -14,7 +14,7 @@ from tats_ray.core.errors import TatsError
 from tats_ray.core.folder_lock import only_run_in
 from tats_ray.runs.pretrain_plan import make_plan
 from tats_ray.runs.run_folder import run_folder
-from tats_ray.runs.run_record import record_start
+from tats_ray.runs.run_record import record_end, record_start
 from tats_ray.runs.warm_start import first_state
 from tats_ray.runtime.driver import launch
 from tats_ray.runtime.driver.tuner import Job, Report, elsewhere
@@ -56,8 +56,10 @@ def run_trial(job: Job, report: Report) -> None:
             trial.measure()
         except Exception as error:
             trial.write("failed", reason(error))
+            record_end(folder, "failed", reason(error))
             raise
         trial.write("finished")
+        record_end(folder, "finished")
         trial.tell()
 
 

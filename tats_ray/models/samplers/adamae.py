@@ -13,9 +13,9 @@ from tats_ray.models.policy import SamplerPolicy
 from tats_ray.models.samplers.learned import START_FIELDS, LearnedSampler, divided, start_of
 from tats_ray.models.samplers.registry import POLICY_FIELDS, Sampler, learned_policy
 
-_NUM_HEADS = 8
 FIELDS = ("num_blocks", "num_heads", *START_FIELDS, *POLICY_FIELDS)
 """What it heeds of `SamplerConfig`, and `tats` too."""
+_NUM_HEADS = 8
 """AdaMAE's, whatever the encoder has [A5]."""
 
 

@@ -53,9 +53,7 @@ class Sampler:
 
 
 def ignored_fields(config: SamplerConfig) -> list[str]:
-    """Fields that are set to other values than their defaults, and that the sampler does not "
-    "heed.
-    """
+    """Fields with other values than their defaults that the sampler does not heed."""
     heeded = {"name", "options", "mask_ratio", *find_sampler(config).heeds}
     return [
         f"sampler.{field.name}"

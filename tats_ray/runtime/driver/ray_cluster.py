@@ -12,7 +12,7 @@ import ray
 
 from tats_ray.config.finetune_schema import Clustered
 from tats_ray.core.errors import UsageError
-from tats_ray.runtime.driver.ray_watchdog import watched
+from tats_ray.runtime.driver.ray_watchdog import unmark, watched
 from tats_ray.runtime.resources.placement import usable_cores
 
 _ANSWER_S = 10.0
@@ -71,6 +71,7 @@ def joined_cluster(config: Clustered, *, spare_cpus: int = 0) -> Iterator[str]:
             )
         except Exception as error:  # Ray raises bare ones, too
             raise UsageError(_why_not(address, error)) from error
+        unmark()
         try:
             session = getattr(joined, "address_info", {}).get("session_dir")
             yield str(Path(session) / "logs") if session else ""

@@ -29,23 +29,34 @@ _LAST_S = 20.0
 
 @contextmanager
 def watched() -> Iterator[None]:
-    """Processes that are started meanwhile do not outlive this one, nor the context."""
+    """Processes that are started with the mark do not outlive this one, nor the context.
+
+    The mark stands in the environment from the beginning. Once Ray is up, `unmark` removes it, so
+    that whatever else is started is left alone.
+    """
     mark = uuid.uuid4().hex
     command = [sys.executable, "-I", "-S", __file__, f"{MARK}={mark}"]
     # In a session of its own, where neither Ctrl-C nor a closed terminal reaches it.
-    with subprocess.Popen(
+    dog = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         cwd="/",
         start_new_session=True,
-    ):
-        os.environ[MARK] = mark
-        try:
-            yield
-        finally:
-            del os.environ[MARK]
+    )
+    os.environ[MARK] = mark
+    try:
+        yield
+    finally:
+        unmark()
+        with suppress(subprocess.TimeoutExpired):  # a forked child may hold the pipe, too
+            dog.communicate(timeout=_LAST_S + GRACE_S)
+
+
+def unmark() -> None:
+    """Let processes that are started from now on live as long as they like."""
+    os.environ.pop(MARK, None)
 
 
 def end_marked(mark: str) -> None:

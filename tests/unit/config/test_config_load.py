@@ -462,3 +462,23 @@ def test_source_of_a_mistake_is_named(tmp_path: Path) -> None:
     path = write(tmp_path, "loop:\n  epoch: 3\n")
     with pytest.raises(UsageError, match=str(path)):
         load_config(path)
+
+
+def test_element_of_a_typed_list_is_blamed_on_the_command_line(tmp_path: Path) -> None:
+    file = write(tmp_path, "name: a\n")
+    with pytest.raises(UsageError, match=r"^command line: optim\.betas\.1 must be a number"):
+        load_config(file, ["--optim.betas", "0.9,abc"])
+
+
+def test_folder_of_dots_means_the_run_it_leads_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "runs" / "mine"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "config.yaml").write_text("name: other\n")
+    (run / "run.json").write_text("{}")
+    monkeypatch.chdir(run / "checkpoints")
+    found = load_config("..")
+    assert (found.name, found.checkpoint.folder) == ("mine", str(tmp_path / "runs"))
+    with pytest.raises(UsageError, match="cannot be read"):
+        load_config("a" * 300)

@@ -53,6 +53,8 @@ def test_status_of_a_run_says_how_far_it_is_and_how_it_ended(
     assert "error  eval/error 0.900" in said
     assert re.search(r"last record  3m\d\ds ago", said)
     assert "checkpoint  runs/mine/checkpoints/step_00000004" in said
+    (run / "config.yaml").write_text("name: mine\nloop: {epochs: 1}\n")
+    assert "state  finished" in output(capsys, "status", run)  # a run of version 0.1 wrote no end
     record_end(run, "failed", "the MAE loss is nan")
     assert "state  failed: the MAE loss is nan" in output(capsys, "status")  # the only one here
     with only_run_in(run):
@@ -105,3 +107,20 @@ def test_logs_of_a_run_show_the_last_lines_and_the_place(
     monkeypatch.setattr(submit, "follow", lambda job, address: asked.append(job))
     tats("logs", "tats-job-1")
     assert asked == ["tats-job-1"]
+
+
+def test_status_of_a_broken_configuration_does_not_hide_the_other_runs(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = run.parent / "other"
+    other.mkdir()
+    (other / "config.yaml").write_text("- a\n")
+    (other / "run.json").write_text("{}")
+    said = output(capsys, "status")
+    assert "must be a mapping of fields" in said
+    assert "step 6, epoch 2 of 8" in said
+
+
+def test_status_takes_a_run_or_an_address(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refusal(capsys, "status", str(run), "--address", "http://127.0.0.1:1")
+    assert "give a run folder or --address, and not both" in said
