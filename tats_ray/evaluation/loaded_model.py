@@ -140,7 +140,7 @@ class Model:
                 f"shape {shape}, or a batch of them ({axes})"
             )
         # A copy, because an array may be read-only or run backwards.
-        clips = torch.from_numpy(np.array(pixels)) if is_array else pixels
+        clips = torch.from_numpy(np.array(pixels)) if is_array else torch.as_tensor(pixels)
         clips = clips if clips.ndim == 5 else clips.unsqueeze(0)
         clips = rearrange(clips, "b f h w c -> b c f h w") if is_array else clips
         return clips.to(self.mae.mask_token.device)
