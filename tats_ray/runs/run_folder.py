@@ -12,7 +12,7 @@ from tats_ray.checkpoints.folders import candidates
 from tats_ray.checkpoints.format import Reached, newest_reached
 from tats_ray.config.differences import deciding
 from tats_ray.config.finetune_schema import Clustered
-from tats_ray.config.paths import CONFIG_FILE, absolute, epochs_field
+from tats_ray.config.paths import CONFIG_FILE, LISTS, absolute, epochs_field
 from tats_ray.config.schema import RunConfig
 from tats_ray.core.errors import UsageError
 from tats_ray.core.folder_lock import only_run_in
@@ -29,7 +29,6 @@ from tats_ray.runs.run_record import (
 )
 
 _LONGEST_NAME = 200
-_LISTS = ("data.train_list", "data.val_list")
 
 
 def run_folder(config: Clustered) -> Path:
@@ -143,13 +142,13 @@ class Past:
         if has_videos(self.folder):
             if wrong := other_videos(self.folder, self.config, lists):
                 raise UsageError(f"{wrong}; {self._ways_out('the same videos')}")
-            free = {*_LISTS}
+            free = {*LISTS}
         else:
             free = set[str]()
         if extend:
             self._check_longer()
             free.add(epochs_field(self.config))
-        paths = {*_LISTS, *(name for name, value in now.items() if isinstance(value, str))}
+        paths = {*LISTS, *(name for name, value in now.items() if isinstance(value, str))}
         changed = [
             f"{name} {old.get(name)!r} -> {value!r}"
             for name, value in new.items()
