@@ -20,6 +20,7 @@ from tats_ray.core.storage import make_folder
 from tats_ray.core.words import counted
 from tats_ray.data.clip_lists import Lists
 from tats_ray.runs.run_record import (
+    begun,
     has_videos,
     movable,
     other_videos,
@@ -90,6 +91,8 @@ class Past:
         self.epochs = self.new_epochs = int(movable(config)[epochs_field(config)])
         """Of the run until now, and from now on."""
         found = candidates(self.folder / "checkpoints")
+        if getattr(config, "init", "") and not (resume or extend):
+            found = begun(self.folder)  # what a first attempt left is written anew
         self.is_new = not found
         if found and not (resume or extend):
             raise UsageError(
@@ -131,14 +134,16 @@ class Past:
     ) -> None:
         """A run goes on with the settings and the videos that it was begun with."""
         # The newest may be damaged: rank 0 says so, and goes on from the one before.
-        begun = next((f for f in (c / CONFIG_FILE for c in found) if f.is_file()), None)
-        if begun is None:
+        file = next((f for f in (c / CONFIG_FILE for c in found) if f.is_file()), None)
+        if file is None:
             return
-        old, new = deciding(asdict(read(begun))), deciding(asdict(self.config))
-        now = movable(self.config)
-        old |= {name: old.get(name, "") for name in now} | read_run(self.folder).get("settings", {})
-        new |= now
-        self.epochs = int(old[epochs_field(self.config)])
+        written, typed = deciding(asdict(read(file))), deciding(asdict(self.config))
+        now, length = movable(self.config), epochs_field(self.config)
+        old = {**written, **{name: written.get(name, "") for name in now}}
+        old |= read_run(self.folder).get("settings", {})
+        new = typed | now
+        # An extension that has made no checkpoint yet may be given another length.
+        self.epochs = int((written if extend else old)[length])
         if has_videos(self.folder):
             if wrong := other_videos(self.folder, self.config, lists):
                 raise UsageError(f"{wrong}; {self._ways_out('the same videos')}")
@@ -147,14 +152,19 @@ class Past:
             free = set[str]()
         if extend:
             self._check_longer()
-            free.add(epochs_field(self.config))
+            free.add(length)
+        # A path may also be typed as at the start, in another working directory.
+        pairs = ((old, new), (written, typed))
         paths = {*LISTS, *(name for name, value in now.items() if isinstance(value, str))}
         changed = [
             f"{name} {old.get(name)!r} -> {value!r}"
             for name, value in new.items()
             if name not in free
             and old.get(name) != value
-            and not (name in paths and absolute(str(old.get(name))) == absolute(str(value)))
+            and not (
+                name in paths
+                and any(absolute(str(a.get(name))) == absolute(str(b.get(name))) for a, b in pairs)
+            )
         ]
         if changed:
             raise UsageError(

@@ -142,6 +142,18 @@ def test_extension_says_what_becomes_of_the_rate_and_can_be_resumed(
     assert "11 epochs, 44 steps" in output(capsys, "pretrain", "runs/small", "--resume")
 
 
+def test_length_of_an_extension_that_has_not_begun_can_be_corrected(
+    started: Started, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tats("pretrain", "small.yaml")
+    extend = ["pretrain", "runs/small", "--extend", "--loop.epochs"]
+    with monkeypatch.context() as patch:
+        patch.setattr(carry_out.launch, "run", lambda *_, **__: Outcome(False, "stopped", 24))
+        tats(*extend, "4000")
+    assert "extended  6 to 40 epochs" in output(capsys, *extend, "40")
+    assert "more than the 40 epochs" in refusal(capsys, *extend, "9")
+
+
 @pytest.mark.parametrize("epochs", [[], ["--loop.epochs", "5"]])
 def test_extension_needs_more_epochs(
     started: Started, capsys: pytest.CaptureFixture[str], epochs: list[str]
@@ -188,6 +200,52 @@ def test_new_run_starts_from_the_weights_of_another_and_from_nothing_else(
     assert started.configs[-1].init == "runs/small"
     shutil.rmtree("runs/small")  # of no more use
     assert "is complete" in output(capsys, "pretrain", "runs/new", "--resume")
+
+
+def test_run_that_failed_with_its_first_weights_alone_can_be_started_again_and_resumed(
+    started: Started, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tats("pretrain", "small.yaml", "--seed", "5")
+    start = ["pretrain", "small.yaml", "--init", "runs/small", "--name", "new"]
+
+    def fail(*_: Any, **__: Any) -> Outcome:
+        raise ConnectionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(carry_out.launch, "run", fail)
+        with pytest.raises(ConnectionError):
+            tats(*start, "--cluster.address", "wrong:6379")
+        assert "already holds a run" in refusal(capsys, *start[:2], "--name", "new")
+        # Once more, with other settings and videos; the old weights are gone.
+        write_list(Path("data/fewer.csv"), range(6))
+        with pytest.raises(ConnectionError):
+            tats(*start, "--optim.weight_decay", "0.1", "--data.train_list", "data/fewer.csv")
+    start += ["--optim.weight_decay", "0.1", "--data.train_list", "data/fewer.csv"]
+    first = checkpoints.load("runs/small").mae["network"]
+    shutil.rmtree("runs/small")
+    tats(*start, "--resume")
+    assert started.before is not None
+    assert started.before.position == Position()
+    new = checkpoints.load("runs/new/checkpoints/step_00000000").mae["network"]
+    assert all(torch.equal(new[name], weight) for name, weight in first.items())
+    assert "already holds a run (step_00000024)" in refusal(capsys, *start)
+
+
+def test_run_with_first_weights_is_resumed_in_another_folder_with_the_same_words(
+    started: Started, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    tats("pretrain", "small.yaml", "--seed", "5")
+    start = ["pretrain", "small.yaml", "--init", "runs/small", "--name", "new"]
+    start += ["--checkpoint.folder", str(tmp_path / "kept"), "--resume"]
+    tats(*start[:-1])
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in ("data", "runs"):
+        shutil.copytree(name, copy / name)
+    shutil.copy("small.yaml", copy)
+    monkeypatch.chdir(copy)
+    assert "is complete" in output(capsys, *start)
+    assert "init " in refusal(capsys, *start, "--init", "runs/other")
 
 
 def test_new_run_starts_from_the_file_of_another_project(
