@@ -110,9 +110,14 @@ class Past:
             )
 
     @property
+    def epochs_done(self) -> int:
+        """How many are behind the run."""
+        return self.reached.position.epoch if self.reached else 0
+
+    @property
     def is_complete(self) -> bool:
         """Whether nothing is left to train."""
-        return self.reached is not None and self.reached.position.epoch >= self.new_epochs
+        return self.epochs_done >= self.new_epochs
 
     def complete_lines(self, longer: str, anew: str) -> Iterator[str]:
         """What to say of a run that is complete.
