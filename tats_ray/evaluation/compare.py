@@ -190,7 +190,7 @@ def _unify_paths(runs: Sequence[Run]) -> None:
     """Write a path as the first run that has the same writes it, and no other path so."""
     for name in _PATHS:
         firsts: list[tuple[Run, str]] = []
-        for run in runs:
+        for run in sorted(runs, key=lambda run: name not in run.videos):  # the certain ones first
             if not (path := str(run.settings.get(name) or "")):
                 continue
             same = (first for first, there in firsts if _is_same(run, path, first, there, name))
