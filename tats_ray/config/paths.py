@@ -13,6 +13,8 @@ from tats_ray.config.schema import RunConfig
 CONFIG_FILE = "config.yaml"
 RECORD_FILE = "run.json"
 """In a run folder: what its continuations are compared with, and how it ended."""
+LISTS = ("data.train_list", "data.val_list")
+"""Fields that name lists; in fine-tuning, a folder of data stands for both."""
 _MARKS = (RECORD_FILE, "checkpoints/latest")
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from hashlib import sha256
 from itertools import combinations
 from pathlib import Path
 from string import ascii_uppercase
@@ -13,6 +16,7 @@ import numpy as np
 
 from tats_ray.config.differences import deciding, flat
 from tats_ray.config.load import read_yaml
+from tats_ray.config.paths import LISTS
 from tats_ray.config.schema import SamplerConfig
 from tats_ray.core.arrays import Float
 from tats_ray.core.errors import UsageError, did_you_mean
@@ -40,7 +44,8 @@ _VALIDATION = ("data.val_list", "eval.num_clips", "data.num_frames", "data.image
                "data.stride", "model.tubelet", "model.patch", "sampler.mask_ratio")  # fmt: skip
 """Fields that decide which clips the metrics of eval/ are measured on, and under which masks."""
 
-
+_PATHS = (*LISTS, "init", "start")
+"""Deciding fields that another working directory or machine writes otherwise."""
 _LETTERS = [
     *ascii_uppercase,
     *(f"{one}{two}" for one in ascii_uppercase for two in ascii_uppercase),
@@ -59,6 +64,8 @@ class Run:
     values: list[float]
     wall_s: float
     """From the first record to the last."""
+    videos: dict[str, str] = field(default_factory=dict)
+    """Digest of what is in each list: paths below its root, and labels."""
 
     def value_at(self, step: float) -> float:
         """The last value up to `step`; NaN before the first."""
@@ -105,6 +112,7 @@ def compare(folders: Sequence[Path], metric: str = "eval/error") -> None:
     if not folders:
         raise UsageError("compare needs run folders; use tats compare RUN RUN ...")
     runs = [_read(folder, metric) for folder in folders]
+    _unify_paths(runs)
     if metric.startswith("eval/"):
         _check_validation(runs, metric)
     groups = _grouped(runs)
@@ -164,7 +172,43 @@ def _read(folder: Path, metric: str) -> Run:
         hint = did_you_mean(metric, known)
         raise UsageError(f"{folder} has no metric {metric!r}{hint}; it has {', '.join(known)}")
     wall_s = records[-1]["time"] - records[0]["time"]
-    return Run(folder, flat(read_yaml(folder / "config.yaml")), steps, values, wall_s)
+    settings = flat(read_yaml(folder / "config.yaml"))
+    return Run(folder, settings, steps, values, wall_s, _digests(folder / "videos.json"))
+
+
+def _digests(path: Path) -> dict[str, str]:
+    if not path.is_file():  # a run of version 0.1
+        return {}
+    listed = json.loads(path.read_text())
+    return {
+        f"data.{name}": sha256(json.dumps(videos["entries"]).encode()).hexdigest()[:12]
+        for name, videos in listed.items()
+    }
+
+
+def _unify_paths(runs: Sequence[Run]) -> None:
+    """Write a path as the first run that has the same writes it, and no other path so."""
+    for name in _PATHS:
+        firsts: list[tuple[Run, str]] = []
+        for run in sorted(runs, key=lambda run: name not in run.videos):  # the certain ones first
+            if not (path := str(run.settings.get(name) or "")):
+                continue
+            same = (first for first, there in firsts if _is_same(run, path, first, there, name))
+            first = next(same, None)
+            if first is not None:
+                run.settings[name] = first.settings[name]
+                continue
+            if any(path == there for _, there in firsts):
+                run.settings[name] = f"{path} ({run.videos[name]})"
+            firsts.append((run, path))
+
+
+def _is_same(one: Run, path: str, other: Run, there: str, name: str) -> bool:
+    """By what is in a list where both runs know it, or else by the end of its path."""
+    if name in one.videos and name in other.videos:
+        return one.videos[name] == other.videos[name]
+    short, long = sorted((os.path.normpath(path), os.path.normpath(there)), key=len)
+    return short == long or long.endswith(f"/{short}")
 
 
 def _check_validation(runs: Sequence[Run], metric: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from tats_ray.checkpoints.open import open_checkpoint
 from tats_ray.checkpoints.restore import Restored
 from tats_ray.config.finetune_schema import FinetuneConfig, token_grid_of
+from tats_ray.config.paths import LISTS as LISTS
 from tats_ray.core.errors import CheckpointError, UsageError
 from tats_ray.core.words import counted
 from tats_ray.data.clip_lists import Lists, read_lists
@@ -20,9 +21,6 @@ from tats_ray.runs.run_folder import run_folder
 from tats_ray.runtime.resources.placement import Placement, place
 from tats_ray.training.finetune_validation import measured
 from tats_ray.training.rate_schedule import RateSchedule
-
-LISTS = ("data.train_list", "data.val_list")
-"""Fields that name lists; a folder of data stands for both."""
 
 
 @dataclass(frozen=True)

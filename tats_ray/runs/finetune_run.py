@@ -90,8 +90,12 @@ def forecast(
 ) -> None:
     """Print the plan with time and memory, and start nothing; as `finetune` otherwise."""
     plan = make_finetune_plan(checkpoint, data, config)
-    show_plan(plan, Past(plan.config, plan.lists, resume=resume, extend=extend, read=_read))
-    show_lines(finetune_forecast(plan))
+    past = Past(plan.config, plan.lists, resume=resume, extend=extend, read=_read)
+    if past.is_complete:
+        _complete(past, plan.config)
+        return
+    show_plan(plan, past)
+    show_lines(finetune_forecast(plan, epochs_done=past.epochs_done))
 
 
 def _complete(past: Past, config: FinetuneConfig) -> FinetuneResult:

@@ -14,6 +14,7 @@ from tats_ray.config.finetune_schema import Clustered
 from tats_ray.config.schema import RunConfig
 from tats_ray.core.devices import Precision, autocast
 from tats_ray.core.errors import UsageError
+from tats_ray.core.grid import TokenGrid
 from tats_ray.core.words import counted
 from tats_ray.models.policy import is_learned
 from tats_ray.models.zoo import (
@@ -50,19 +51,26 @@ def plan_anywhere(config: RunConfig) -> tuple[Plan, str]:
         return make_plan(replace(config, cluster=elsewhere)), str(error)
 
 
-def pretrain_forecast(plan: Plan, problem: str = "") -> Iterator[tuple[str, str]]:
+def pretrain_forecast(
+    plan: Plan, problem: str = "", *, epochs_done: int = 0
+) -> Iterator[tuple[str, str]]:
     """(what, how much) of the time and the memory of pre-training.
 
     Args:
         problem: why this machine cannot hold the run; then no step is timed here.
+        epochs_done: of a run that goes on; the time is that of the others.
     """
     config, grid = plan.config, token_grid(plan.config.data, plan.config.model)
     mae = build_mae(config.model, grid, seed=config.seed)
     policy = build_policy(config.sampler, config.model, grid, seed=config.seed)
     shards = config.cluster.num_workers if config.cluster.sharding == "fsdp" else 1
-    clips = torch.zeros((1, *grid.clip_shape), dtype=torch.uint8)
-    visible = torch.arange(plan.num_visible)[None]
-    kept = _kept_bytes(mae, lambda: mae(clips, visible).loss, config.loop.precision)
+    visible = torch.arange(plan.num_visible)
+    kept = _kept_bytes(
+        mae,
+        lambda clips: mae(clips, visible.expand(len(clips), -1)).loss,
+        grid,
+        config.loop.precision,
+    )
     yield _memory("MAE learner", mae, kept, config.optim.batch_size, shards=shards)
     if is_learned(policy):
         size = count_parameters(policy) * _STATE_BYTES / _GB
@@ -77,7 +85,7 @@ def pretrain_forecast(plan: Plan, problem: str = "") -> Iterator[tuple[str, str]
         yield "time", _not_timed(config, problem)
         return
     pace = time_steps(config, plan.placement.threads)
-    seconds = pace.trial_s(config, plan.steps_per_epoch, 0)
+    seconds = pace.trial_s(_remaining(config, epochs_done), plan.steps_per_epoch, 0)
     yield (
         "time",
         (
@@ -88,15 +96,29 @@ def pretrain_forecast(plan: Plan, problem: str = "") -> Iterator[tuple[str, str]
     )
 
 
-def finetune_forecast(plan: FinetunePlan) -> Iterator[tuple[str, str]]:
-    """(what, how much) of the time and the memory of fine-tuning."""
+def _remaining(config: RunConfig, epochs_done: int) -> RunConfig:
+    """A run of the epochs that are left."""
+    loop = config.loop
+    left = replace(
+        loop,
+        epochs=loop.epochs - epochs_done,
+        mae_only_epochs=max(loop.mae_only_epochs - epochs_done, 0),
+    )
+    return replace(config, loop=left)
+
+
+def finetune_forecast(plan: FinetunePlan, *, epochs_done: int = 0) -> Iterator[tuple[str, str]]:
+    """(what, how much) of the time and the memory of fine-tuning; as `pretrain_forecast`."""
     config = plan.config
-    device = torch.device(plan.placement.request.learners.device)
+    # A learner of a cluster may be on a GPU that this machine does not have.
+    device = torch.device(plan.placement.request.learners.device if is_private(config) else "cpu")
     network = new_classifier(config).to(device)
     learner = ClassifierLearner(network, config, steps_per_epoch=plan.steps_per_epoch)
-    clips = torch.zeros((1, *network.grid.clip_shape), dtype=torch.uint8, device=device)
     kept = _kept_bytes(
-        network, lambda: network(learner.pixels(clips)).sum(), config.optim.precision
+        network,
+        lambda clips: network(learner.pixels(clips)).sum(),
+        network.grid,
+        config.optim.precision,
     )
     yield _memory("learner", network, kept, config.optim.batch_size)
     if not is_private(config):
@@ -110,17 +132,34 @@ def finetune_forecast(plan: FinetunePlan) -> Iterator[tuple[str, str]]:
     step = _step_s(lambda: learner.learn(batch.pixels, batch.label))
     workers = config.data.num_workers
     each = max(step, reading / workers) if workers else step + reading
+    num_steps = plan.steps_per_epoch * (config.optim.epochs - epochs_done)
     yield (
         "time",
         (
-            f"about {format_duration(each * plan.total_steps)} of training, without start and "
+            f"about {format_duration(each * num_steps)} of training, without start and "
             f"validation; a step takes {step:.2g} s, and reading a batch {reading:.2g} s"
         ),
     )
 
 
-def _kept_bytes(network: nn.Module, loss: Callable[[], Tensor], precision: Precision) -> int:
-    """Bytes that the backward pass of one clip keeps, parameters apart."""
+def _kept_bytes(
+    network: nn.Module, loss: Callable[[Tensor], Tensor], grid: TokenGrid, precision: Precision
+) -> tuple[int, int]:
+    """Bytes that the backward pass keeps, parameters apart: of each clip, and of any number.
+
+    The second are copies of the weights in another precision, above all.
+    """
+    device = next(network.parameters()).device
+    one, two = (
+        _bytes_of(network, loss, torch.zeros(shape, dtype=torch.uint8, device=device), precision)
+        for shape in ((1, *grid.clip_shape), (2, *grid.clip_shape))
+    )
+    return two - one, 2 * one - two
+
+
+def _bytes_of(
+    network: nn.Module, loss: Callable[[Tensor], Tensor], clips: Tensor, precision: Precision
+) -> int:
     own = {p.untyped_storage().data_ptr() for p in network.parameters()}
     kept: dict[int, int] = {}
     alive = []
@@ -132,25 +171,25 @@ def _kept_bytes(network: nn.Module, loss: Callable[[], Tensor], precision: Preci
             alive.append(tensor)  # so that no other tensor gets its place
         return tensor
 
-    device = next(network.parameters()).device
-    with saved_tensors_hooks(pack, lambda tensor: tensor), autocast(device, precision):
-        loss()
+    with saved_tensors_hooks(pack, lambda tensor: tensor), autocast(clips.device, precision):
+        loss(clips)
     return sum(kept.values())
 
 
 def _memory(
-    who: str, network: nn.Module, kept: int, batch_size: int, *, shards: int = 1
+    who: str, network: nn.Module, kept: tuple[int, int], batch_size: int, *, shards: int = 1
 ) -> tuple[str, str]:
     """The least that a learner takes, by batch size."""
-    states = count_parameters(network) * _STATE_BYTES / shards
+    states, (each, once) = count_parameters(network) * _STATE_BYTES / shards, kept
     sizes = sorted({max(batch_size // 2, 1), batch_size, 2 * batch_size})
     by_size = ", ".join(
-        f"{(states + size * kept) / _GB:.3g} GB with {counted(size, 'clip')}" for size in sizes
+        f"{(states + once + size * each) / _GB:.3g} GB with {counted(size, 'clip')}"
+        for size in sizes
     )
     return "memory", (
         f"{who}: at least {by_size}; {states / _GB:.2g} GB of weights, gradients and "
-        f"moments, and {kept / 1e6:.3g} MB per clip for the backward pass; working space, CUDA "
-        "itself and videos come on top"
+        f"moments, and for the backward pass {each / 1e6:.3g} MB per clip and {once / 1e6:.3g} MB "
+        "for all; working space, CUDA itself and videos come on top"
     )
 
 

@@ -22,8 +22,7 @@ def origin() -> dict[str, str]:
     """Which code runs: version, and commit where it is a checkout."""
     here = Path(__file__).parents[2]
     found = {"version": __version__, "started": time.strftime("%Y-%m-%d %H:%M:%S")}
-    if (here / ".git").exists():
-        commit = _git(here, "rev-parse", "HEAD")
+    if (here / ".git").exists() and (commit := _git(here, "rev-parse", "HEAD")):
         changed = _git(here, "status", "--porcelain", "--untracked-files=no")
         found["commit"] = commit + (" with local changes" if changed else "")
     return found
@@ -55,7 +54,10 @@ def about_run(metrics: Sequence[Record]) -> list[tuple[str, str]]:
 
 
 def _git(here: Path, *words: str) -> str:
-    done = subprocess.run(
-        ["git", "-C", str(here), *words], capture_output=True, text=True, timeout=30
-    )
+    """What git says; nothing where there is none, or it takes too long."""
+    command = ["git", "-C", str(here), *words]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.SubprocessError):
+        return ""
     return done.stdout.strip()

@@ -12,6 +12,7 @@ from tats_ray.runs.carry_out import carry_out, show_lines, show_plan
 from tats_ray.runs.forecast import plan_anywhere, pretrain_forecast
 from tats_ray.runs.pretrain_plan import Plan, make_plan
 from tats_ray.runs.run_folder import Past, own_folder
+from tats_ray.runs.run_record import record_end
 from tats_ray.runs.run_report import write_run_report
 from tats_ray.runs.warm_start import first_state
 from tats_ray.runtime.driver.fit import Outcome
@@ -73,22 +74,32 @@ def forecast(config: RunConfig, *, resume: bool = False, extend: bool = False) -
     """
     plan, problem = plan_anywhere(config)
     past = Past(config, plan.lists, resume=resume, extend=extend, read=_read)
+    if past.is_complete:
+        _show_complete(past)
+        return
     first = first_state(config) if config.init and past.is_new else None
     show_plan(plan, past, [("weights", first.words)] if first else [])
-    show_lines(pretrain_forecast(plan, problem))
+    show_lines(pretrain_forecast(plan, problem, epochs_done=past.epochs_done))
 
 
 def _complete(plan: Plan, past: Past) -> RunResult:
     """A run that has nothing left to train says so; a report that it lacks is written."""
+    _show_complete(past)
+    assert past.reached is not None
+    report = past.folder / REPORT_FILE
+    if not (report.is_file() and report.stat().st_mtime >= past.reached.folder.stat().st_mtime):
+        with own_folder(plan.config, plan.lists) as folder:
+            report = write_run_report(plan, folder)
+            record_end(folder, "finished")
+    return RunResult(past.folder, Outcome(True, "", past.reached.position.step), report)
+
+
+def _show_complete(past: Past) -> None:
     run = shlex.quote(str(past.folder))
     longer = f"tats pretrain {run} --extend --loop.epochs {2 * past.epochs}"
     anew = f"tats pretrain {run} --init {run} --name NAME"
     for line in past.complete_lines(longer, anew):
         print(line, flush=True)
-    if not (past.folder / REPORT_FILE).is_file():
-        write_run_report(plan, past.folder)
-    assert past.reached is not None
-    return RunResult(past.folder, Outcome(True, "", past.reached.position.step), None)
 
 
 def _read(path: Path) -> RunConfig:

@@ -12,7 +12,7 @@ from tats_ray.checkpoints.folders import candidates
 from tats_ray.checkpoints.format import Reached, newest_reached
 from tats_ray.config.differences import deciding
 from tats_ray.config.finetune_schema import Clustered
-from tats_ray.config.paths import CONFIG_FILE, absolute, epochs_field
+from tats_ray.config.paths import CONFIG_FILE, LISTS, absolute, epochs_field
 from tats_ray.config.schema import RunConfig
 from tats_ray.core.errors import UsageError
 from tats_ray.core.folder_lock import only_run_in
@@ -20,6 +20,7 @@ from tats_ray.core.storage import make_folder
 from tats_ray.core.words import counted
 from tats_ray.data.clip_lists import Lists
 from tats_ray.runs.run_record import (
+    begun,
     has_videos,
     movable,
     other_videos,
@@ -29,7 +30,6 @@ from tats_ray.runs.run_record import (
 )
 
 _LONGEST_NAME = 200
-_LISTS = ("data.train_list", "data.val_list")
 
 
 def run_folder(config: Clustered) -> Path:
@@ -91,6 +91,8 @@ class Past:
         self.epochs = self.new_epochs = int(movable(config)[epochs_field(config)])
         """Of the run until now, and from now on."""
         found = candidates(self.folder / "checkpoints")
+        if getattr(config, "init", "") and not (resume or extend):
+            found = begun(self.folder)  # what a first attempt left is written anew
         self.is_new = not found
         if found and not (resume or extend):
             raise UsageError(
@@ -108,9 +110,14 @@ class Past:
             )
 
     @property
+    def epochs_done(self) -> int:
+        """How many are behind the run."""
+        return self.reached.position.epoch if self.reached else 0
+
+    @property
     def is_complete(self) -> bool:
         """Whether nothing is left to train."""
-        return self.reached is not None and self.reached.position.epoch >= self.new_epochs
+        return self.epochs_done >= self.new_epochs
 
     def complete_lines(self, longer: str, anew: str) -> Iterator[str]:
         """What to say of a run that is complete.
@@ -132,30 +139,37 @@ class Past:
     ) -> None:
         """A run goes on with the settings and the videos that it was begun with."""
         # The newest may be damaged: rank 0 says so, and goes on from the one before.
-        begun = next((f for f in (c / CONFIG_FILE for c in found) if f.is_file()), None)
-        if begun is None:
+        file = next((f for f in (c / CONFIG_FILE for c in found) if f.is_file()), None)
+        if file is None:
             return
-        old, new = deciding(asdict(read(begun))), deciding(asdict(self.config))
-        now = movable(self.config)
-        old |= {name: old.get(name, "") for name in now} | read_run(self.folder).get("settings", {})
-        new |= now
-        self.epochs = int(old[epochs_field(self.config)])
+        written, typed = deciding(asdict(read(file))), deciding(asdict(self.config))
+        now, length = movable(self.config), epochs_field(self.config)
+        old = {**written, **{name: written.get(name, "") for name in now}}
+        old |= read_run(self.folder).get("settings", {})
+        new = typed | now
+        # An extension that has made no checkpoint yet may be given another length.
+        self.epochs = int((written if extend else old)[length])
         if has_videos(self.folder):
             if wrong := other_videos(self.folder, self.config, lists):
                 raise UsageError(f"{wrong}; {self._ways_out('the same videos')}")
-            free = {*_LISTS}
+            free = {*LISTS}
         else:
             free = set[str]()
         if extend:
             self._check_longer()
-            free.add(epochs_field(self.config))
-        paths = {*_LISTS, *(name for name, value in now.items() if isinstance(value, str))}
+            free.add(length)
+        # A path may also be typed as at the start, in another working directory.
+        pairs = ((old, new), (written, typed))
+        paths = {*LISTS, *(name for name, value in now.items() if isinstance(value, str))}
         changed = [
             f"{name} {old.get(name)!r} -> {value!r}"
             for name, value in new.items()
             if name not in free
             and old.get(name) != value
-            and not (name in paths and absolute(str(old.get(name))) == absolute(str(value)))
+            and not (
+                name in paths
+                and any(absolute(str(a.get(name))) == absolute(str(b.get(name))) for a, b in pairs)
+            )
         ]
         if changed:
             raise UsageError(

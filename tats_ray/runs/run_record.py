@@ -15,7 +15,7 @@ from typing import Any
 from tats_ray.checkpoints.folders import candidates
 from tats_ray.config.differences import flat
 from tats_ray.config.finetune_schema import Clustered
-from tats_ray.config.load import dump_config
+from tats_ray.config.load import dump_config, read_yaml
 from tats_ray.config.paths import (
     CONFIG_FILE,
     RECORD_FILE,
@@ -29,14 +29,23 @@ from tats_ray.data.clip_lists import Lists
 
 VIDEOS_FILE = "videos.json"
 """The entries of both lists as the run began with them."""
+_FIRST = "step_00000000"
 
 
 def record_start(folder: Path, config: Clustered, lists: Lists) -> None:
     """Write down settings and videos of a run, so that it goes on from any working directory."""
     (folder / CONFIG_FILE).write_text(dump_config(anchored(config)))
-    if not (has_videos(folder) and candidates(folder / "checkpoints")):
+    if not (has_videos(folder) and begun(folder)):
         replace_text(folder / VIDEOS_FILE, json.dumps(_videos(config, lists)) + "\n")
     _update(folder, settings=movable(config), ended=None, logs="")
+
+
+def begun(folder: Path) -> list[Path]:
+    """The checkpoints of a run, newest first, but for the weights that it starts from (`init`)."""
+    found = candidates(folder / "checkpoints")
+    if [path.name for path in found] == [_FIRST] and read_yaml(found[0] / CONFIG_FILE).get("init"):
+        return []
+    return found
 
 
 def record_end(folder: Path, state: str, why: str = "") -> None:

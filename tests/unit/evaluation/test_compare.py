@@ -185,3 +185,38 @@ def test_same_seed_twice_is_refused(tmp_path: Path) -> None:
     one, other = make_run(tmp_path / "one", seed=3), make_run(tmp_path / "other", seed=3)
     with pytest.raises(UsageError, match=r"the same settings and the same seed 3; leave one out"):
         compare([one, other])
+
+
+def list_videos(folder: Path, names: list[str]) -> None:
+    listed = {"root": str(folder), "entries": [[name, 0] for name in names]}
+    (folder / "videos.json").write_text(json.dumps({"train_list": listed, "val_list": listed}))
+
+
+def test_runs_of_two_places_are_measured_on_the_same_videos(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here, there, before = (
+        make_run(
+            tmp_path / name,
+            seed=seed,
+            init=f"{place}runs/first",
+            data={"train_list": f"{place}data/train.csv", "val_list": f"{place}data/val.csv"},
+        )
+        for seed, (name, place) in enumerate({"a": "/here/", "b": "/there/", "c": ""}.items())
+    )
+    with pytest.raises(UsageError, match=r"data.val_list is '/here/.*' and '/there/.*'"):
+        compare([here, there])
+    assert "data.train_list: A /here/" in printed(capsys, here, there, metric="mae/loss")
+    assert "Only one configuration" in printed(capsys, here, before)
+    for run in (here, there):
+        list_videos(run, ["1.mp4", "2.mp4"])
+    said = printed(capsys, here, there, before)
+    assert "data." not in said
+    assert "init: A /here/runs/first, B /there/runs/first" in said
+    list_videos(there, ["1.mp4", "3.mp4"])
+    with pytest.raises(UsageError, match=r"data.val_list is '/here/.*' and '/there/.*'"):
+        compare([before, here, there])  # the one that may be either does not make them the same
+    settings = (here / "config.yaml").read_text().replace("seed: 0", "seed: 1")
+    (there / "config.yaml").write_text(settings)  # a list that was changed in its place
+    with pytest.raises(UsageError, match=r"data.val_list is '/here/(.*)' and '/here/\1 \(\w+\)'"):
+        compare([here, there])

@@ -263,6 +263,28 @@ def test_new_head_is_still_new_when_the_run_goes_on(
         assert read_fine_tuned(place / "new").config.new_head
 
 
+def test_dry_run_of_a_run_that_goes_on_is_of_what_is_left(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tats_ray.runs.forecast._step_s", lambda step: 3600.0)
+    words = ["finetune", place / "run", place / "data", "--checkpoint.folder", place]
+    words += ["--name", "new", "--optim.batch_size", "4", "--optim.epochs", "3"]
+    tats(*words, "--dry-run")
+    assert "time  about 18h00m of training" in capsys.readouterr().out  # 6 steps an epoch
+    ended(monkeypatch, is_finished=False)
+    tats(*words)
+    config = read_fine_tuned(place / "new").config
+    learner = ClassifierLearner(first_weights(config, place / "new"), config, steps_per_epoch=6)
+    for epoch, says in ((2, "time  about 6h00m of training"), (3, "new is complete: 3 epochs")):
+        at = Position(step=6 * epoch, epoch=epoch)
+        save_state(place / "new", learner, at, dump_config(config), keep_last=1)
+        capsys.readouterr()
+        tats(*words, "--resume", "--dry-run")
+        said = capsys.readouterr().out
+        assert says in said
+    assert "time  " not in said
+
+
 def parse_yaml_of(config: Any) -> dict[str, Any]:
     import yaml
 

@@ -40,6 +40,10 @@ def test_pretraining_says_time_and_memory_and_starts_nothing(
     assert high - asked == pytest.approx(2 * (asked - low), rel=0.3)  # as printed, rounded
     assert "policy learner: " in said
     assert [path.name for path in tmp_path.iterdir()] == ["small.yaml"]
+    tats("pretrain", "small.yaml", "--dry-run", "--loop.precision", "bfloat16", *flags)
+    # Copies of the weights in bfloat16 are there once, not for each clip.
+    half = memory_of(capsys.readouterr().out)
+    assert half[2] - half[1] < high - asked
     tats("pretrain", "small.yaml", "--dry-run", "--cluster.use_gpu", "true", *flags)
     said = capsys.readouterr().out
     assert "time  not measured, since this machine cannot hold the run: " in said
@@ -55,4 +59,9 @@ def test_fine_tuning_says_time_and_memory_and_starts_nothing(
     said = capsys.readouterr().out
     assert re.search(r"time  about \d.* a step takes [\d.e-]+ s, and reading a batch", said)
     assert memory_of(said) == sorted(memory_of(said))
+    joined = ("--cluster.address", "10.0.0.1:6379", "--cluster.use_gpu", "true")
+    tats("finetune", fine_tuned / "run", fine_tuned / "data", "--dry-run", *flags, *joined)
+    there = capsys.readouterr().out
+    assert "time  not measured: the run would join a cluster" in there
+    assert memory_of(there) == memory_of(said)
     assert list(tmp_path.iterdir()) == []

@@ -15,10 +15,14 @@ import torch
 from tats_ray.checkpoints import format as checkpoints
 from tats_ray.config.load import dump_config, load_config, parse_config, read_yaml
 from tats_ray.config.schema import RunConfig
+from tats_ray.core.folder_lock import LOCK_FILE
 from tats_ray.core.types import Position
 from tats_ray.models.policy import is_learned
 from tats_ray.models.zoo import build_mae, build_policy, token_grid
-from tats_ray.runs import carry_out, pretrain_run
+from tats_ray.runs import carry_out, forecast, pretrain_run
+from tats_ray.runs.pretrain_plan import Plan
+from tats_ray.runs.run_record import record_end
+from tats_ray.runs.step_timing import StepTiming
 from tats_ray.runtime.driver.fit import Outcome
 from tats_ray.training.mae_learner import MAELearner
 from tats_ray.training.policy_learner import PolicyLearner
@@ -63,6 +67,7 @@ class Started:
         self.configs.append(config)
         self.before = checkpoints.newest_reached(folder)
         save_at(folder, config, config.loop.epochs)
+        record_end(folder, "finished")
         return Outcome(True, "", config.loop.epochs * STEPS)
 
 
@@ -71,7 +76,7 @@ def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Started:
     """A working directory with videos and a configuration, and nothing that really starts."""
     found = Started()
     monkeypatch.setattr(carry_out.launch, "run", found.run)
-    monkeypatch.setattr(pretrain_run, "write_run_report", lambda plan, folder: None)
+    monkeypatch.setattr(pretrain_run, "write_run_report", report)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
     for name in range(8):
@@ -79,6 +84,13 @@ def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Started:
     write_list(tmp_path / "data" / "train.csv", range(8))
     (tmp_path / "small.yaml").write_text(CONFIG.format(train="data/train.csv"))
     return found
+
+
+def report(plan: Plan, folder: Path) -> Path:
+    """Stands for a report; its text is the length of the run."""
+    assert (folder / LOCK_FILE).exists()
+    (folder / "report.html").write_text(str(plan.config.loop.epochs))
+    return folder / "report.html"
 
 
 def write_list(path: Path, names: Any, label: Callable[[int], int] = lambda name: 0) -> None:
@@ -111,6 +123,46 @@ def test_run_that_is_complete_says_so_and_how_to_go_on_and_starts_nothing(
     assert len(started.configs) == 2
 
 
+def test_report_that_a_complete_run_lacks_is_written_and_named(
+    started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tats("pretrain", "small.yaml")
+    config = load_config("small.yaml", ["--loop.epochs", "9"])
+
+    def fail(*_: Any) -> Path:
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrain_run, "write_run_report", fail)
+        with pytest.raises(OSError, match="disk full"):
+            pretrain_run.pretrain(config, extend=True)
+    file, record = Path("runs/small/report.html"), Path("runs/small/run.json")
+    assert (file.read_text(), json.loads(record.read_text())["ended"]["state"]) == ("6", "failed")
+    assert pretrain_run.pretrain(config, resume=True).report == file
+    assert (file.read_text(), json.loads(record.read_text())["ended"]["state"]) == ("9", "finished")
+    file.write_text("read by somebody")
+    assert pretrain_run.pretrain(config, resume=True).report == file
+    assert file.read_text() == "read by somebody"
+
+
+def test_dry_run_of_a_run_that_goes_on_is_of_what_is_left(
+    started: Started, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pace = StepTiming(mae_step_s=1, joint_step_s=10, clips_s=0, feature_s=0)
+    monkeypatch.setattr(forecast, "time_steps", lambda *_: pace)
+    tats("pretrain", "small.yaml")
+    going_on = ["pretrain", "small.yaml", "--dry-run"]
+    said = output(capsys, *going_on, "--resume")
+    assert "is complete: 6 epochs" in said
+    assert "time  " not in said
+    said = output(capsys, *going_on, "--extend", "--loop.epochs", "9")
+    assert "time  about 2m00s of training" in said  # 3 epochs of 4 steps
+    part = ["--name", "part", "--loop.mae_only_epochs", "3"]
+    save_at(Path("runs/part"), load_config("small.yaml", part), 2)
+    assert "time  about 2m04s of" in output(capsys, *going_on, *part, "--resume")
+    assert "time  about 2m12s of" in output(capsys, *going_on, *part[2:], "--name", "new")
+
+
 def test_other_settings_are_refused_with_both_ways_to_go_on(
     started: Started, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -140,6 +192,18 @@ def test_extension_says_what_becomes_of_the_rate_and_can_be_resumed(
     tats("pretrain", "runs/small", "--resume")
     assert started.configs[-1].loop.epochs == 11
     assert "11 epochs, 44 steps" in output(capsys, "pretrain", "runs/small", "--resume")
+
+
+def test_length_of_an_extension_that_has_not_begun_can_be_corrected(
+    started: Started, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tats("pretrain", "small.yaml")
+    extend = ["pretrain", "runs/small", "--extend", "--loop.epochs"]
+    with monkeypatch.context() as patch:
+        patch.setattr(carry_out.launch, "run", lambda *_, **__: Outcome(False, "stopped", 24))
+        tats(*extend, "4000")
+    assert "extended  6 to 40 epochs" in output(capsys, *extend, "40")
+    assert "more than the 40 epochs" in refusal(capsys, *extend, "9")
 
 
 @pytest.mark.parametrize("epochs", [[], ["--loop.epochs", "5"]])
@@ -188,6 +252,52 @@ def test_new_run_starts_from_the_weights_of_another_and_from_nothing_else(
     assert started.configs[-1].init == "runs/small"
     shutil.rmtree("runs/small")  # of no more use
     assert "is complete" in output(capsys, "pretrain", "runs/new", "--resume")
+
+
+def test_run_that_failed_with_its_first_weights_alone_can_be_started_again_and_resumed(
+    started: Started, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tats("pretrain", "small.yaml", "--seed", "5")
+    start = ["pretrain", "small.yaml", "--init", "runs/small", "--name", "new"]
+
+    def fail(*_: Any, **__: Any) -> Outcome:
+        raise ConnectionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(carry_out.launch, "run", fail)
+        with pytest.raises(ConnectionError):
+            tats(*start, "--cluster.address", "wrong:6379")
+        assert "already holds a run" in refusal(capsys, *start[:2], "--name", "new")
+        # Once more, with other settings and videos; the old weights are gone.
+        write_list(Path("data/fewer.csv"), range(6))
+        with pytest.raises(ConnectionError):
+            tats(*start, "--optim.weight_decay", "0.1", "--data.train_list", "data/fewer.csv")
+    start += ["--optim.weight_decay", "0.1", "--data.train_list", "data/fewer.csv"]
+    first = checkpoints.load("runs/small").mae["network"]
+    shutil.rmtree("runs/small")
+    tats(*start, "--resume")
+    assert started.before is not None
+    assert started.before.position == Position()
+    new = checkpoints.load("runs/new/checkpoints/step_00000000").mae["network"]
+    assert all(torch.equal(new[name], weight) for name, weight in first.items())
+    assert "already holds a run (step_00000024)" in refusal(capsys, *start)
+
+
+def test_run_with_first_weights_is_resumed_in_another_folder_with_the_same_words(
+    started: Started, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    tats("pretrain", "small.yaml", "--seed", "5")
+    start = ["pretrain", "small.yaml", "--init", "runs/small", "--name", "new"]
+    start += ["--checkpoint.folder", str(tmp_path / "kept"), "--resume"]
+    tats(*start[:-1])
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in ("data", "runs"):
+        shutil.copytree(name, copy / name)
+    shutil.copy("small.yaml", copy)
+    monkeypatch.chdir(copy)
+    assert "is complete" in output(capsys, *start)
+    assert "init " in refusal(capsys, *start, "--init", "runs/other")
 
 
 def test_new_run_starts_from_the_file_of_another_project(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tats_ray import __version__
 from tats_ray.config.load import parse_config
 from tats_ray.runs.origin import about_run
 from tats_ray.runs.pretrain_plan import Plan, make_plan
@@ -77,3 +79,12 @@ def test_report_says_when_where_and_by_which_code() -> None:
     assert re.match(r"\d+\.\d+\.\d+(, commit [0-9a-f]{40}.*)?$", rows["tats_ray"])
     assert re.match(r"Python 3\.\d+\.\d+, torch .*, ray \d", rows["versions"])
     assert list(dict(about_run([]))) == ["machine", "tats_ray", "versions"]
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError("git"), subprocess.TimeoutExpired("git", 30)])
+def test_report_needs_no_git(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(subprocess, "run", fail)
+    assert dict(about_run([]))["tats_ray"] == __version__
