@@ -91,8 +91,8 @@ class Finetune(Command):
 
     def run(self, flags: Sequence[str]) -> None:
         from tats_ray.config.load import finetune_config, parse_flags
+        from tats_ray.config.paths import LISTS
         from tats_ray.evaluation.labelled_lists import refuse_both
-        from tats_ray.runs.finetune_plan import LISTS
         from tats_ray.runs.finetune_run import finetune, forecast
 
         # Lists of a file give way to the folder, and a note says so; typed ones were meant.

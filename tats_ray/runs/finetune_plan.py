@@ -10,7 +10,7 @@ from typing import Any
 from tats_ray.checkpoints.open import open_checkpoint
 from tats_ray.checkpoints.restore import Restored
 from tats_ray.config.finetune_schema import FinetuneConfig, token_grid_of
-from tats_ray.config.paths import LISTS as LISTS
+from tats_ray.config.paths import LISTS
 from tats_ray.core.errors import CheckpointError, UsageError
 from tats_ray.core.words import counted
 from tats_ray.data.clip_lists import Lists, read_lists
