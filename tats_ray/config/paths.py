@@ -33,7 +33,8 @@ def is_run_folder(folder: Path) -> bool:
 
 def put_at_home(raw: dict[str, Any], path: Path) -> None:
     """Let the configuration of a run folder mean that folder, wherever it was moved to."""
-    folder = Path(absolute(str(path))).parent
+    is_named = path.parent.name not in ("", "..")
+    folder = path.parent if is_named else Path(absolute(str(path))).parent
     if path.name != CONFIG_FILE or not is_run_folder(folder):
         return
     raw["name"] = folder.name

@@ -124,7 +124,14 @@ def test_job_port_refuses_a_request_without_the_token(head: Head, tmp_path: Path
     assert answer(jobs, body=code) == 401
     assert answer(jobs, token="e" * 64, body=code) == 403
     assert answer(jobs, token=TOKEN) == 200
-    assert head.tats("status").stdout.split() == ["job", "status", "command", "none", "-", "-"]
+    assert head.tats("status", "--address", head.url).stdout.split() == [
+        "job",
+        "status",
+        "command",
+        "none",
+        "-",
+        "-",
+    ]
     assert not mark.exists()
 
 
@@ -154,7 +161,9 @@ def test_submit_uploads_a_small_wheel_compares_versions_and_shows_the_output(hea
     assert "loop.epochs = 200" in done.stdout  # it ran there, and its output came back
     assert done.stdout.rstrip().endswith("job listed: SUCCEEDED")
     assert TOKEN not in done.stdout + done.stderr
-    assert re.search(r"^listed +SUCCEEDED", head.tats("status").stdout, re.MULTILINE)
+    assert re.search(
+        r"^listed +SUCCEEDED", head.tats("status", "--address", head.url).stdout, re.MULTILINE
+    )
 
 
 @pytest.mark.long
