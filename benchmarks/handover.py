@@ -67,14 +67,16 @@ class _PolicySide:
 
     def take(self, version: int) -> float:
         start = time.perf_counter()
-        (arrays,) = ray.get(self._buffer.take.remote("bench", version, 1, _DEADLINE_S))
+        (arrays,) = ray.get(
+            self._buffer.take.remote("bench", version, 1, _DEADLINE_S), timeout=2 * _DEADLINE_S
+        )
         Rollout.from_arrays(arrays)
         return time.perf_counter() - start
 
     def publish(self, version: int) -> float:
         start = time.perf_counter()
         ref = ray.put(to_arrays(self._weights))
-        ray.get(self._store.publish.remote("bench", POLICY, version, [ref]))
+        ray.get(self._store.publish.remote("bench", POLICY, version, [ref]), timeout=_DEADLINE_S)
         return time.perf_counter() - start
 
 
@@ -85,7 +87,7 @@ def measure_handover(
     light = {"num_cpus": 0}
     buffer = ray.remote(RolloutBuffer).options(**light).remote(max_bytes=4 * rollout.num_bytes)
     store = ray.remote(WeightStore).options(**light).remote()
-    ray.get([buffer.reset.remote("bench"), store.reset.remote("bench")])
+    ray.get([buffer.reset.remote("bench"), store.reset.remote("bench")], timeout=_DEADLINE_S)
     policy = (
         ray.remote(_PolicySide).options(**light).remote(buffer, store, to_arrays(dict(weights)))
     )
@@ -95,13 +97,18 @@ def measure_handover(
         ray.get(
             buffer.push.remote(
                 "bench", version, rollout.to_arrays(), rollout.num_bytes, _DEADLINE_S
-            )
+            ),
+            timeout=2 * _DEADLINE_S,
         )
         pushed = time.perf_counter() - start
-        taken, published = ray.get([policy.take.remote(version), policy.publish.remote(version)])
+        taken, published = ray.get(
+            [policy.take.remote(version), policy.publish.remote(version)], timeout=2 * _DEADLINE_S
+        )
         start = time.perf_counter()
-        _, (ref,) = ray.get(store.fetch.remote("bench", POLICY, version, _DEADLINE_S))
-        to_tensors(ray.get(ref))
+        _, (ref,) = ray.get(
+            store.fetch.remote("bench", POLICY, version, _DEADLINE_S), timeout=2 * _DEADLINE_S
+        )
+        to_tensors(ray.get(ref, timeout=_DEADLINE_S))
         return Handover(pushed, taken, published, time.perf_counter() - start)
 
     return [one(version) for version in range(rounds + 1)][1:]

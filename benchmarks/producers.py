@@ -77,26 +77,33 @@ class _PolicySide:
         started = last = time.monotonic()
         counted_from = started + warm_up_s
         while time.monotonic() < started + warm_up_s + seconds:
-            rollouts = ray.get(self._buffer.take.remote(_TOKEN, version, per_update, _DEADLINE_S))
+            rollouts = ray.get(
+                self._buffer.take.remote(_TOKEN, version, per_update, _DEADLINE_S),
+                timeout=2 * _DEADLINE_S,
+            )
             for arrays in rollouts:
                 Rollout.from_arrays(arrays)
             del rollouts
             version += 1
             ref = ray.put(self._weights)
-            ray.get(self._store.publish.remote(_TOKEN, POLICY, version, [ref]))
+            ray.get(self._store.publish.remote(_TOKEN, POLICY, version, [ref]), timeout=_DEADLINE_S)
             self._open(version + ahead - 1, version)
             if time.monotonic() < counted_from:
                 counted_version, last = version, time.monotonic()
-                ray.get(self._buffer.read.remote())
+                ray.get(self._buffer.read.remote(), timeout=_DEADLINE_S)
         elapsed = time.monotonic() - last
         updates = (version - counted_version) / elapsed
-        return updates * per_update, updates, ray.get(self._buffer.read.remote())
+        return (
+            updates * per_update,
+            updates,
+            ray.get(self._buffer.read.remote(), timeout=_DEADLINE_S),
+        )
 
     def _open(self, cycle: int, version: int) -> None:
         opened = self._buffer.open.remote(
             _TOKEN, cycle, step=cycle, policy_version=version, mae_step=0
         )
-        ray.get(opened)
+        ray.get(opened, timeout=_DEADLINE_S)
 
 
 def measure_flow(
@@ -124,7 +131,7 @@ def measure_flow(
         )
     )
     store = ray.remote(WeightStore).options(**light).remote()
-    ray.get([buffer.reset.remote(_TOKEN), store.reset.remote(_TOKEN)])
+    ray.get([buffer.reset.remote(_TOKEN), store.reset.remote(_TOKEN)], timeout=_DEADLINE_S)
     policy = (
         ray.remote(_PolicySide).options(**light).remote(buffer, store, to_arrays(dict(weights)))
     )
