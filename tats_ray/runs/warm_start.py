@@ -56,8 +56,11 @@ def first_state(config: RunConfig) -> FirstState:
 def _check_network(found: Restored, config: RunConfig) -> None:
     """Weights go into a network of the same form; frames and pixels of its clips may differ."""
     there, here = _form(found.config.model), _form(config.model)
-    differing = [f"model.{name} {there[name]} -> {here[name]}" for name in here
-                 if there[name] != here[name]]  # fmt: skip
+    differing = [
+        f"model.{name} {there[name]} -> {value}"
+        for name, value in here.items()
+        if there[name] != value
+    ]
     if differing:
         raise CheckpointError(
             f"init {config.init} is of another network: {', '.join(differing)}; set these fields "
