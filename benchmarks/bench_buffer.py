@@ -10,7 +10,7 @@ from tats_ray.benchmarks.handover import bench_cluster, measure_handover
 
 from tats_ray.algorithms.ppo import PPOConfig
 from tats_ray.config.schema import DataConfig, ModelConfig, OptimConfig, SamplerConfig
-from tats_ray.core.devices import autocast, find_device, now
+from tats_ray.core.devices import autocast, find_device, now, torch_threads
 from tats_ray.core.grid import TokenGrid
 from tats_ray.core.seeds import stream
 from tats_ray.core.types import Rollout
@@ -98,14 +98,13 @@ def bench_buffer(
     return share
 
 
+@torch_threads(1)
 def step_seconds(
     model: ModelConfig, grid: TokenGrid, policy: SamplerPolicy, num_clips: int, device: torch.device
 ) -> float:
     """Seconds of act, MAE step and policy update after a warm-up: of processor time on one thread,
     on a GPU of wall time.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
     learner = MAELearner(
         build_mae(model, grid, seed=0).to(device),
         OptimConfig(warmup_epochs=0),
@@ -141,5 +140,4 @@ def step_seconds(
         return now(device) - start
 
     times = [step(number) for number in range(3 if device.type == "cpu" else 12)]
-    torch.set_num_threads(before)
     return statistics.median(times[len(times) // 3 :])

@@ -24,6 +24,7 @@ from tats_ray.algorithms.rloo import RLOOConfig
 from tats_ray.checkpoints.frozen_scorer import FrozenScorer
 from tats_ray.config.schema import AlgorithmConfig
 from tats_ray.core.arrays import Float, UInt8
+from tats_ray.core.devices import torch_threads
 from tats_ray.core.errors import UsageError
 from tats_ray.core.protocols import MaskPolicy
 from tats_ray.core.seeds import derive, stream
@@ -80,6 +81,7 @@ _MEASURE = {"token_error": "picked_error", "negative_clip_error": "reduction"}
 """Reward -> the measure that a learner should raise with it."""
 
 
+@torch_threads(1)  # with tensors this small, more threads wait for each other
 def env_baseline(*, num_clips: int = 256, num_steps: int = 100, num_seeds: int = 3) -> None:
     """Print the table; the progress goes to stderr.
 
@@ -89,7 +91,6 @@ def env_baseline(*, num_clips: int = 256, num_steps: int = 100, num_seeds: int =
     _check("--clips", num_clips, 2)
     _check("--steps", num_steps, 1)
     _check("--seeds", num_seeds, 1)
-    torch.set_num_threads(1)  # with tensors this small, more threads wait for each other
     scorer = FrozenScorer.tiny()
     yardstick = Yardstick(scorer, num_clips, NUM_VISIBLE)
     rules: Mapping[str, MaskPolicy] = {

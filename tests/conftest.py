@@ -35,15 +35,20 @@ WIDTH = 16
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Budget())
-
-
-@pytest.fixture(autouse=True, scope="session")
-def one_thread() -> Iterator[None]:
-    """Sums in one order, so that equal means bit for bit; and cores left for others."""
-    before = torch.get_num_threads()
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums in one order, so that equal means bit for bit; and cores left for others.
+
+    Two threads add up in another order than one. So a test that leaves another number behind
+    changes the last digit of tests that run after it, and fails here.
+    """
     yield
-    torch.set_num_threads(before)
+    left = torch.get_num_threads()
+    torch.set_num_threads(1)
+    assert left == 1, "restore the number of threads [see `torch_threads`]"
 
 
 def small_mae(seed: int = 0) -> MaskedAutoencoder:

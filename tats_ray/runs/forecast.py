@@ -12,7 +12,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from tats_ray.config.finetune_schema import Clustered
 from tats_ray.config.schema import RunConfig
-from tats_ray.core.devices import Precision, autocast
+from tats_ray.core.devices import Precision, autocast, torch_threads
 from tats_ray.core.errors import UsageError
 from tats_ray.core.grid import TokenGrid
 from tats_ray.core.words import counted
@@ -124,12 +124,12 @@ def finetune_forecast(plan: FinetunePlan, *, epochs_done: int = 0) -> Iterator[t
     if not is_private(config):
         yield "time", _not_timed(config, "")
         return
-    torch.set_num_threads(plan.placement.threads)  # this process does nothing else
     alone = replace(config, data=replace(config.data, num_workers=0))
-    started = time.perf_counter()
-    batch = next(finetune_batches(alone, plan.lists.train)(0, 0))
-    reading = time.perf_counter() - started
-    step = _step_s(lambda: learner.learn(batch.pixels, batch.label))
+    with torch_threads(plan.placement.threads):
+        started = time.perf_counter()
+        batch = next(finetune_batches(alone, plan.lists.train)(0, 0))
+        reading = time.perf_counter() - started
+        step = _step_s(lambda: learner.learn(batch.pixels, batch.label))
     workers = config.data.num_workers
     each = max(step, reading / workers) if workers else step + reading
     num_steps = plan.steps_per_epoch * (config.optim.epochs - epochs_done)

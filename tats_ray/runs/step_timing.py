@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from tats_ray.config.schema import LoopConfig, RunConfig
+from tats_ray.core.devices import torch_threads
 from tats_ray.core.grid import TokenGrid
 from tats_ray.data.clip_lists import read_lists
 from tats_ray.data.views import ViewPlan
@@ -62,12 +63,8 @@ class StepTiming:
 
 def time_steps(config: RunConfig, threads: int) -> StepTiming:
     """Measure on the first videos of the training list. Trains nothing that is kept."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with torch_threads(threads):
         return _time_steps(config)
-    finally:
-        torch.set_num_threads(before)
 
 
 def _time_steps(config: RunConfig) -> StepTiming:
