@@ -16,7 +16,7 @@ from tats_ray.cli.command import Command
 from tats_ray.cli.data import Data
 from tats_ray.cli.downstream import Extract, ProbeCommand, Test
 from tats_ray.cli.envs import Env
-from tats_ray.cli.jobs import Logs, Status, Stop, Submit
+from tats_ray.cli.jobs import Logs, Status, Stop, Submit, WatchCommand
 from tats_ray.cli.new import New
 from tats_ray.cli.train import Demo, Fields, Finetune, Pretrain
 from tats_ray.cli.tune import Compare, Tune, TuneReport
@@ -44,6 +44,7 @@ AnyCommand = (
     | Annotated[Submit, tyro.conf.subcommand("submit")]
     | Annotated[Status, tyro.conf.subcommand("status")]
     | Annotated[Logs, tyro.conf.subcommand("logs")]
+    | Annotated[WatchCommand, tyro.conf.subcommand("watch")]
     | Annotated[Stop, tyro.conf.subcommand("stop")]
     | Annotated[Cluster, tyro.conf.subcommand("cluster")]
 )
@@ -54,6 +55,7 @@ _WITH_DATA: Mapping[str, type] = {
     "test": Test,
     "status": Status,
     "logs": Logs,
+    "watch": WatchCommand,
 }
 """Commands whose last argument may be left out; tyro would take an unknown flag in its place."""
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -92,15 +92,34 @@ class Logs(_AtServer):
 
     def carry_out(self) -> None:
         from tats_ray.cluster.submit import follow
-        from tats_ray.runs.run_status import runs_in, show_logs
+        from tats_ray.runs.run_status import newest_run, runs_in, show_logs
 
-        folders = [] if self.address else runs_in(self.place or Path())
-        if folders:
-            show_logs(max(folders, key=lambda folder: folder.stat().st_mtime))
+        place = self.place or Path()
+        if not self.address and runs_in(place):
+            show_logs(newest_run(place))
         elif self.place is not None:
             follow(str(self.place), address=self.address)
         else:
             raise UsageError("there is no run in this folder; use tats logs RUN or tats logs JOB")
+
+
+@dataclass(frozen=True)
+class WatchCommand(PlainCommand):
+    """Show a run as its own terminal does, from another one, while it goes on or after it.
+
+    Ctrl-C leaves the run running. For a job of a cluster, use tats logs JOB.
+    """
+
+    place: MaybeRunArg = None
+    """Run folder, or a folder with several, of which it takes the newest. Default: the newest run
+    here."""
+    mode: Literal["auto", "board", "plain"] = "auto"
+    """auto is the board on a terminal, and plain lines elsewhere."""
+
+    def carry_out(self) -> None:
+        from tats_ray.runs.run_status import newest_run, watch_run
+
+        watch_run(newest_run(self.place or Path()), mode=self.mode)
 
 
 @dataclass(frozen=True, kw_only=True)

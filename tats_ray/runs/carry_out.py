@@ -11,7 +11,7 @@ from tats_ray.config.finetune_schema import storage_retry_s
 from tats_ray.runs.finetune_plan import FinetunePlan
 from tats_ray.runs.pretrain_plan import Plan
 from tats_ray.runs.run_folder import Past
-from tats_ray.runs.run_record import record_end, record_logs
+from tats_ray.runs.run_record import record_board, record_end, record_logs
 from tats_ray.runtime.driver import launch
 from tats_ray.view.board import BoardPlan, make_view
 from tats_ray.view.records import BAD_VIDEOS_FILE
@@ -50,6 +50,7 @@ def carry_out(
         UsageError, RunFailedError: as `launch.run`.
     """
     config = plan.config
+    record_board(folder, shown)
     view = make_view(config.log.mode, plan=shown)
 
     def on_note(text: str) -> None:

@@ -26,6 +26,7 @@ from tats_ray.config.paths import (
 )
 from tats_ray.core.storage import replace_text
 from tats_ray.data.clip_lists import Lists
+from tats_ray.view.progress import BoardPlan
 
 VIDEOS_FILE = "videos.json"
 """The entries of both lists as the run began with them."""
@@ -48,6 +49,17 @@ def begun(folder: Path) -> list[Path]:
     return found
 
 
+def record_board(folder: Path, plan: BoardPlan) -> None:
+    """Write down the sizes of a run, for those who watch it from elsewhere."""
+    _update(folder, board=asdict(plan))
+
+
+def read_board(folder: Path) -> BoardPlan | None:
+    """The sizes of a run; None where it has not begun to train, or is of version 0.1."""
+    found = read_run(folder).get("board")
+    return BoardPlan(**found) if found else None
+
+
 def record_end(folder: Path, state: str, why: str = "") -> None:
     """Write down how a run ended: finished, stopped or failed; best effort."""
     with suppress(OSError):
@@ -61,7 +73,7 @@ def record_logs(folder: Path, place: str) -> None:
 
 
 def read_run(folder: Path) -> dict[str, Any]:
-    """`settings`, `ended` and `logs`; empty for a run of version 0.1, or an unreadable file."""
+    """`settings`, `ended`, `logs` and `board`; empty for a run of version 0.1."""
     return _read(folder / RECORD_FILE)
 
 

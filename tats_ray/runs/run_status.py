@@ -1,4 +1,4 @@
-"""`tats status` and `tats logs` of runs on this machine, from what they left in their folders."""
+"""Runs seen from outside, from what they leave in their folders: status, logs, and watching."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from tats_ray.config.paths import CONFIG_FILE, is_run_folder
 from tats_ray.core.errors import TatsError, UsageError
 from tats_ray.core.folder_lock import holder_in_words
 from tats_ray.core.words import decimal
-from tats_ray.runs.run_record import read_run
+from tats_ray.runs.run_record import read_board, read_run
+from tats_ray.view.board import Mode, make_view
 from tats_ray.view.progress import format_duration
 from tats_ray.view.tables import print_table
-from tats_ray.view.tracking import METRICS_FILE, read_metrics
+from tats_ray.view.tracking import METRICS_FILE, read_events, read_metrics
 
 _NUM_LINES = 20
 _ERRORS = ("eval/error", "mae/loss", "val/top1", "finetune/loss")
@@ -30,6 +31,20 @@ def runs_in(folder: Path) -> list[Path]:
         return [folder]
     found = [path for place in (folder, folder / "runs") for path in sorted(place.glob("*"))]
     return [path for path in found if is_run_folder(path)]
+
+
+def newest_run(folder: Path) -> Path:
+    """The run that wrote to its folder last, among those that a path means.
+
+    Raises:
+        UsageError: where there is none.
+    """
+    found = runs_in(folder)
+    if not found:
+        raise UsageError(
+            f"{folder} is no run folder and holds none; tats status lists the runs here"
+        )
+    return max(found, key=lambda run: max(path.stat().st_mtime for path in (run, *run.iterdir())))
 
 
 def show_runs(folders: list[Path]) -> None:
@@ -87,6 +102,37 @@ def show_logs(folder: Path) -> None:
         print(*path.read_text(errors="replace").splitlines()[-_NUM_LINES:], sep="\n")
     print(f"{'state':>14}  {_state(folder)}")
     print(f"{'all logs':>14}  {place}")
+
+
+def watch_run(folder: Path, *, mode: Mode = "auto", poll_s: float = 0.5) -> None:
+    """Show a run as its own terminal does, while it goes on or after it.
+
+    Args:
+        poll_s: between two looks at its files.
+
+    Raises:
+        UsageError: for a run that is over and left nothing to show.
+    """
+    plan = read_board(folder)
+    while plan is None and holder_in_words(folder):
+        time.sleep(poll_s)  # it has not begun to train
+        plan = read_board(folder)
+    if plan is None:
+        raise UsageError(
+            f"{folder}: {_state(folder)}, before it trained or under version 0.1, so there is "
+            f"nothing to watch; use tats status {folder}"
+        )
+    shown_until, is_over = -math.inf, False
+    with make_view(mode, plan=plan) as view:
+        while not is_over:
+            is_over = not holder_in_words(folder)  # asked first: what it told last is shown too
+            for event in read_events(folder):
+                if event["time"] > shown_until:
+                    shown_until = event["time"]
+                    view.on_event(event)
+            view.on_tick()
+            time.sleep(0.0 if is_over else poll_s)
+        view.close(f"{folder}: {_state(folder)}")
 
 
 def _logs(folder: Path) -> str:

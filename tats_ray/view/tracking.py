@@ -8,6 +8,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,17 @@ from tats_ray.view.progress import Event
 from tats_ray.view.records import BAD_VIDEOS_FILE
 
 METRICS_FILE = "metrics.jsonl"
+EVENTS_FILE = "events.jsonl"
+"""Starts, notes and checkpoints, as they came."""
 TENSORBOARD_FOLDER = "tensorboard"
 _POSITION = ("step", "epoch", "time")
 
 
 class RunFiles:
-    """Owns `metrics.jsonl`, `tensorboard/` and `bad_videos.csv` of a run; their one writer.
+    """Owns `metrics.jsonl`, `events.jsonl`, `tensorboard/` and `bad_videos.csv`; their one writer.
 
-    A start rewinds them to its step, so that the steps that are done again after a failure or a
-    resumption are there once.
+    A start rewinds the metrics to its step, so that the steps that are done again after a failure
+    or a resumption are there once.
 
     Args:
         retry_s: how long the storage may refuse a record. TensorBoard's copy is given up sooner.
@@ -59,6 +62,9 @@ class RunFiles:
             self._record(event)
         elif event["kind"] == "unreadable":
             self._name(event["videos"])
+        if event["kind"] in ("start", "note", "checkpoint"):
+            with suppress(OSError), (self._run / EVENTS_FILE).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(dict(event)) + "\n")  # for those who watch; not worth the run
 
     def _name(self, videos: Mapping[str, str]) -> None:
         """Add videos to the list of those that cannot be read, and say so the first time."""
@@ -161,6 +167,21 @@ def read_metrics(run: Path) -> list[dict[str, float]]:
     ]
 
 
+def read_events(run: Path) -> list[Event]:
+    """All that a run told, oldest first, as its own view saw it."""
+    found: list[Event] = [
+        {
+            "kind": "metrics",
+            **{name: record[name] for name in _POSITION},
+            "metrics": {name: value for name, value in record.items() if name not in _POSITION},
+        }
+        for record in read_metrics(run)
+    ]
+    others = (_parse(line, needs="kind") for line in _lines(run / EVENTS_FILE))
+    found += [event for event in others if event is not None]
+    return sorted(found, key=lambda event: float(event["time"]))
+
+
 def read_bad_videos(run: Path) -> dict[str, str]:
     """The videos that a run could not read, with reasons, oldest first."""
     path = run / BAD_VIDEOS_FILE
@@ -177,9 +198,9 @@ def _lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8", errors="replace").splitlines()
 
 
-def _parse(line: str) -> dict[str, Any] | None:
+def _parse(line: str, needs: str = "step") -> dict[str, Any] | None:
     try:
         record = json.loads(line)
     except json.JSONDecodeError:
         return None
-    return record if isinstance(record, dict) and "step" in record else None
+    return record if isinstance(record, dict) and needs in record else None

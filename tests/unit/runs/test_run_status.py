@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -14,7 +16,9 @@ from tats_ray.checkpoints.format import Parts, save_parts
 from tats_ray.cluster import submit
 from tats_ray.core.folder_lock import only_run_in
 from tats_ray.core.types import Position
-from tats_ray.runs.run_record import record_end, record_logs
+from tats_ray.runs.run_record import record_board, record_end, record_logs
+from tats_ray.view.progress import BoardPlan
+from tats_ray.view.tracking import RunFiles
 from tests.commands import refusal, tats
 
 
@@ -124,3 +128,72 @@ def test_status_of_a_broken_configuration_does_not_hide_the_other_runs(
 def test_status_takes_a_run_or_an_address(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = refusal(capsys, "status", str(run), "--address", "http://127.0.0.1:1")
     assert "give a run folder or --address, and not both" in said
+
+
+BOARD = BoardPlan(
+    name="mine",
+    total_steps=16,
+    total_epochs=8,
+    steps_per_epoch=2,
+    mae_only_epochs=4,
+    num_tokens=256,
+    num_visible=25,
+)
+
+
+def tell(run: Path, *steps: int) -> None:
+    """What a run writes as it goes: a start, records, a note and a checkpoint."""
+    with RunFiles(run) as files:
+        if steps[0] == 2:
+            files.on_event({"kind": "start", "step": 0, "is_resumed": False, "time": 0.5})
+        for step in steps:
+            loss = {"mae/loss": 1 - step / 100}
+            files.on_event(
+                {"kind": "metrics", "step": step, "epoch": 0, "time": 3.0 * step, "metrics": loss}
+            )
+        at = 3.0 * steps[-1] + 1
+        files.on_event({"kind": "note", "text": f"seen at {steps[-1]}", "time": at})
+        path = str(run / "checkpoints" / "x")
+        files.on_event({"kind": "checkpoint", "step": steps[-1], "path": path, "time": at + 1})
+
+
+def test_a_run_that_is_over_is_shown_as_its_own_terminal_did(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record_board(run, BOARD)
+    tell(run, 2, 4)
+    record_end(run, "finished")
+    lines = output(capsys, "watch", run).splitlines()
+    assert lines[0] == "start  mine: FRESH START of 16 steps, 8 epochs"
+    assert [line.split()[1] for line in lines if line.startswith("step ")] == ["2/16", "4/16"]
+    assert lines[-3:] == [
+        "note   seen at 4",
+        "saved  step 4  runs/mine/checkpoints/x",
+        "runs/mine: finished",
+    ]
+    assert "mine" in output(capsys, "watch", "--mode", "board")
+
+
+def test_a_run_that_goes_on_is_followed_until_it_ends(run: Path) -> None:
+    record_board(run, BOARD)
+    with only_run_in(run):
+        tell(run, 2)
+        command = [sys.executable, "-m", "tats_ray", "watch", str(run)]
+        watcher = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert watcher.stdout is not None
+        seen = [watcher.stdout.readline() for _ in range(4)]
+        assert "seen at 2" in "".join(seen)
+        tell(run, 4, 6)
+        assert "step   4/16" in watcher.stdout.readline()
+        record_end(run, "failed", "the MAE loss is nan")
+    rest, _ = watcher.communicate(timeout=60)
+    assert rest.splitlines()[-1] == "runs/mine: failed: the MAE loss is nan"
+    assert watcher.returncode == 0
+
+
+def test_a_run_without_anything_to_show_says_so(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refusal(capsys, "watch", run)
+    assert "nothing to watch; use tats status runs/mine" in said
+    assert "is no run folder and holds none" in refusal(capsys, "watch", "elsewhere")
