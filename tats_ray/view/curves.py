@@ -104,8 +104,8 @@ class _Painter:
             ),
             _Picture(
                 "Entropy of the sampler",
-                "1 means that all tokens are equally likely. Under 0.5 the sampler has collapsed "
-                "onto a few.",
+                "1 means that all tokens are equally likely. The lower it is, the surer the "
+                "sampler is of a few.",
                 ("training clips", "validation clips"),
                 ("eval/entropy", "policy/entropy"),
                 self._entropy,
@@ -120,11 +120,19 @@ class _Painter:
             ),
             _Picture(
                 "Overlap of draws",
-                "Share of visible tokens that two draws have in common. Near 1 the sampler has "
-                "collapsed: it always shows the same places of every clip.",
+                "Share of visible tokens that two draws have in common. If different clips share "
+                "as many as two draws for one clip, the sampler ignores what it sees.",
                 ("different clips", "same clip, two measurements"),
                 ("eval/clip_overlap",),
                 self._overlap,
+            ),
+            _Picture(
+                "Tokens in play",
+                "Tokens that the sampler chooses from, and tokens that carry the error of a clip. "
+                "With far fewer in play than carry error, it has stopped exploring.",
+                ("in play", "with error"),
+                ("eval/effective_tokens",),
+                self._tokens,
             ),
             _Picture(
                 "Where the time goes",
@@ -153,7 +161,6 @@ class _Painter:
     def _entropy(self, axes: Axes, theme: Theme) -> None:
         self._line(axes, "policy/entropy", theme.series[0])
         self._line(axes, "eval/entropy", theme.series[1])
-        self._limit(axes, theme, 0.5, "collapse below 0.5")
         axes.set_ylim(0.0, 1.05)
 
     def _auc(self, axes: Axes, theme: Theme) -> None:
@@ -164,8 +171,12 @@ class _Painter:
     def _overlap(self, axes: Axes, theme: Theme) -> None:
         self._line(axes, "eval/clip_overlap", theme.series[0])
         self._line(axes, "eval/draw_overlap", theme.series[1])
-        self._limit(axes, theme, 0.8, "collapse above 0.8")
         axes.set_ylim(0.0, 1.05)
+
+    def _tokens(self, axes: Axes, theme: Theme) -> None:
+        self._line(axes, "eval/effective_tokens", theme.series[0])
+        self._line(axes, "eval/error_tokens", theme.series[1])
+        axes.set_ylim(bottom=0.0)
 
     def _time(self, axes: Axes, theme: Theme) -> None:
         records = [record for record in self._metrics if record.get("time/mae") is not None]
