@@ -80,11 +80,19 @@ def _summary(plan: Plan, metrics: list[dict[str, Any]]) -> list[tuple[str, str, 
         rows.append((what, course, f"{meaning} ({mean})" if mean else meaning))
         break
     end = measured[-1] if measured else {}
+    if "eval/own_error" in end:
+        rows.append(
+            (
+                "Error under its own masks",
+                decimal(end["eval/own_error"], 3),
+                "the same clips, where the sampler chooses what is visible",
+            )
+        )
     if "eval/motion_ratio" in end:
         rows.append(
             (
                 "Moving tokens shown",
-                f"{end['eval/motion_ratio']:.2f}x chance",
+                f"{decimal(end['eval/motion_ratio'], 2)}x chance",
                 "how over-represented moving tokens are among the visible ones",
             )
         )
