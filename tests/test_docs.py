@@ -40,6 +40,7 @@ from tats_ray.config.sweep_schema import load_sweep
 from tats_ray.core.grid import TokenGrid
 from tats_ray.core.seeds import stream
 from tats_ray.core.types import Position, Rollout
+from tats_ray.data.atari.atari_set import make_atari
 from tats_ray.data.synthetic import synthesize
 from tats_ray.evaluation.mask_evaluator import Evaluator, ValidationSet
 from tats_ray.models.policy import SamplerPolicy
@@ -338,7 +339,11 @@ def test_python_about_checkpoints_runs(
     )
     config = load_config(ROOT / "tune_configs" / f"{preset}.yaml")
     grid = token_grid(config.data, config.model)
-    synthesize(tmp_path / "data" / videos, num_train=1, num_val=1, num_frames=16, workers=1)
+    folder = tmp_path / "data" / videos
+    if videos == "pong":
+        make_atari(folder, "pong", num_train=1, num_val=1, workers=1)
+    else:
+        synthesize(folder, num_train=1, num_val=1, num_frames=16, workers=1)
     mae = build_mae(config.model, grid, seed=0)
     learner = MAELearner(mae, config.optim, steps_per_epoch=1, total_steps=1, global_batch=1)
     found = Checkpoint(Position(), learner.state_dict(), None, dump_config(config))

@@ -12,12 +12,14 @@ from typing import Any
 from tats_ray.config.load import load_config, parse_config
 from tats_ray.core.errors import UsageError
 from tats_ray.core.words import decimal
+from tats_ray.data.atari.atari_set import make_atari
 from tats_ray.data.synthetic import synthesize
 from tats_ray.runs.pretrain_run import RunResult, pretrain
 from tats_ray.view.tracking import read_metrics
 
 PONG = Path("tune_configs/pong_cpu.yaml")
 BLOBS = Path("tune_configs/debug_cpu.yaml")
+_NUM_VAL = 64
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class DemoFigures:
     def _line(self, errors: str) -> str:
         return (
             f"demo: {errors}, motion {decimal(self.motion_ratio, 2)}x chance, "
-            f"AUC {decimal(self.motion_auc, 2)}, {self.seconds:.0f} s, report {self.report}"
+            f"AUC {decimal(self.motion_auc, 3)}, {self.seconds:.0f} s, report {self.report}"
         )
 
 

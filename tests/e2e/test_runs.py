@@ -110,7 +110,7 @@ def test_ctrl_c_saves_a_checkpoint_and_the_printed_command_continues_exactly(
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-ENDING = r"motion (\S+)x chance, AUC (\d\.\d\d), (\d+) s, report (\S+)"
+ENDING = r"motion (\S+)x chance, AUC (\d\.\d{3}), (\d+) s, report (\S+)"
 
 
 @pytest.mark.parametrize(
