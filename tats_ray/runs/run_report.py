@@ -99,7 +99,7 @@ def _summary(plan: Plan, metrics: list[dict[str, Any]]) -> list[tuple[str, str, 
         rows.append(
             (
                 "AUC against true motion",
-                f"{end['eval/motion_auc']:.2f}",
+                f"{end['eval/motion_auc']:.3f}",
                 "probability of preferring a moving token to a still one; 0.5 is chance",
             )
         )

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
 
 from tats_ray.core.words import decimal
 from tats_ray.view.records import Record, series
@@ -19,6 +19,8 @@ PLATEAU = 511 / 512
 """Error of predicting the mean for tokens of 512 pixels [method section 4]."""
 _SIZE = (4.6, 2.75)
 _DPI = 200
+_WIDE = 20
+"""A curve whose values differ by more than this factor is drawn on a logarithmic scale."""
 
 
 class Theme(NamedTuple):
@@ -89,8 +91,9 @@ class _Painter:
             _Picture(
                 "Reconstruction error",
                 "Mean squared error of hidden tokens. Lower is better. Training uses the "
-                "current masks. Validation uses one fixed set of random masks.",
-                ("training", "validation"),
+                "current masks. Validation uses one fixed set of random masks, and then the "
+                "sampler's own.",
+                ("training", "validation", "validation, own masks"),
                 ("mae/loss", "eval/error"),
                 self._error,
             ),
@@ -147,10 +150,19 @@ class _Painter:
     def _error(self, axes: Axes, theme: Theme) -> None:
         self._line(axes, "mae/loss", theme.series[0])
         self._line(axes, "eval/error", theme.series[1])
+        self._line(axes, "eval/own_error", theme.series[2])
         if self._plateau is not None:
             words = f"predicting the mean: {decimal(self._plateau, 3)}"
-            self._limit(axes, theme, self._plateau, words)
-            self._at_least(axes, 0.9, 1.02)
+            last = series(self._metrics, "eval/error")[1][-1:]
+            self._limit(axes, theme, self._plateau, words, is_below=last > [self._plateau])
+        values = [v for name in ("mae/loss", "eval/error") for v in series(self._metrics, name)[1]]
+        positive = [value for value in values if value > 0]
+        if positive and max(positive) > _WIDE * min(positive):
+            axes.set_yscale("log")  # plain pixels: the first error is a thousand times the last
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.yaxis.set_minor_locator(NullLocator())
+        elif self._plateau is not None:
+            self._at_least(axes, 0.9 * self._plateau, 1.02 * self._plateau)
 
     def _motion(self, axes: Axes, theme: Theme) -> None:
         self._line(axes, "eval/motion_ratio", theme.series[0])
@@ -203,17 +215,19 @@ class _Painter:
         bottom, top = axes.get_ylim()
         axes.set_ylim(min(low, bottom), max(high, top))
 
-    def _limit(self, axes: Axes, theme: Theme, value: float, text: str) -> None:
-        """A level to compare with, written on the line's right end."""
+    def _limit(
+        self, axes: Axes, theme: Theme, value: float, text: str, *, is_below: bool = False
+    ) -> None:
+        """A level to compare with, written on the line's right end, above or below it."""
         axes.axhline(value, color=theme.muted, lw=1.0, ls=(0, (4, 3)), zorder=1)
         axes.annotate(
             text,
             (1.0, value),
             xycoords=("axes fraction", "data"),
-            xytext=(-2, 3),
+            xytext=(-2, -3 if is_below else 3),
             textcoords="offset points",
             ha="right",
-            va="bottom",
+            va="top" if is_below else "bottom",
             fontsize=8,
             color=theme.muted,
         )

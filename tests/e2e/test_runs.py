@@ -152,7 +152,7 @@ def test_the_demo_ends_with_its_figures_and_a_report(
     assert float(found[2]) == pytest.approx(measured[-1][names[1]], rel=5e-3)
     assert float(found[3]) == pytest.approx(measured[-1]["eval/motion_ratio"], abs=5e-3)
     report = (tmp_path / found[6]).read_text()
-    assert f"{measured[-1]['eval/motion_auc']:.2f}" in report
+    assert f"{measured[-1]['eval/motion_auc']:.3f}" in report
     assert not re.search(r"""(src|href)=["']https?:""", report)
     assert "256 per clip, 25 visible" in output
     assert steps in output
