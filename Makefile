@@ -12,7 +12,7 @@ FLAGS ?=
 .PHONY: demo test test-long chaos cluster-test test-rllib test-hf457 check docs bench lock clean help
 
 help:
-	@echo "make demo    train on synthetic videos and show what was learned (under 5 minutes)"
+	@echo "make demo    train on videos of Pong and show what was learned (under 3 minutes)"
 	@echo "make test    run the tests (under 8 minutes on two cores)"
 	@echo "make test-long   tests that take minutes, one after the other: faults, algorithms, sweeps, two nodes"
 	@echo "make chaos   kill a random process of a run every 20 s for 5 minutes"

@@ -26,7 +26,7 @@ from tats_ray.view.glossary import GLOSSARY
 from tests.test_layers import DOORS
 
 ROOT = Path(__file__).parents[1]
-DEMO = ROOT / "tune_configs" / "debug_cpu.yaml"
+DEMO = ROOT / "tune_configs" / "pong_cpu.yaml"
 PAPER = ROOT / "tune_configs" / "ucf101_tats.yaml"
 
 

@@ -40,6 +40,7 @@ from tats_ray.config.sweep_schema import load_sweep
 from tats_ray.core.grid import TokenGrid
 from tats_ray.core.seeds import stream
 from tats_ray.core.types import Position, Rollout
+from tats_ray.data.atari.atari_set import make_atari
 from tats_ray.data.synthetic import synthesize
 from tats_ray.evaluation.mask_evaluator import Evaluator, ValidationSet
 from tats_ray.models.policy import SamplerPolicy
@@ -48,7 +49,7 @@ from tats_ray.models.samplers.registry import find_sampler
 from tats_ray.models.zoo import build_learned_policy, build_mae, build_policy, token_grid
 from tats_ray.training.mae_learner import MAELearner
 from tats_ray.view.glossary import GLOSSARY
-from tests.doc_tables import DEMO, PAPER, TABLES, algorithm_fields, shown
+from tests.doc_tables import PAPER, TABLES, algorithm_fields, shown
 from tests.test_layers import FLOORS
 
 ROOT = Path(__file__).parents[1]
@@ -333,13 +334,20 @@ def test_python_about_checkpoints_runs(
 ) -> None:
     """On a folder that holds a checkpoint of the demo's model, and one of its videos."""
     monkeypatch.chdir(tmp_path)
-    config = load_config(DEMO)
+    preset, videos = (
+        ("debug_cpu", "demo") if page == "docs/checkpoints.md" else ("pong_cpu", "pong")
+    )
+    config = load_config(ROOT / "tune_configs" / f"{preset}.yaml")
     grid = token_grid(config.data, config.model)
-    synthesize(tmp_path / "data" / "demo", num_train=1, num_val=1, num_frames=16, workers=1)
+    folder = tmp_path / "data" / videos
+    if videos == "pong":
+        make_atari(folder, "pong", num_train=1, num_val=1, workers=1)
+    else:
+        synthesize(folder, num_train=1, num_val=1, num_frames=16, workers=1)
     mae = build_mae(config.model, grid, seed=0)
     learner = MAELearner(mae, config.optim, steps_per_epoch=1, total_steps=1, global_batch=1)
     found = Checkpoint(Position(), learner.state_dict(), None, dump_config(config))
-    checkpoints.save(tmp_path / "runs" / "debug_cpu", found, keep_last=1)
+    checkpoints.save(tmp_path / "runs" / preset, found, keep_last=1)
     names: dict[str, Any] = {}
     (source,) = (body for body in fences(ROOT / page, "python") if "tats_ray.load(" in body)
     exec(compile(source, page, "exec"), names)

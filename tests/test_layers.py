@@ -42,6 +42,7 @@ DOORS = {
     "ray": ("runtime/", "benchmarks/"),
     "decord": ("data/decode.py",),
     "av": ("data/decode.py", "data/encode.py"),
+    "ale_py": ("data/atari/console.py",),
     "timm": ("models/",),
     "torchvision": ("data/augment.py",),
     "yaml": ("config/",),
@@ -225,7 +226,7 @@ import pkgutil
 import sys
 
 for name in (
-    "ray decord av gymnasium pydantic tyro yaml rich matplotlib tensorboard jaxtyping beartype"
+    "ray decord av ale_py gymnasium pydantic tyro yaml rich matplotlib tensorboard jaxtyping beartype"
 ).split():
     sys.modules[name] = None
 

@@ -50,17 +50,19 @@ class Pretrain(Command):
 
 @dataclass(frozen=True)
 class Demo(Command):
-    """Make 248 videos, train on them, and show what was learned. Accepts pretrain's fields."""
+    """Make videos of Pong, train on them, and show what was learned. Accepts pretrain's fields."""
 
     outlives_reader: ClassVar[bool] = True
 
+    blobs: bool = False
+    """Train on synthetic videos of moving shapes instead, whose classes are motions."""
     resume: bool = False
     """Continue an interrupted demo."""
 
     def run(self, flags: Sequence[str]) -> None:
-        from tats_ray.runs.demo import demo
+        from tats_ray.runs.demo import BLOBS, PONG, demo
 
-        demo(flags, resume=self.resume)
+        demo(flags, config_path=BLOBS if self.blobs else PONG, resume=self.resume)
 
 
 @dataclass(frozen=True)

@@ -230,6 +230,8 @@ class EvalConfig(ConfigBase):
     """Epochs between measurements. 0 measures only the last epoch, which is always measured."""
     num_clips: AtLeastOne = 64
     """Number of validation clips, taken from the start of the list."""
+    moving_share: ShareAboveZero = 0.1
+    """A token moves when at least this share of its pixels belongs to something that moves."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tats_ray.core.errors import StorageError, UsageError
 
@@ -130,3 +131,57 @@ def make_folder(path: Path, *, way_out: str = "choose another path") -> Path:
             f"folder {path} cannot be {where} ({error.strerror}); {way_out}"
         ) from error
     return path
+
+
+def make_once(
+    out: Path,
+    spec: Mapping[str, Any],
+    write: Callable[[Path], None],
+    *,
+    spec_file: str,
+    what: str,
+) -> None:
+    """Have `write` fill a folder that appears complete or not at all, and once for a `spec`.
+
+    Args:
+        out: a folder that is new, empty, or holds what this very spec gave.
+        spec: all that the files depend on; it is stored with them.
+        write: called with a hidden folder beside `out`, unless all is there.
+        spec_file: name of the file with the spec.
+        what: names the content, such as "synthetic set".
+
+    Raises:
+        UsageError: for a folder with something else in it, or on a disk without room.
+    """
+    if _holds(out, spec, spec_file, what):
+        return
+    make_folder(out.parent)
+    partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
+    try:
+        partial.mkdir(parents=True)
+        write(partial)
+        (partial / spec_file).write_text(json.dumps(spec, indent=1) + "\n")
+        partial.replace(out)
+    except OSError as error:
+        raise UsageError(
+            f"{out} cannot be written ({error.strerror or error}); free space or choose another "
+            "folder"
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _holds(out: Path, spec: Mapping[str, Any], spec_file: str, what: str) -> bool:
+    """Whether `out` holds what `spec` gives; False when there is nothing yet."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return False
+    try:
+        found = json.loads((out / spec_file).read_text())
+    except (OSError, ValueError):
+        raise UsageError(f"{out} holds something other than a {what}; name a new folder") from None
+    if found != spec:
+        raise UsageError(
+            f"{out} holds another {what}, {json.dumps(found)}; name a new folder, "
+            "or delete this one"
+        )
+    return True

@@ -10,14 +10,19 @@ import numpy as np
 from tats_ray.core.arrays import UInt8
 from tats_ray.core.errors import UsageError
 
-Codec = Literal["h264", "mpeg4"]
+Codec = Literal["h264", "mpeg4", "lossless"]
 
 # One thread each: the encoders split work by thread, and the bytes would depend on the machine. And
 # x264's macroblock tree gives other bytes for the same frames once in fifty times, on one machine.
 _EXACT = {"x264-params": "mbtree=0"}
-_OPTIONS: dict[Codec, tuple[str, dict[str, str]]] = {
-    "h264": ("libx264", {"crf": "14", "preset": "veryfast", "threads": "1", **_EXACT}),
-    "mpeg4": ("mpeg4", {"qmin": "2", "qmax": "3", "b": "4000000", "threads": "1"}),
+_OPTIONS: dict[Codec, tuple[str, str, dict[str, str]]] = {
+    "h264": ("libx264", "yuv420p", {"crf": "14", "preset": "veryfast", "threads": "1", **_EXACT}),
+    "lossless": (
+        "libx264rgb",
+        "rgb24",
+        {"qp": "0", "preset": "veryfast", "threads": "1", **_EXACT},
+    ),
+    "mpeg4": ("mpeg4", "yuv420p", {"qmin": "2", "qmax": "3", "b": "4000000", "threads": "1"}),
 }
 
 
@@ -36,7 +41,8 @@ def write_video(
         path: where to write; `.mp4`, `.mkv`, `.mov` or `.avi`.
         frames: RGB, 0-255; height and width even, for chroma is stored at half size.
         fps: frames a second.
-        codec: H.264 (crf 14) or MPEG-4 part 2, the codec of UCF101 and HMDB51 (quantiser 2-3).
+        codec: H.264 (crf 14), MPEG-4 part 2, the codec of UCF101 and HMDB51 (quantiser 2-3), or
+            H.264 in RGB that gives every pixel back as it was.
         gop: frames from one key frame to the next.
         num_b_frames: at most so many consecutive frames are stored out of order.
 
@@ -51,12 +57,12 @@ def write_video(
             f"{path}: cannot encode {num_frames} frames of {width}x{height}; "
             "give at least one frame, of even width and height"
         )
-    name, options = _OPTIONS[codec]
+    name, pixels, options = _OPTIONS[codec]
     options = {**options, "g": str(gop), "bf": str(num_b_frames)}
     with av.open(str(path), "w") as container:
         stream = container.add_stream(name, rate=fps, options=options)
         assert isinstance(stream, av.VideoStream)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = width, height, pixels
         for rgb in frames:
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
             container.mux(stream.encode(frame))

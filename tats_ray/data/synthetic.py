@@ -14,8 +14,6 @@ stored beside each video.
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -27,7 +25,7 @@ import numpy as np
 from tats_ray.core.arrays import Bool, Float, UInt8
 from tats_ray.core.errors import UsageError
 from tats_ray.core.seeds import derive
-from tats_ray.core.storage import make_folder
+from tats_ray.core.storage import make_once
 from tats_ray.core.words import counted
 from tats_ray.data.encode import write_video
 from tats_ray.data.motion import write_motion
@@ -109,17 +107,14 @@ def synthesize(
     spec = _Spec(num_train, num_val, num_frames, size, seed, look)
     _check(spec, workers)
     out = Path(out)
-    made = SyntheticSet(out / "train.csv", out / "val.csv", CLASSES)
-    if _holds(out, spec):
-        return made
-    make_folder(out.parent)
-    partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
-    try:
-        _write_all(partial, spec, workers, progress)
-        partial.replace(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return made
+    make_once(
+        out,
+        spec.described(),
+        lambda folder: _write_all(folder, spec, workers, progress),
+        spec_file=_SPEC_FILE,
+        what="synthetic set",
+    )
+    return SyntheticSet(out / "train.csv", out / "val.csv", CLASSES)
 
 
 def _check(spec: _Spec, workers: int) -> None:
@@ -130,24 +125,6 @@ def _check(spec: _Spec, workers: int) -> None:
             f"frames, {spec.size} px, with {counted(workers, 'worker')}; all must be at least 1, "
             "and the size even and at least 16"
         )
-
-
-def _holds(out: Path, spec: _Spec) -> bool:
-    """Whether `out` holds the data set of `spec`; False when there is nothing yet."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return False
-    try:
-        found = json.loads((out / _SPEC_FILE).read_text())
-    except (OSError, ValueError):
-        raise UsageError(
-            f"{out} holds something other than synthetic videos; name a new folder"
-        ) from None
-    if found != spec.described():
-        raise UsageError(
-            f"{out} holds another synthetic set, {json.dumps(found)}; name a new folder, "
-            "or delete this one"
-        )
-    return True
 
 
 def _write_all(
@@ -169,7 +146,6 @@ def _write_all(
     for split, rows in lines.items():
         (folder / f"{split}.csv").write_text("".join(rows))
     (folder / "classes.json").write_text(json.dumps(CLASSES, indent=1) + "\n")
-    (folder / _SPEC_FILE).write_text(json.dumps(spec.described(), indent=1) + "\n")
 
 
 def _write_video(folder: Path, spec: _Spec, split: str, index: int) -> str:

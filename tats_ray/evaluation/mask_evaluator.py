@@ -1,9 +1,9 @@
-"""Measurements on validation clips under fixed draws, and signs of collapse in them."""
+"""Measurements on validation clips under fixed draws."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -15,7 +15,6 @@ from tats_ray.core.devices import Precision, autocast
 from tats_ray.core.grid import TokenGrid
 from tats_ray.core.protocols import MaskPolicy
 from tats_ray.core.seeds import stream
-from tats_ray.core.words import counted
 from tats_ray.data.clip_lists import clip_dataset
 from tats_ray.data.dataset import collate
 from tats_ray.data.manifest import VideoEntry
@@ -24,11 +23,8 @@ from tats_ray.models.mae import MaskedAutoencoder
 from tats_ray.models.policy import FixedPolicy
 from tats_ray.models.samplers.oracle import with_motion
 from tats_ray.models.zoo import num_visible, token_grid
-from tats_ray.ops.measures import chance_ratio, overlap, ranking_auc
+from tats_ray.ops.measures import chance_ratio, effective_count, overlap, ranking_auc
 from tats_ray.ops.selection import draw_visible, entropy, is_visible
-
-MOVING_SHARE = 0.1
-"""A token moves when at least this share of its pixels belongs to something that moves."""
 
 _NUM_DRAWS = 16
 """Draws per clip behind the motion ratio: a single one leaves an error of some 0.1."""
@@ -69,6 +65,7 @@ class Evaluator:
         self.num_visible = num_visible
         self.batch_size = batch_size
         self.precision: Precision = precision
+        self._mean_error: float | None = None
 
     @torch.no_grad()
     def measure(self, mae: MaskedAutoencoder, policy: MaskPolicy) -> dict[str, float]:
@@ -77,7 +74,7 @@ class Evaluator:
         uniform = FixedPolicy(mae.grid)
         fixed = stream(_VALIDATION_SEED, "validation", "fixed")
         drawn = stream(_VALIDATION_SEED, "validation", "policy")
-        errors, own_errors, log_probs, selections = [], [], [], []
+        errors, own_errors, carrying, log_probs, selections = [], [], [], [], []
         for first in range(0, len(self.validation.clips), self.batch_size):
             rows = slice(first, first + self.batch_size)
             clips = self.validation.clips[rows].to(device)
@@ -86,16 +83,40 @@ class Evaluator:
                 tokens = mae.embed(clips)
                 random = uniform.act(tokens, self.num_visible, generator=fixed)
                 own = with_motion(policy, motion).act(tokens, self.num_visible, generator=drawn)
-                errors.append(mae(clips, random.visible_idx).loss * len(clips))
+                reconstruction = mae(clips, random.visible_idx)
+                errors.append(reconstruction.loss * len(clips))
                 own_errors.append(mae(clips, own.visible_idx).loss * len(clips))
+            carrying.append(effective_count(reconstruction.error).cpu())
             log_probs.append(own.log_prob.float().cpu())
             selections.append(own.visible_idx.cpu())
-        num_clips = len(self.validation.clips)
+        num_clips, num_tokens = len(self.validation.clips), mae.grid.num_tokens
+        # Only hidden tokens have an error, and the visible ones were drawn uniformly.
+        scale = num_tokens / (num_tokens - self.num_visible)
         return {
             "error": float(torch.stack(errors).sum()) / num_clips,
             "own_error": float(torch.stack(own_errors).sum()) / num_clips,
+            "error_tokens": float(torch.cat(carrying).mean()) * scale,
+            **self._of_the_mean(mae),
             **self._policy_measures(torch.cat(log_probs), torch.cat(selections)),
         }
+
+    def _of_the_mean(self, mae: MaskedAutoencoder) -> dict[str, float]:
+        """The variance of the targets between clips, at each place; it needs two clips.
+
+        In float64, since a still background leaves small differences of large sums.
+        """
+        clips = self.validation.clips
+        if self._mean_error is None and len(clips) > 1:
+            device = next(mae.parameters()).device
+            total: Tensor | float = 0.0
+            squares: Tensor | float = 0.0
+            for some in clips.split(self.batch_size):
+                targets = mae.targets(mae.pixels(some.to(device))).double()
+                total, squares = total + targets.sum(0), squares + targets.square().sum(0)
+            assert isinstance(total, Tensor)
+            variance = (squares - total.square() / len(clips)) / (len(clips) - 1)
+            self._mean_error = float(variance.mean())
+        return {} if self._mean_error is None else {"mean_error": self._mean_error}
 
     def _policy_measures(
         self, log_prob: Float[Tensor, "B N"], visible_idx: Int[Tensor, "B K"]
@@ -123,26 +144,6 @@ class Evaluator:
         return measures
 
 
-def collapse_signs(measures: dict[str, float], *, num_visible: int) -> Sequence[str]:
-    """Why these measures look like a policy that has collapsed; empty when they do not.
-
-    A healthy sampler prefers some tokens and still varies: entropy over half of log N, more
-    tokens in play than are shown, and draws that differ between clips, and for one clip.
-    """
-    signs = []
-    if measures["entropy"] < 0.5:
-        signs.append(f"entropy is {measures['entropy']:.2f} of log N (healthy: over 0.5)")
-    if measures["effective_tokens"] < num_visible:
-        signs.append(
-            f"only {counted(round(measures['effective_tokens']), 'token')} in play, "
-            f"fewer than the {num_visible} shown"
-        )
-    for name, what in (("clip_overlap", "different clips"), ("draw_overlap", "the same clip")):
-        if measures.get(name, 0.0) > 0.8:
-            signs.append(f"{measures[name]:.0%} of the tokens drawn for {what} are the same")
-    return signs
-
-
 def validation_set(config: RunConfig, grid: TokenGrid, entries: list[VideoEntry]) -> ValidationSet:
     """The first `eval.num_clips` readable videos of a list, their middle, centred.
 
@@ -155,7 +156,7 @@ def validation_set(config: RunConfig, grid: TokenGrid, entries: list[VideoEntry]
     if len(known) < len(motion):
         return ValidationSet(batch.pixels, None, None, batch.unreadable)
     shares = torch.stack([torch.from_numpy(token_motion(mask, grid)) for mask in known])
-    return ValidationSet(batch.pixels, shares >= MOVING_SHARE, shares, batch.unreadable)
+    return ValidationSet(batch.pixels, shares >= config.eval.moving_share, shares, batch.unreadable)
 
 
 def evaluator(config: RunConfig, entries: list[VideoEntry]) -> Evaluator | None:

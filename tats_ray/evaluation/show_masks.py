@@ -18,7 +18,6 @@ from tats_ray.data.clip_lists import clip_dataset
 from tats_ray.data.encode import write_video
 from tats_ray.data.manifest import VideoEntry
 from tats_ray.data.motion import token_motion
-from tats_ray.evaluation.mask_evaluator import MOVING_SHARE
 from tats_ray.models.policy import FixedPolicy
 from tats_ray.models.samplers.oracle import with_motion
 from tats_ray.models.zoo import num_visible
@@ -118,7 +117,10 @@ def draw_panel(
     motion, moving = None, None
     if pixels_moving is not None:
         shares = token_motion(pixels_moving, main.grid)
-        motion, moving = torch.from_numpy(shares)[None], np.asarray(shares >= MOVING_SHARE)
+        motion, moving = (
+            torch.from_numpy(shares)[None],
+            np.asarray(shares >= main.config.eval.moving_share),
+        )
     policy = with_motion(main.policy, motion)
     selection = policy.act(tokens, count, generator=stream(_SEED, "show", "main"))
     rival: MaskPolicy = FixedPolicy(main.grid)

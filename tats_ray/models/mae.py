@@ -121,6 +121,10 @@ class MaskedAutoencoder(nn.Module):
         """Clips cut into tokens of values in [0, 1], float32."""
         return unit_pixels(patchify(clips, self.grid))
 
+    def targets(self, pixels: Float[Tensor, "B N P"]) -> Float[Tensor, "B N P"]:
+        """What the decoder is to predict of each of the given tokens."""
+        return normalized_targets(pixels) if self.normalize_targets else pixels
+
     @torch.no_grad()
     def embed(self, clips: UInt8[Tensor, "B C F H W"]) -> Float[Tensor, "B N D"]:
         """Embeddings of all tokens, without positions or gradient: what a policy observes."""
@@ -154,9 +158,7 @@ class MaskedAutoencoder(nn.Module):
         # Targets and error in float32 whatever the network runs in: half precision would
         # amplify the round-off of flat patches by a million.
         with torch.autocast(clips.device.type, enabled=False):
-            targets = take_tokens(pixels, hidden_idx)
-            if self.normalize_targets:
-                targets = normalized_targets(targets)
+            targets = self.targets(take_tokens(pixels, hidden_idx))
             prediction = prediction.float()
             hidden_error = (prediction - targets).square().mean(-1)
         error = torch.zeros(pixels.shape[:2], device=pixels.device)

@@ -34,7 +34,9 @@ def write_run_report(plan: Plan, folder: Path) -> Path:
         config_yaml=dump_config(plan.config),
         next_commands=_next_commands(plan, folder),
         about=about_run(metrics),
-        plateau=plan.plateau,
+        plateau=_mean_error(plan, metrics),
+        num_visible=plan.num_visible,
+        num_tokens=plan.num_tokens,
     )
 
 
@@ -65,7 +67,8 @@ def _summary(plan: Plan, metrics: list[dict[str, Any]]) -> list[tuple[str, str, 
         values = series(without_stub(metrics), name)[1]
         if not values:
             continue
-        mean = f"predicting the mean gives {decimal(plan.plateau, 3)}" if plan.plateau else ""
+        plateau = _mean_error(plan, metrics)
+        mean = f"predicting the mean gives {decimal(plateau, 3)}" if plateau else ""
         if len(values) == 1:
             course, meaning = decimal(values[0], 3), f"{masks}, measured once"
         else:
@@ -77,18 +80,26 @@ def _summary(plan: Plan, metrics: list[dict[str, Any]]) -> list[tuple[str, str, 
         rows.append((what, course, f"{meaning} ({mean})" if mean else meaning))
         break
     end = measured[-1] if measured else {}
+    if "eval/own_error" in end:
+        rows.append(
+            (
+                "Error under its own masks",
+                decimal(end["eval/own_error"], 3),
+                "the same clips, where the sampler chooses what is visible",
+            )
+        )
     if "eval/motion_ratio" in end:
         rows.append(
             (
                 "Moving tokens shown",
-                f"{end['eval/motion_ratio']:.2f}x chance",
+                f"{decimal(end['eval/motion_ratio'], 2)}x chance",
                 "how over-represented moving tokens are among the visible ones",
             )
         )
         rows.append(
             (
                 "AUC against true motion",
-                f"{end['eval/motion_auc']:.2f}",
+                f"{end['eval/motion_auc']:.3f}",
                 "probability of preferring a moving token to a still one; 0.5 is chance",
             )
         )
@@ -97,11 +108,17 @@ def _summary(plan: Plan, metrics: list[dict[str, Any]]) -> list[tuple[str, str, 
             (
                 "Entropy of the sampler",
                 f"{end['eval/entropy']:.2f} of log N",
-                f"{end['eval/effective_tokens']:.0f} of {plan.num_tokens} tokens are in use; "
-                "under 0.5 it has collapsed",
+                f"{end['eval/effective_tokens']:.0f} of {plan.num_tokens} tokens are in use, for "
+                f"{plan.num_visible} shown",
             )
         )
     return rows
+
+
+def _mean_error(plan: Plan, metrics: list[dict[str, Any]]) -> float | None:
+    """Error of predicting the mean, measured where it was; None where nobody knows it."""
+    measured = series(metrics, "eval/mean_error")[1]
+    return measured[-1] if measured else plan.plateau
 
 
 def _next_commands(plan: Plan, folder: Path) -> list[str]:

@@ -203,9 +203,8 @@ def _rows(progress: Progress) -> Iterator[tuple[str, Text, str, str]]:
     yield "validation", _course(progress, "eval/error"), "eval/error", "error, fixed random masks"
     yield "reward", _value(progress, "env/reward", "{}", 3), "env/reward", "mean over the draws"
     spread = "eval/entropy" if progress.history.get("eval/entropy") else "policy/entropy"
-    low = (progress.latest(spread) or 1.0) < 0.5
-    shown = _value(progress, spread, "{} of log N", 2, style="bold yellow" if low else "bold")
-    yield "entropy", shown, spread, "1 is uniform; under 0.5 is collapse"
+    shown = _value(progress, spread, "{} of log N", 2)
+    yield "entropy", shown, spread, "1 is uniform, 0 is sure of one token"
     # Where a measurement came without motion, the videos do not know theirs.
     if progress.latest("eval/error") is None or progress.latest("eval/motion_ratio") is not None:
         ratio = _value(progress, "eval/motion_ratio", "{}x chance", 2)
@@ -223,11 +222,11 @@ def _course(progress: Progress, name: str) -> Text:
     return Text.assemble((f"{decimal(first, 3)} -> ", "dim"), (decimal(now, 3), "bold"))
 
 
-def _value(progress: Progress, name: str, form: str, digits: int, *, style: str = "bold") -> Text:
+def _value(progress: Progress, name: str, form: str, digits: int) -> Text:
     value = progress.latest(name)
     if value is None:
         return Text("-", style="dim")
-    return Text(form.format(decimal(value, digits)), style=style)
+    return Text(form.format(decimal(value, digits)), style="bold")
 
 
 def _percent(progress: Progress, name: str) -> Text:

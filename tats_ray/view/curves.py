@@ -10,7 +10,7 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
 
 from tats_ray.core.words import decimal
 from tats_ray.view.records import Record, series
@@ -19,6 +19,8 @@ PLATEAU = 511 / 512
 """Error of predicting the mean for tokens of 512 pixels [method section 4]."""
 _SIZE = (4.6, 2.75)
 _DPI = 200
+_WIDE = 20
+"""A curve whose values differ by more than this factor is drawn on a logarithmic scale."""
 
 
 class Theme(NamedTuple):
@@ -89,8 +91,9 @@ class _Painter:
             _Picture(
                 "Reconstruction error",
                 "Mean squared error of hidden tokens. Lower is better. Training uses the "
-                "current masks. Validation uses one fixed set of random masks.",
-                ("training", "validation"),
+                "current masks. Validation uses one fixed set of random masks, and then the "
+                "sampler's own.",
+                ("training", "validation", "validation, own masks"),
                 ("mae/loss", "eval/error"),
                 self._error,
             ),
@@ -104,8 +107,8 @@ class _Painter:
             ),
             _Picture(
                 "Entropy of the sampler",
-                "1 means that all tokens are equally likely. Under 0.5 the sampler has collapsed "
-                "onto a few.",
+                "1 means that all tokens are equally likely. The lower it is, the surer the "
+                "sampler is of a few.",
                 ("training clips", "validation clips"),
                 ("eval/entropy", "policy/entropy"),
                 self._entropy,
@@ -120,11 +123,19 @@ class _Painter:
             ),
             _Picture(
                 "Overlap of draws",
-                "Share of visible tokens that two draws have in common. Near 1 the sampler has "
-                "collapsed: it always shows the same places of every clip.",
+                "Share of visible tokens that two draws have in common. If different clips share "
+                "as many as two draws for one clip, the sampler ignores what it sees.",
                 ("different clips", "same clip, two measurements"),
                 ("eval/clip_overlap",),
                 self._overlap,
+            ),
+            _Picture(
+                "Tokens in play",
+                "Tokens that the sampler chooses from, and tokens that carry the error of a clip. "
+                "With far fewer in play than carry error, it has stopped exploring.",
+                ("in play", "with error"),
+                ("eval/effective_tokens",),
+                self._tokens,
             ),
             _Picture(
                 "Where the time goes",
@@ -139,10 +150,19 @@ class _Painter:
     def _error(self, axes: Axes, theme: Theme) -> None:
         self._line(axes, "mae/loss", theme.series[0])
         self._line(axes, "eval/error", theme.series[1])
+        self._line(axes, "eval/own_error", theme.series[2])
         if self._plateau is not None:
             words = f"predicting the mean: {decimal(self._plateau, 3)}"
-            self._limit(axes, theme, self._plateau, words)
-            self._at_least(axes, 0.9, 1.02)
+            last = series(self._metrics, "eval/error")[1][-1:]
+            self._limit(axes, theme, self._plateau, words, is_below=last > [self._plateau])
+        values = [v for name in ("mae/loss", "eval/error") for v in series(self._metrics, name)[1]]
+        positive = [value for value in values if value > 0]
+        if positive and max(positive) > _WIDE * min(positive):
+            axes.set_yscale("log")  # plain pixels: the first error is a thousand times the last
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.yaxis.set_minor_locator(NullLocator())
+        elif self._plateau is not None:
+            self._at_least(axes, 0.9 * self._plateau, 1.02 * self._plateau)
 
     def _motion(self, axes: Axes, theme: Theme) -> None:
         self._line(axes, "eval/motion_ratio", theme.series[0])
@@ -153,7 +173,6 @@ class _Painter:
     def _entropy(self, axes: Axes, theme: Theme) -> None:
         self._line(axes, "policy/entropy", theme.series[0])
         self._line(axes, "eval/entropy", theme.series[1])
-        self._limit(axes, theme, 0.5, "collapse below 0.5")
         axes.set_ylim(0.0, 1.05)
 
     def _auc(self, axes: Axes, theme: Theme) -> None:
@@ -164,8 +183,12 @@ class _Painter:
     def _overlap(self, axes: Axes, theme: Theme) -> None:
         self._line(axes, "eval/clip_overlap", theme.series[0])
         self._line(axes, "eval/draw_overlap", theme.series[1])
-        self._limit(axes, theme, 0.8, "collapse above 0.8")
         axes.set_ylim(0.0, 1.05)
+
+    def _tokens(self, axes: Axes, theme: Theme) -> None:
+        self._line(axes, "eval/effective_tokens", theme.series[0])
+        self._line(axes, "eval/error_tokens", theme.series[1])
+        axes.set_ylim(bottom=0.0)
 
     def _time(self, axes: Axes, theme: Theme) -> None:
         records = [record for record in self._metrics if record.get("time/mae") is not None]
@@ -192,17 +215,19 @@ class _Painter:
         bottom, top = axes.get_ylim()
         axes.set_ylim(min(low, bottom), max(high, top))
 
-    def _limit(self, axes: Axes, theme: Theme, value: float, text: str) -> None:
-        """A level to compare with, written on the line's right end."""
+    def _limit(
+        self, axes: Axes, theme: Theme, value: float, text: str, *, is_below: bool = False
+    ) -> None:
+        """A level to compare with, written on the line's right end, above or below it."""
         axes.axhline(value, color=theme.muted, lw=1.0, ls=(0, (4, 3)), zorder=1)
         axes.annotate(
             text,
             (1.0, value),
             xycoords=("axes fraction", "data"),
-            xytext=(-2, 3),
+            xytext=(-2, -3 if is_below else 3),
             textcoords="offset points",
             ha="right",
-            va="bottom",
+            va="top" if is_below else "bottom",
             fontsize=8,
             color=theme.muted,
         )

@@ -19,9 +19,9 @@ GLOSSARY: Mapping[str, str] = {
     "policy/clip_fraction": "Share of probability ratios outside the clip range after an update, "
     "on the same clips as `policy/approx_kl`. 0 to 0.2 is usual.",
     "policy/entropy": "Entropy of the sampler on a training clip, as a share of the maximum, log "
-    "N. 1 is uniform, and a value under 0.5 means collapse.",
+    "N. 1 is uniform, and 0 is sure of one token.",
     "policy/effective_tokens": "Number of tokens that the sampler effectively chooses from: the "
-    "exponential of its entropy. It must stay above the number of visible tokens.",
+    "exponential of its entropy. Compare it with the tokens that carry error, `eval/error_tokens`.",
     "policy/max_prob_x_n": "Probability of a clip's most likely token, as a multiple of the "
     "uniform probability.",
     "policy/approx_kl": "How far one update moved the sampler, in nats: the exact KL divergence "
@@ -41,13 +41,17 @@ GLOSSARY: Mapping[str, str] = {
     "random masks. Compare runs by this number, whatever their sampler.",
     "eval/own_error": "Reconstruction error of the same clips under the sampler's own masks. A "
     "sampler that hides the hard parts raises it, and one that shows them lowers it.",
+    "eval/mean_error": "Error of predicting, at every place, the mean of the validation clips. "
+    "`eval/error` divided by it compares across kinds of targets.",
+    "eval/error_tokens": "Number of tokens over which the error of a validation clip is spread "
+    "under random masks: the exponential of the entropy of its shares.",
     "eval/entropy": "Entropy of the sampler on validation clips, as a share of log N.",
     "eval/effective_tokens": "Number of tokens that the sampler effectively chooses from on a "
     "validation clip: the exponential of the entropy.",
     "eval/clip_overlap": "Share of visible tokens that different clips have in common. It is "
-    "healthy near the share of visible tokens. Near 1 the sampler ignores the clip.",
+    "healthy well below `eval/draw_overlap`. Close to it, the sampler ignores the clip.",
     "eval/draw_overlap": "Share of visible tokens that two draws for one clip have in common. "
-    "Near 1 the sampler no longer explores.",
+    "It is high where few tokens matter, or where the sampler no longer explores.",
     "eval/motion_ratio": "How over-represented moving tokens are among the visible ones, if the "
     "true motion is known. 1 is chance.",
     "eval/motion_auc": "Probability that the sampler prefers a moving token to a still one of the "

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tats_ray.core.words import counted, decimal, first_few
+from tats_ray.ops.measures import collapse_signs
 from tats_ray.view.records import Record, sampler_start, series
 
 Light = Literal["good", "watch", "bad", "unknown"]
@@ -22,19 +23,23 @@ class Verdict:
 
 
 def examine(
-    metrics: Sequence[Record], bad_videos: Mapping[str, str] | None = None
+    metrics: Sequence[Record],
+    bad_videos: Mapping[str, str] | None = None,
+    *,
+    num_visible: int,
+    num_tokens: int,
 ) -> list[Verdict]:
     """The health of a run, most important question first.
 
     Args:
         bad_videos: those that could not be read, with reasons.
+        num_visible, num_tokens: tokens shown, and tokens of a clip.
     """
     start = sampler_start(metrics)
     return [
         _error(metrics),
         _motion(metrics, start),
-        _entropy(metrics, start),
-        _collapse(metrics, start),
+        _collapse(metrics, start, num_visible, num_tokens),
         _steps(metrics),
         _clips(metrics, bad_videos or {}),
     ]
@@ -47,7 +52,7 @@ def _error(metrics: Sequence[Record]) -> Verdict:
         if len(values) > 1:
             fell = 1.0 - values[-1] / values[0]
             ends = f"{what} {decimal(values[0], 3)} -> {decimal(values[-1], 3)}"
-            course = f"{ends}, {fell:.0%} less"
+            course = f"{ends}, {fell:.0%} less{_of_the_mean(metrics, name)}"
             if fell >= 0.2:
                 return Verdict(question, "good", course)
             if fell >= 0.02:
@@ -56,6 +61,15 @@ def _error(metrics: Sequence[Record]) -> Verdict:
             advice = "train longer, or try another optim.base_lr, a lower one first"
             return Verdict(question, "bad", f"{ends}: still on the plateau; {advice}")
     return Verdict(question, "unknown", "measured less than twice")
+
+
+def _of_the_mean(metrics: Sequence[Record], name: str) -> str:
+    """The last error as a multiple, which compares across targets; `` where it is not known."""
+    measured = [record for record in metrics if {name, "eval/mean_error"} <= record.keys()]
+    if not measured:
+        return ""
+    share = measured[-1][name] / measured[-1]["eval/mean_error"]
+    return f", {decimal(share, 2)} times the error of predicting the mean"
 
 
 def _motion(metrics: Sequence[Record], start: int | None) -> Verdict:
@@ -70,44 +84,36 @@ def _motion(metrics: Sequence[Record], start: int | None) -> Verdict:
     return Verdict(question, light, answer)
 
 
-def _entropy(metrics: Sequence[Record], start: int | None) -> Verdict:
-    question = "Do the masks still vary?"
-    _, values = series(metrics, "eval/entropy")
-    if not values:
-        _, values = series(metrics, "policy/entropy")
-    if not values or start is None:
-        return Verdict(question, "unknown", "no sampler was trained")
-    light: Light = "good" if values[-1] >= 0.7 else "watch" if values[-1] >= 0.5 else "bad"
-    advice = "" if light == "good" else "; try algorithm.advantage relative or more entropy_coef"
-    return Verdict(question, light, f"entropy is {values[-1]:.2f} of log N{advice}")
-
-
-def _collapse(metrics: Sequence[Record], start: int | None) -> Verdict:
-    """The signs that the learners warn of, over the whole time that the sampler took part."""
+def _collapse(
+    metrics: Sequence[Record], start: int | None, num_visible: int, num_tokens: int
+) -> Verdict:
+    """The signs that the learners warn of, in every measurement since the sampler joined."""
     question = "Has the sampler avoided collapse?"
-    measured = [r for r in metrics if start is not None and r["step"] > start]
-    entropy = series(measured, "eval/entropy")[1]
-    overlaps = {
-        what: series(measured, name)[1]
-        for name, what in (
-            ("eval/clip_overlap", "different clips"),
-            ("eval/draw_overlap", "the same clip"),
-        )
-    }
-    if not entropy:
-        return Verdict(question, "unknown", "nothing was measured while the sampler trained")
-    signs = [f"entropy fell to {min(entropy):.2f} of log N"] if min(entropy) < 0.5 else []
-    signs += [
-        f"up to {max(values):.0%} of the tokens drawn for {what} were the same"
-        for what, values in overlaps.items()
-        if values and max(values) > 0.8
+    measured = [
+        {name.removeprefix("eval/"): value for name, value in record.items()}
+        for record in metrics
+        if start is not None and record["step"] > start and "eval/effective_tokens" in record
     ]
-    if signs:
-        return Verdict(question, "bad", "; ".join(signs))
-    shared = overlaps["different clips"]
-    answer = f"entropy never fell below {min(entropy):.2f} of log N"
-    if shared:
-        answer += f"; draws of different clips shared at most {max(shared):.0%} of their tokens"
+    if not measured:
+        return Verdict(question, "unknown", "nothing was measured while the sampler trained")
+    found = [
+        collapse_signs(measures, num_visible=num_visible, num_tokens=num_tokens)
+        for measures in measured
+    ]
+    if found[-1]:
+        return Verdict(question, "bad", "; ".join(found[-1]))
+    last = measured[-1]
+    answer = f"{counted(round(last['effective_tokens']), 'token')} in play for {num_visible} shown"
+    if "error_tokens" in last:
+        answer += f", and {last['error_tokens']:.0f} carry the error"
+    if {"clip_overlap", "draw_overlap"} <= last.keys():
+        answer += (
+            f"; two draws for one clip share {last['draw_overlap']:.0%} of their tokens, "
+            f"different clips {last['clip_overlap']:.0%}"
+        )
+    if any(found):
+        times = f"{sum(map(bool, found))} of {counted(len(found), 'measurement')}"
+        return Verdict(question, "watch", f"{answer}; {times} showed signs of it")
     return Verdict(question, "good", answer)
 
 

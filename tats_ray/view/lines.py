@@ -146,7 +146,7 @@ def eval_line(progress: Progress) -> str:
         return f"eval  {_position(progress)}  top-1 {_percent(progress.latest('val/top1'))}"
     parts = [
         f"eval  {_position(progress)}",
-        f"validation error {_fixed(progress.latest('eval/error'), 3)}",
+        f"validation error {_fixed(progress.latest('eval/error'), 3)}{_of_the_mean(progress)}",
         f"own masks {_fixed(progress.latest('eval/own_error'), 3)}",
         *_policy(progress),
     ]
@@ -154,6 +154,12 @@ def eval_line(progress: Progress) -> str:
     if in_play is not None:
         parts.append(f"{in_play:.0f}/{progress.plan.num_tokens} tokens in use")
     return "  ".join(parts)
+
+
+def _of_the_mean(progress: Progress) -> str:
+    """The error as a multiple of that of predicting the mean, which compares across targets."""
+    error, mean = progress.latest("eval/error"), progress.latest("eval/mean_error")
+    return f" ({decimal(error / mean, 2)}x the mean's)" if error is not None and mean else ""
 
 
 def _position(progress: Progress) -> str:

@@ -14,6 +14,9 @@ DATA_BOUND_SHARE = 0.5
 """A run waits for its decoder when more than this share of the time goes to data."""
 DATA_BOUND_ADVICE = "decoder-bound: raise data.num_workers or data.cache_mb"
 
+_COLD_STEPS = 100
+"""Of the first epoch, at most, which is when most files are opened for the first time."""
+
 # Enough for a steady rate, and few enough to follow a change within a minute or so.
 _RATE_POINTS = 30
 
@@ -197,9 +200,10 @@ class Progress:
 
     @property
     def is_data_bound(self) -> bool:
-        """Whether the last two records say so: the first one pays for opening files and caches."""
-        shares = self.history.get("time/data", [])[-2:]
-        return len(shares) == 2 and min(point.value for point in shares) > DATA_BOUND_SHARE
+        """Whether the last two records say so; the first steps pay for opening files and caches."""
+        first = min(self.plan.steps_per_epoch, _COLD_STEPS)
+        shares = [p.value for p in self.history.get("time/data", []) if p.step > first][-2:]
+        return len(shares) == 2 and min(shares) > DATA_BOUND_SHARE
 
 
 def is_warning(note: str) -> bool:

@@ -36,6 +36,8 @@ def write_report(
     about: Sequence[tuple[str, str]] = (),
     plateau: float | None = PLATEAU,
     sampler_step: int | None = None,
+    num_visible: int,
+    num_tokens: int,
 ) -> Path:
     """Write `<run>/report.html`.
 
@@ -48,12 +50,14 @@ def write_report(
         plateau: reconstruction error of predicting the mean; None where it has no fixed value.
         sampler_step: MAE steps before the sampler takes part; default: where the first policy
             metrics were recorded.
+        num_visible, num_tokens: tokens shown, and tokens of a clip.
     """
     start = sampler_start(metrics) if sampler_step is None else sampler_step
     metrics = without_stub(metrics)
+    verdicts = examine(metrics, bad_videos, num_visible=num_visible, num_tokens=num_tokens)
     sections = [
         _summary(summary),
-        _section("Is it healthy?", _health(examine(metrics, bad_videos))),
+        _section("Is it healthy?", _health(verdicts)),
         _section("What the sampler looks at", "".join(_picture(*pair) for pair in pictures)),
         _section("Curves", _curves(draw_curves(metrics, plateau=plateau, sampler_step=start))),
         _section("What next", _commands(next_commands)),

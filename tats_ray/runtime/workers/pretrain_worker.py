@@ -17,10 +17,11 @@ from tats_ray.config.schema import RunConfig
 from tats_ray.core.protocols import MaskPolicy
 from tats_ray.core.types import Position
 from tats_ray.data.clip_lists import read_lists
-from tats_ray.evaluation.mask_evaluator import collapse_signs, evaluator
+from tats_ray.evaluation.mask_evaluator import evaluator
 from tats_ray.models.policy import is_learned
 from tats_ray.models.sharding import shard
 from tats_ray.models.zoo import build_mae, build_policy, num_visible, token_grid
+from tats_ray.ops.measures import collapse_signs
 from tats_ray.runtime.actors.calls import call_restarting
 from tats_ray.runtime.actors.peers import Peers
 from tats_ray.runtime.actors.transfer import to_arrays
@@ -267,7 +268,10 @@ class _Hooks:
             named = {f"eval/{name}": value for name, value in measures.items()}
             self.rank.tell_metrics(loop.at, named)
             if loop.at.epoch > self.config.loop.mae_only_epochs and self.rank.client is not None:
-                for sign in collapse_signs(measures, num_visible=loop.main.num_visible):
+                num_tokens = self.rank.learner.mae.grid.num_tokens
+                for sign in collapse_signs(
+                    measures, num_visible=loop.main.num_visible, num_tokens=num_tokens
+                ):
                     self.rank.tell("note", text=f"the policy looks collapsed: {sign}")
             validation_error = measures["error"]
         if is_saved:

@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tats_ray.ops.measures import chance_ratio, overlap, ranking_auc
+from tats_ray.ops.measures import (
+    chance_ratio,
+    collapse_signs,
+    effective_count,
+    overlap,
+    ranking_auc,
+)
 
 
 def pairs_won(score: Tensor, marked: Tensor) -> float:
@@ -71,3 +77,65 @@ def test_overlap_of_independent_uniform_draws_is_k_over_n() -> None:
     generator = torch.Generator().manual_seed(0)
     first, second = (torch.rand(2000, 20, generator=generator).argsort(1) < 5 for _ in range(2))
     assert overlap(first, second) == pytest.approx(5 / 20, abs=0.01)
+
+
+def test_effective_count_is_n_for_equal_parts_and_one_for_a_single_part() -> None:
+    amounts = torch.tensor([[2.0, 2.0, 2.0, 2.0], [0.0, 5.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0]])
+    assert effective_count(amounts).tolist() == pytest.approx([4.0, 1.0, 2.0])
+
+
+HEALTHY = {"effective_tokens": 60.0, "error_tokens": 230.0, "clip_overlap": 0.2}
+"""Of 256 tokens, of which 25 are shown."""
+
+
+@pytest.mark.parametrize(
+    "measures",
+    [
+        HEALTHY,
+        # Sure of the few tokens that matter in each clip, as on Pong.
+        {
+            "effective_tokens": 12.0,
+            "error_tokens": 18.0,
+            "clip_overlap": 0.25,
+            "draw_overlap": 0.87,
+        },
+        # Uniform draws overlap by chance, however many tokens are shown.
+        {"effective_tokens": 256.0, "clip_overlap": 25 / 256, "draw_overlap": 25 / 256},
+    ],
+)
+def test_a_policy_that_shows_what_matters_has_no_sign_of_collapse(
+    measures: dict[str, float],
+) -> None:
+    assert collapse_signs(measures, num_visible=25, num_tokens=256) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "sign"),
+    [
+        (
+            {"clip_overlap": 0.85, "draw_overlap": 0.9},
+            "it shows the same places whatever the clip: different clips share 85% of the "
+            "visible tokens, and two draws for one clip 90%",
+        ),
+        (
+            {"effective_tokens": 7.4},
+            "only 7 tokens in play, fewer than the 25 shown, while 230 carry the error",
+        ),
+        (
+            {"effective_tokens": 7.4, "error_tokens": 16.0},
+            "only 7 tokens in play, fewer than the 25 shown, while 16 carry the error",
+        ),
+    ],
+)
+def test_each_sign_of_a_collapse_is_named_by_itself(change: dict[str, float], sign: str) -> None:
+    assert list(collapse_signs({**HEALTHY, **change}, num_visible=25, num_tokens=256)) == [sign]
+
+
+def test_half_of_the_tokens_shown_is_no_collapse_where_chance_gives_as_much() -> None:
+    uniform = {"effective_tokens": 256.0, "clip_overlap": 0.52, "draw_overlap": 0.5}
+    assert collapse_signs(uniform, num_visible=128, num_tokens=256) == []
+
+
+def test_measures_of_older_runs_do_without_the_tokens_that_carry_error() -> None:
+    (sign,) = collapse_signs({"effective_tokens": 7.4}, num_visible=25, num_tokens=256)
+    assert sign == "only 7 tokens in play, fewer than the 25 shown"

@@ -57,6 +57,7 @@ def script() -> Callable[..., list[Event]]:
                         eval__entropy=0.99 if not is_joint else 0.88,
                         eval__effective_tokens=240.0,
                         eval__clip_overlap=0.12,
+                        eval__draw_overlap=0.2,
                         eval__motion_ratio=1.02 if not is_joint else 1.8,
                         eval__motion_auc=0.5 if not is_joint else 0.75,
                     )

@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,8 @@ def _write(run: Path, metrics: Records, pictures: list[tuple[str, Path, Path]]) 
         config_yaml='name: "<script>alert(1)</script>"\nseed: 0\n',
         next_commands=["tats show-masks runs/demo a&b.mp4", "two", "three"],
         about=[("machine", "a <box>"), ("commit", "abc123")],
+        num_visible=25,
+        num_tokens=256,
     )
     assert path == run / "report.html"
     return path.read_text(encoding="utf-8")
@@ -90,10 +93,10 @@ def test_report_is_well_formed_and_complete(
 ) -> None:
     text = _write(tmp_path, metrics, [("a.mp4", picture, dark_picture)])
     page = _Page(text)
-    assert page.tags.count("img") == 1 + 6
+    assert page.tags.count("img") == 1 + 7
     for path in (picture, dark_picture):
         assert base64.b64encode(path.read_bytes()).decode() in text
-    assert page.tags.count("source") == 1 + 6
+    assert page.tags.count("source") == 1 + 7
     for words in (
         "demo <b>&</b>",
         "1.0 -> 0.5",
@@ -163,12 +166,12 @@ def test_report_of_a_run_that_measured_nothing_is_a_page_too(tmp_path: Path) -> 
 
 
 def test_curves_exist_for_what_was_measured_only(metrics: Records) -> None:
-    assert len(draw_curves(metrics)) == 6
+    assert len(draw_curves(metrics)) == 7
     without_videos_of_motion = [
         {name: value for name, value in record.items() if "motion" not in name}
         for record in metrics
     ]
-    assert len(draw_curves(without_videos_of_motion)) == 4
+    assert len(draw_curves(without_videos_of_motion)) == 5
     for curve in draw_curves(metrics, plateau=0.998, sampler_step=30):
         assert curve.light[:4] == curve.dark[:4] == b"\x89PNG"
         assert curve.light != curve.dark
@@ -184,13 +187,16 @@ def test_sampler_starts_after_the_last_record_without_policy(metrics: Records) -
     assert sampler_start(metrics[:4]) is None
 
 
+_examine = partial(examine, num_visible=25, num_tokens=256)
+
+
 def test_healthy_run_has_green_lights_only(metrics: Records) -> None:
-    assert {verdict.light for verdict in examine(metrics)} == {"good"}
+    assert {verdict.light for verdict in _examine(metrics)} == {"good"}
 
 
 def test_run_without_a_sampler_is_not_judged_for_it(metrics: Records) -> None:
-    lights = [verdict.light for verdict in examine(metrics[:5])]
-    assert lights == ["watch", "unknown", "unknown", "unknown", "unknown", "good"]
+    lights = [verdict.light for verdict in _examine(metrics[:5])]
+    assert lights == ["watch", "unknown", "unknown", "unknown", "good"]
 
 
 @pytest.mark.parametrize(
@@ -198,7 +204,7 @@ def test_run_without_a_sampler_is_not_judged_for_it(metrics: Records) -> None:
     [
         ("eval/error", 0.995, "Did the error fall?"),
         ("eval/motion_ratio", 0.5, "Does the sampler look at motion?"),
-        ("eval/entropy", 0.3, "Do the masks still vary?"),
+        ("eval/effective_tokens", 9.0, "Has the sampler avoided collapse?"),
         ("eval/clip_overlap", 0.95, "Has the sampler avoided collapse?"),
         ("policy/approx_kl", 0.5, "Are the sampler's updates of a sensible size?"),
     ],
@@ -209,19 +215,19 @@ def test_each_illness_has_its_light(
     for record in metrics:
         if name in record:
             record[name] = value
-    (verdict,) = [verdict for verdict in examine(metrics) if verdict.question == question]
+    (verdict,) = [verdict for verdict in _examine(metrics) if verdict.question == question]
     assert verdict.light == "bad"
 
 
 def test_bad_videos_are_named_where_the_report_counts_the_clips(metrics: Records) -> None:
-    (verdict,) = [v for v in examine(metrics, {"a.mp4": "cut"}) if "videos be read" in v.question]
+    (verdict,) = [v for v in _examine(metrics, {"a.mp4": "cut"}) if "videos be read" in v.question]
     assert verdict.light == "watch"
     assert "could not be read: a.mp4 (cut)" in verdict.answer
 
 
 def test_advice_on_the_plateau_is_that_of_the_documentation() -> None:
     metrics = [{"step": step, "epoch": step, "eval/error": 0.998} for step in (1, 2)]
-    assert "optim.base_lr, a lower one first" in examine(metrics)[0].answer
+    assert "optim.base_lr, a lower one first" in _examine(metrics)[0].answer
     page = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text()
     assert "`optim.base_lr`, try a lower one first" in page
 
