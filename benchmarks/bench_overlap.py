@@ -13,7 +13,7 @@ from tats_ray.config.load import load_config
 from tats_ray.config.schema import RunConfig
 from tats_ray.core.errors import UsageError
 from tats_ray.data.synthetic import synthesize
-from tats_ray.runs.demo import CONFIG
+from tats_ray.runs.demo import BLOBS
 from tats_ray.runs.pretrain_plan import make_plan
 from tats_ray.runtime.driver import launch
 
@@ -51,7 +51,7 @@ def bench_overlap(
     Returns:
         Median over the rounds of overlapped by synchronous clips/s.
     """
-    config = load_config(CONFIG, [*_flags(steps), *flags])
+    config = load_config(BLOBS, [*_flags(steps), *flags])
     if config.loop.max_staleness:
         raise UsageError("loop.max_staleness is what the modes differ in; use --staleness")
     synthesize(Path(config.data.train_list).parent)
@@ -59,7 +59,7 @@ def bench_overlap(
     ratios, paces = [], []
     for number in range(rounds):
         waiting, overlapped = (
-            _pace(load_config(CONFIG, [*_flags(steps), *flags, "--loop.max_staleness", str(s)]))
+            _pace(load_config(BLOBS, [*_flags(steps), *flags, "--loop.max_staleness", str(s)]))
             for s in (0, staleness)
         )
         paces.append(waiting)

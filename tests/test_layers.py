@@ -54,6 +54,8 @@ DOORS = {
     "rich": ("view/",),
     "matplotlib": ("view/",),
     "tensorboard": ("view/",),
+    "wandb": ("view/trackers.py",),
+    "mlflow": ("view/trackers.py",),
     "safetensors": (
         "checkpoints/format.py",
         "evaluation/feature_cache.py",

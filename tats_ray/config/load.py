@@ -29,8 +29,8 @@ from tats_ray.config.paths import config_file, put_at_home
 from tats_ray.config.schema import RunConfig
 from tats_ray.core.errors import UsageError, did_you_mean
 
-_SEVERAL = ("betas", "seeds")
-"""Flags of these endings take several numbers."""
+_SEVERAL = ("betas", "seeds", "log.trackers")
+"""Flags of these endings take several values, and all but the last take numbers."""
 _RATES = "; did you mean optim.base_lr, the autoencoder's, or algorithm.lr, the sampler's?"
 """A near name with a far meaning: the two differ by a factor of a hundred."""
 _SHORT = reprlib.Repr()
@@ -41,7 +41,7 @@ _KINDS = {
     "float": "a number",
     "bool": "true or false",
     "string": "text",
-    "tuple": "several numbers",
+    "tuple": "several values",
     "list": "a list",
     "dict": "a mapping",
     "dataclass": "a mapping of fields",
@@ -203,7 +203,8 @@ def parse_flags(
                 raise UsageError(_without_value(word))
             value = words.pop(0)
             while words and not words[0].startswith("--"):
-                if not (name.endswith(_SEVERAL) and _is_number(words[0])):
+                is_word = name.endswith(_SEVERAL[-1])
+                if not (name.endswith(_SEVERAL) and (is_word or _is_number(words[0]))):
                     raise UsageError(
                         f"unexpected argument {words[0]!r} after {word} {value}; set fields "
                         "with --branch.field VALUE"
@@ -310,9 +311,10 @@ def set_field(raw: dict[str, Any], dotted: str, value: Any) -> None:
 
 
 def flag_value(dotted: str, text: str) -> Any:
-    """What was typed behind a flag; pairs of numbers become lists."""
-    is_pair = dotted.split(".")[-1] == "betas" and (" " in text or "," in text)
-    return text.replace(",", " ").split() if is_pair else text
+    """What was typed behind a flag; several values become lists."""
+    is_pair = dotted.endswith("betas") and (" " in text or "," in text)
+    is_list = is_pair or dotted == "log.trackers"
+    return text.replace(",", " ").split() if is_list else text
 
 
 def validated(cls: type[Any], values: Mapping[str, Any], prefix: str = "") -> Any:

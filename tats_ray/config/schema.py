@@ -262,6 +262,8 @@ class LogConfig(ConfigBase):
     """Steps between metric records. Each record covers the steps since the last one."""
     mode: Literal["auto", "board", "plain", "quiet"] = "auto"
     """auto shows the live board on a terminal and prints plain lines elsewhere."""
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
+    """Where the metrics also go. wandb and mlflow need packages of their own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -21,6 +21,7 @@ from tats_ray.runs.run_folder import run_folder
 from tats_ray.runtime.resources.placement import Placement, place
 from tats_ray.training.finetune_validation import measured
 from tats_ray.training.rate_schedule import RateSchedule
+from tats_ray.view.trackers import require_trackers
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,7 @@ def make_finetune_plan(
         UsageError: for the first thing that would make the run fail.
     """
     run_folder(config)  # refuses a bad name
+    require_trackers(config.log.trackers)
     if config.cluster.is_elastic:
         raise UsageError(
             f"cluster.min_workers {config.cluster.min_workers} works only in pre-training: "

@@ -23,6 +23,7 @@ from tats_ray.training.algorithm_trial import check_algorithm
 from tats_ray.training.mae_learner import optimizer_steps
 from tats_ray.training.pretrain_build import wants_motion
 from tats_ray.training.rate_schedule import RateSchedule
+from tats_ray.view.trackers import require_trackers
 
 
 @dataclass(frozen=True)
@@ -189,6 +190,7 @@ def make_plan(config: RunConfig) -> Plan:
         raise UsageError(
             "data.train_list is empty; give a list of videos with --data.train_list PATH"
         )
+    require_trackers(config.log.trackers)
     grid = token_grid(config.data, config.model)
     check_sampler(config.sampler, config.model, grid, seed=config.seed)
     if find_sampler(config.sampler).learns:

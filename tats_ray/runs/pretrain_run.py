@@ -61,9 +61,10 @@ def pretrain(config: RunConfig, *, resume: bool = False, extend: bool = False) -
         if first is not None:
             first.save(folder)
         again = f"tats pretrain {shlex.quote(str(folder / 'config.yaml'))} --resume"
-        outcome = carry_out(plan, folder, shown, again)
-        report = write_run_report(plan, folder) if outcome.is_finished else None
-    return RunResult(folder, outcome, report)
+        outcome = carry_out(
+            plan, folder, shown, again, report=lambda: write_run_report(plan, folder)
+        )
+    return RunResult(folder, outcome, folder / REPORT_FILE if outcome.is_finished else None)
 
 
 def forecast(config: RunConfig, *, resume: bool = False, extend: bool = False) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tats_ray.checkpoints.folders import candidates
+from tats_ray.config.differences import flat
 from tats_ray.config.load import parse_config
 from tats_ray.config.schema import RunConfig
 from tats_ray.core.errors import TatsError
@@ -28,6 +30,8 @@ from tats_ray.sweeps.trial_measures import (
     train_error,
     val_error,
 )
+from tats_ray.view.lines import note_line
+from tats_ray.view.trackers import TrackedRun, Trackers
 from tats_ray.view.tracking import RunFiles
 
 _LOCK_WAIT_S = 60.0
@@ -86,13 +90,18 @@ class _Trial:
         record_start(self.folder, self.config, plan.lists)
         if self.config.init and not candidates(self.folder / "checkpoints"):
             first_state(self.config).save(self.folder)
-        files = RunFiles(self.folder)
+        wanted = self.config.log.trackers
+        files = RunFiles(self.folder, has_tensorboard="tensorboard" in wanted)
+        sweep, fields = self.folder.parents[1].name, flat(asdict(self.config))
+        tracked = TrackedRun(self.folder, self.job["name"], fields, group=sweep)
+        trackers = Trackers(wanted, tracked, on_note=lambda text: print(note_line(text)))
 
         def on_event(event: Mapping[str, Any]) -> None:
             files.on_event(event)
+            trackers.on_event(event)
             self._follow(event)
 
-        try:
+        with trackers, files:
             outcome = launch.run(
                 self.config,
                 self.folder,
@@ -100,8 +109,6 @@ class _Trial:
                 on_event=on_event,
                 rollout_bytes=plan.rollout_bytes,
             )
-        finally:
-            files.close()
         if not outcome.is_finished:
             raise TatsError(f"{outcome.message}, before its last epoch")
         self.epoch = self.config.loop.epochs

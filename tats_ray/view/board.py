@@ -62,20 +62,20 @@ class BoardView(View):
         # No thread of rich's own: the driver's ticks redraw it, and events only change numbers,
         # so a signal handler may send one at any time.
         self._live = Live(console=self._console, auto_refresh=False, get_renderable=self.render)
-        self._is_closed = False
+        self.is_closed = False
         self._live.start(refresh=True)
 
     def on_event(self, event: Event) -> None:
         self._progress.on_event(event)
 
     def on_tick(self) -> None:
-        if not self._is_closed:
+        if not self.is_closed:
             self._live.refresh()
 
     def close(self, text: str = "") -> None:
-        if self._is_closed:
+        if self.is_closed:
             return
-        self._is_closed = True
+        self.is_closed = True
         self._live.refresh()
         self._live.stop()
         if text:

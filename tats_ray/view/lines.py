@@ -67,7 +67,7 @@ class PlainView(View):
         self._print = _Printer(stream)
         self._last_time: float | None = None
         self._told_data_bound = False
-        self._is_closed = False
+        self.is_closed = False
 
     def on_event(self, event: Event) -> None:
         self._progress.on_event(event)
@@ -99,9 +99,9 @@ class PlainView(View):
         return bool(abs(event["time"] - self._last_time) >= MIN_GAP_S)
 
     def close(self, text: str = "") -> None:
-        if not self._is_closed and text:
+        if not self.is_closed and text:
             self._print(text)
-        self._is_closed = True
+        self.is_closed = True
 
 
 def start_line(plan: BoardPlan, event: Event) -> str:

@@ -24,6 +24,8 @@ _RATE_POINTS = 30
 class View:
     """Something that shows a run while it runs; this one shows nothing."""
 
+    is_closed = False
+
     def on_event(self, event: Event) -> None:
         """Take in what a learner told. May be called from a signal handler."""
 

@@ -35,6 +35,7 @@ class RunFiles:
     Args:
         retry_s: how long the storage may refuse a record. TensorBoard's copy is given up sooner.
         on_note: gets a line when the storage refuses.
+        has_tensorboard: whether TensorBoard gets a copy.
     """
 
     def __init__(
@@ -43,8 +44,10 @@ class RunFiles:
         *,
         retry_s: float = 0.0,
         on_note: Callable[[str], None] = lambda text: None,
+        has_tensorboard: bool = True,
     ) -> None:
         self._retry_s = retry_s
+        self._has_tensorboard = has_tensorboard
         self._on_note = on_note
         self._path = run / METRICS_FILE
         self._folder = run / TENSORBOARD_FOLDER
@@ -99,6 +102,8 @@ class RunFiles:
         record |= {name: v if math.isfinite(v) else None for name, v in metrics.items()}
         line = json.dumps(record, allow_nan=False) + "\n"
         self._persist(lambda: self._append(line))
+        if not self._has_tensorboard:
+            return
         try:
             self._writer = self._writer or self._open_writer()
             for name, value in metrics.items():
