@@ -10,8 +10,7 @@ import pytest
 from rich.console import Console
 from scripted import note, record, start
 
-from tats_ray.view.blocks import bar, sparkline
-from tats_ray.view.board import BoardView, draw_board, make_view
+from tats_ray.view.board import BoardView, bar, draw_board, make_view, sparkline
 from tats_ray.view.lines import PlainView, QuietView
 from tats_ray.view.progress import BoardPlan, Progress
 
