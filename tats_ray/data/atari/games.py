@@ -108,8 +108,10 @@ GAMES: Mapping[str, Game] = {
             "divers_collected_count": Byte(62),
         },
         # Mostly down: drawn from all, the submarine rests at the surface.
-        actions=("LEFT", "RIGHT", "UPLEFTFIRE", "UPRIGHTFIRE", "DOWNLEFTFIRE", "DOWNRIGHTFIRE")
-        + ("DOWN", "DOWNLEFT", "DOWNRIGHT"),
+        actions=(
+            *("LEFT", "RIGHT", "UPLEFTFIRE", "UPRIGHTFIRE", "DOWNLEFTFIRE", "DOWNRIGHTFIRE"),
+            *("DOWN", "DOWNLEFT", "DOWNRIGHT"),
+        ),
     ),
     "ms_pacman": Game(
         top=_MAZE_TOP,
