@@ -228,7 +228,8 @@ import pkgutil
 import sys
 
 for name in (
-    "ray decord av ale_py gymnasium pydantic tyro yaml rich matplotlib tensorboard jaxtyping beartype"
+    "ray decord av ale_py gymnasium pydantic tyro yaml rich matplotlib tensorboard jaxtyping "
+    "beartype"
 ).split():
     sys.modules[name] = None
 

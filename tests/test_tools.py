@@ -56,11 +56,11 @@ def test_help_says_in_its_own_words_what_is_missing_and_what_holds_then(
         assert not re.search(r"None|default: \)", shown), shown
     with pytest.raises(SystemExit):
         main(["probe", "--help"])
-    assert "{linear,attentive,knn} CHECKPOINT [DATA]" in capsys.readouterr().out
+    assert "{linear,attentive,knn,state} CHECKPOINT [DATA]" in capsys.readouterr().out
     for words, usage in (
         (
             ["probe", "linear"],
-            "usage: tats probe [-h] [PROBE OPTIONS] {linear,attentive,knn} CHECK",
+            "usage: tats probe [-h] [PROBE OPTIONS] {linear,attentive,knn,state} CHECK",
         ),
         (["export", "hf"], "usage: tats export [-h] {hf} CHECKPOINT OUT"),
     ):

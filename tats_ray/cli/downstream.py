@@ -59,8 +59,9 @@ class Extract(PlainCommand):
 class ProbeCommand(PlainCommand):
     """Train a classifier on the features of a frozen encoder and report its accuracy."""
 
-    kind: tyro.conf.Positional[Literal["linear", "attentive", "knn"]]
-    """linear reads mean-pooled tokens, attentive reads all of them, knn trains nothing."""
+    kind: tyro.conf.Positional[Literal["linear", "attentive", "knn", "state"]]
+    """linear reads mean-pooled tokens, attentive reads all of them, knn trains nothing. state reads
+    true states, such as those of `tats data atari`, in both ways, beside an untrained encoder."""
     checkpoint: PathArg
     """Any checkpoint that `tats ckpt inspect` can read."""
     data: MaybeDataArg = None
@@ -74,7 +75,8 @@ class ProbeCommand(PlainCommand):
     preset: Literal["sgd", "ft-like"] = "sgd"
     """Linear probe: sgd is batch norm with SGD, ft-like is layer norm with AdamW."""
     train_views: str = "1x1"
-    """CLIPSxCROPS per training video. Each epoch draws one of these views."""
+    """CLIPSxCROPS per training video. Each epoch draws one of these views. For state: of all
+    videos, each view an example."""
     val_views: str = "2x3"
     """CLIPSxCROPS per validation video, averaged. Kinetics-400 uses 5x3."""
     sampling: Literal["dense", "segments"] = "dense"
@@ -106,6 +108,9 @@ class ProbeCommand(PlainCommand):
         from tats_ray.evaluation.probe_protocols import recipe
 
         train_list, val_list = find_lists(self.data, self.train, self.val)
+        if self.kind == "state":
+            self._probe_states(train_list, val_list)
+            return
         heads = None
         if self.kind != "knn":
             heads = recipe(
@@ -129,6 +134,23 @@ class ProbeCommand(PlainCommand):
                 temperature=self.temperature,
                 seed=self.seed,
                 is_untrained=self.untrained,
+                encoder=self.encoder,
+                out=self.out,
+            )
+        )
+
+    def _probe_states(self, train_list: Path, val_list: Path) -> None:
+        from tats_ray.data.views import ViewPlan
+        from tats_ray.evaluation.states.state_probe import StateRequest, probe_states
+
+        probe_states(
+            StateRequest(
+                checkpoint=self.checkpoint,
+                train_list=train_list,
+                val_list=val_list,
+                root=self.root,
+                views=ViewPlan.parse(self.train_views, self.sampling),
+                seed=self.seed,
                 encoder=self.encoder,
                 out=self.out,
             )

@@ -51,6 +51,13 @@ def mean_class_accuracy(confusion: Int[Tensor, "C C"]) -> float:
     return float(shares[videos > 0].mean())
 
 
+def weighted_f1(confusion: Int[Tensor, "C C"]) -> float:
+    """Mean F1 of the classes, weighted by how often they are the true one."""
+    right, true = confusion.diagonal().double(), confusion.sum(1)
+    f1 = 2 * right / (true + confusion.sum(0)).clamp(min=1)
+    return float((f1 * true).sum() / true.sum())
+
+
 def nearest_neighbour_scores(
     query: Float[Tensor, "n D"],
     bank: Float[Tensor, "m D"],

@@ -68,7 +68,7 @@ class Console:
             self._ale = ALEInterface()
             self._ale.setInt("random_seed", seed % 2**31)
             self._ale.setFloat("repeat_action_probability", 0.0)
-            self._ale.loadROM(get_rom_path(game))
+            self._ale.loadROM(str(get_rom_path(game)))
         self._actions = Action.__members__
         self.actions: tuple[str, ...] = tuple(
             action.name for action in self._ale.getMinimalActionSet()

@@ -123,7 +123,7 @@ def _record(
 
 
 def _player(game: Game, console: Console, seed: int) -> Iterator[str]:
-    """Positions of the joystick, frame by frame: each is drawn and held, unless something is chased.
+    """Positions of the joystick, frame by frame: drawn and held, or in chase of a target.
 
     Who chases lets go of the target for nearly a third of the time.
     """

@@ -107,6 +107,11 @@ GAMES: Mapping[str, Game] = {
             "oxygen_meter_value": Byte(102),
             "divers_collected_count": Byte(62),
         },
+        # Mostly down: drawn from all, the submarine rests at the surface.
+        actions=(
+            *("LEFT", "RIGHT", "UPLEFTFIRE", "UPRIGHTFIRE", "DOWNLEFTFIRE", "DOWNRIGHTFIRE"),
+            *("DOWN", "DOWNLEFT", "DOWNRIGHT"),
+        ),
     ),
     "ms_pacman": Game(
         top=_MAZE_TOP,
