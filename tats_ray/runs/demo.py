@@ -19,7 +19,6 @@ from tats_ray.view.tracking import read_metrics
 
 PONG = Path("tune_configs/pong_cpu.yaml")
 BLOBS = Path("tune_configs/debug_cpu.yaml")
-_NUM_VAL = 64
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def demo(
         raise UsageError(f"data.train_list of {path} must end in train.csv for the demo")
     videos, is_pong = Path(config.data.train_list).parent, path == PONG
     if is_pong:
-        make_atari(videos, "pong", num_val=_NUM_VAL)
+        make_atari(videos, "pong")
         print(f"{'videos':>14}  {videos}: Pong, played at random", flush=True)
     else:
         print(f"{'videos':>14}  {videos}: {', '.join(synthesize(videos).classes)}", flush=True)
