@@ -69,6 +69,13 @@ def test_board_says_what_it_waits_for(plan: BoardPlan, script: Script) -> None:
     assert "decoder-bound: raise data.num_workers or data.cache_mb" in text
 
 
+def test_the_first_epoch_opens_files_and_is_not_called_decoder_bound(
+    plan: BoardPlan, script: Script
+) -> None:
+    long_epochs = replace(plan, steps_per_epoch=60, total_epochs=1)
+    assert "decoder-bound" not in _text(_progress(long_epochs, script(data=0.6)))
+
+
 def test_board_shows_the_last_four_notes_and_the_last_checkpoint(plan: BoardPlan) -> None:
     saved = [
         {"kind": "checkpoint", "time": 0.0, "step": step, "path": f"runs/demo/s{step}"}
