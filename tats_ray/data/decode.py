@@ -4,6 +4,8 @@ Frame i is the i-th frame that a player shows: what an edit list cuts away is no
 as a player shows them: the display matrix is applied, mirrored or rotated. Of several video
 streams the one that ffmpeg would pick is read. The sample aspect ratio is ignored.
 
+A folder of numbered pictures is a video, too [catalog/frame_folders.py].
+
 PyAV decodes from the start and is always exact. decord can jump, which pays in long videos with
 many key frames, but it is exact only where `VideoInfo.is_decord_exact` says so. decord looks for a
 frame by the time it would have at a constant rate, so every time stamp of the file must lie where
@@ -28,6 +30,7 @@ import numpy as np
 from tats_ray.core.arrays import UInt8
 from tats_ray.core.errors import TatsError, UsageError, VideoError
 from tats_ray.core.words import counted
+from tats_ray.data.catalog.frame_folders import frame_files, read_picture
 
 if TYPE_CHECKING:
     import av
@@ -84,6 +87,8 @@ def read_frames(
         VideoError: for a file that does not yield these frames.
         UsageError: when the library is not installed.
     """
+    if Path(path).is_dir():
+        return _read_folder(path, choose)
     if backend == "decord":
         return _read_decord(path, choose, None)
     info = probe(path)
@@ -113,6 +118,10 @@ def one_video(path: str) -> Iterator[None]:
 @lru_cache(maxsize=1 << 16)
 def _probe(path: str, mtime_ns: int, size: int) -> VideoInfo:
     """`probe`, by file version: a file that is replaced is looked at again."""
+    if Path(path).is_dir():
+        files = frame_files(path)
+        height, width, _ = read_picture(path, files[0]).shape
+        return VideoInfo(len(files), width, height, 0.0, Path(files[0]).suffix[1:].lower(), False)
     if size == 0:
         raise VideoError(path, "is empty (0 bytes)")
     with _video_errors(path), _open(path) as (container, stream):
@@ -191,6 +200,17 @@ def _orientation(frame: av.VideoFrame) -> _Orientation:
     if b and c and not a and not d:
         return _Orientation(is_transposed=True, flips_x=c < 0, flips_y=b < 0)
     return _Orientation()
+
+
+def _read_folder(path: str, choose: Choose) -> UInt8[np.ndarray, "F H W 3"]:
+    files = frame_files(path)
+    chosen = _checked(choose(len(files)), len(files))
+    found = {index: read_picture(path, files[index]) for index in set(chosen)}
+    sizes = {frame.shape[1::-1] for frame in found.values()}
+    if len(sizes) > 1:
+        (w, h), (w2, h2), *_ = sorted(sizes)
+        raise VideoError(path, f"has pictures of several sizes, {w}x{h} and {w2}x{h2}")
+    return np.stack([found[index] for index in chosen])
 
 
 def _read_pyav(path: str, choose: Choose, num_frames: int) -> UInt8[np.ndarray, "F H W 3"]:

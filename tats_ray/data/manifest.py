@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tats_ray.core.errors import UsageError
+from tats_ray.data.catalog.frame_folders import is_frame_folder
 
 _EXPECTED = "each line must be `path<TAB>label`, where label is a class id from 0, or a path alone"
 _VIDEO = r".*\.(?:3gp|avi|flv|gif|m4v|mkv|mov|mp4|mpe?g|ts|webm|wmv)"
@@ -36,7 +37,8 @@ def read_list(
 
     A line is `path<TAB>label`, `path label` or `path,label`. The path may hold spaces, and may be
     quoted. A header line is passed over. Either all lines have a label, or none has. A file name
-    without a dot gets `.mp4` [AdaMAE kinetics.py; method section 2.1].
+    without a dot gets `.mp4` [AdaMAE kinetics.py; method section 2.1], unless it is the name of a
+    folder of frames.
 
     Args:
         path: the list, in UTF-8.
@@ -71,9 +73,8 @@ def read_list(
                     "or correct the list"
                 )
             raise _bad(path, number, f"{name} {label}", f"class ids must be {allowed}")
-        name = name if "." in Path(name).name else f"{name}.mp4"
-        entries.append(VideoEntry(str(folder / name), label))
-    missing = [at for at, entry in enumerate(entries) if not _is_file(entry.path)]
+        entries.append(VideoEntry(_resolved(folder / name), label))
+    missing = [at for at, entry in enumerate(entries) if not _is_video(entry.path)]
     if missing:
         first_path = entries[missing[0]].path
         raise UsageError(
@@ -84,9 +85,17 @@ def read_list(
     return entries
 
 
-def _is_file(path: str) -> bool:
+def _resolved(path: Path) -> str:
+    """The path, `.mp4` added to a name without a dot, unless it is that of a folder of frames."""
+    if "." in path.name:
+        return str(path)
+    with_suffix = f"{path}.mp4"
+    return str(path) if not _is_video(with_suffix) and is_frame_folder(path) else with_suffix
+
+
+def _is_video(path: str) -> bool:
     try:
-        return Path(path).is_file()
+        return Path(path).is_file() or is_frame_folder(path)
     except (OSError, ValueError):  # a name that is too long, or holds what no name can
         return False
 
