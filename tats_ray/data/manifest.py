@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from tats_ray.core.errors import UsageError
 from tats_ray.data.catalog.frame_folders import is_frame_folder
 
 _EXPECTED = "each line must be `path<TAB>label`, where label is a class id from 0, or a path alone"
-_VIDEO = r".*\.(?:3gp|avi|flv|gif|m4v|mkv|mov|mp4|mpe?g|ts|webm|wmv)"
+VIDEO_ENDINGS = "3gp|avi|flv|gif|m4v|mkv|mov|mp4|mpg|mpeg|ts|webm|wmv"
+_VIDEO = rf".*\.(?:{VIDEO_ENDINGS})"
 _LONGEST_LINE = 5000
 """A path has 4,096 bytes at most, and patterns take long over what is longer."""
 _LONGEST_SHOWN = 200
@@ -83,6 +85,31 @@ def read_list(
             "folder"
         )
     return entries
+
+
+def list_text(rows: Sequence[tuple[str, int | None]]) -> str:
+    """A list of these paths and class ids that `read_list` reads back as they are.
+
+    Raises:
+        UsageError: for a path that no line can hold.
+    """
+    lines = [_line(name, label) for name, label in rows]
+    text = "".join(f"{line}\n" for line in lines)
+    is_misread = _not_a_list(text) or _is_header(lines[0], lines[1] if len(lines) > 1 else "")
+    header = "path" if rows[0][1] is None else "path\tlabel"
+    return f"{header}\n{text}" if is_misread else text
+
+
+def _line(name: str, label: int | None) -> str:
+    for quote in ("", '"', "'"):
+        quoted = f"{quote}{name}{quote}"
+        line = quoted if label is None else f"{quoted}\t{label}"
+        try:
+            if line == line.strip() and _split(line) == (name, label) and "\r" not in line:
+                return line
+        except ValueError:
+            continue
+    raise UsageError(f"{name!r} cannot stand in a list; rename the file, without quotes and spaces")
 
 
 def _resolved(path: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ def frame_files(folder: str) -> list[str]:
     """
     series: dict[str, dict[int, str]] = defaultdict(dict)
     try:
-        names = os.listdir(folder)
+        names = [path.name for path in Path(folder).iterdir()]
     except OSError as error:
         raise VideoError(folder, f"cannot be opened ({error.strerror})") from error
     for name in names:
@@ -54,12 +55,10 @@ def frame_files(folder: str) -> list[str]:
     (pictures,) = series.values()
     numbers = sorted(pictures)
     step = numbers[1] - numbers[0] if len(numbers) > 1 else 1
-    for before, after in zip(numbers, numbers[1:], strict=False):
+    for before, after in pairwise(numbers):
         if after - before != step:
-            raise VideoError(
-                folder, f"has a gap between {pictures[before]} and {pictures[after]}"
-            )
-    return [os.path.join(folder, pictures[number]) for number in numbers]
+            raise VideoError(folder, f"has a gap between {pictures[before]} and {pictures[after]}")
+    return [str(Path(folder, pictures[number])) for number in numbers]
 
 
 def read_picture(folder: str, path: str) -> UInt8[np.ndarray, "H W 3"]:
