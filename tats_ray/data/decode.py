@@ -73,7 +73,11 @@ def probe(path: str) -> VideoInfo:
 
 
 def read_frames(
-    path: str, choose: Choose, *, backend: Backend = "auto"
+    path: str,
+    choose: Choose,
+    *,
+    backend: Backend = "auto",
+    look: Callable[[], VideoInfo] | None = None,
 ) -> UInt8[np.ndarray, "F H W 3"]:
     """The chosen frames of a video, upright RGB, 0-255.
 
@@ -82,6 +86,7 @@ def read_frames(
         choose: from the number of frames to the indices wanted, in any order, repeats allowed. It
             must be pure: it is called again, with the true number, where a file ends early.
         backend: "auto" takes decord where it is exact and PyAV elsewhere.
+        look: tells what the video holds, without opening it where that is known; default `probe`.
 
     Raises:
         VideoError: for a file that does not yield these frames.
@@ -91,13 +96,59 @@ def read_frames(
         return _read_folder(path, choose)
     if backend == "decord":
         return _read_decord(path, choose, None)
-    info = probe(path)
+    info = look() if look is not None else probe(path)
     if backend == "auto" and info.is_decord_exact:
         try:
             return _read_decord(path, choose, info.num_frames)
         except (VideoError, UsageError):
             pass  # PyAV reads it, or says what is wrong with it
     return _read_pyav(path, choose, info.num_frames)
+
+
+def all_frames(path: str) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+    """Every frame, decoded from the start: what other ways to read are held against.
+
+    Raises:
+        VideoError: where the file breaks off, or where the decoder complains of damage that it
+            would hide, with its words.
+    """
+    if Path(path).is_dir():
+        for picture in frame_files(path):
+            yield read_picture(path, picture)
+        return
+    with _video_errors(path), _complaints() as said, closing(_decode(path)) as frames:
+        for frame in frames:
+            if said or frame.is_corrupt:
+                break
+            yield _orientation(frame).apply(frame.to_ndarray(format="rgb24"))
+        else:
+            if not said:
+                return
+        raise VideoError(
+            path, f"is damaged ({': '.join(said[0][1:]).strip() if said else 'in part'})"
+        )
+
+
+def announced(path: str) -> tuple[int, int]:
+    """How many frames the header of a video announces (0 for none), and how many are stored."""
+    if Path(path).is_dir():
+        return 0, len(frame_files(path))
+    with _video_errors(path), _open(path) as (container, stream):
+        return stream.frames, sum(1 for packet in container.demux(stream) if packet.size)
+
+
+@contextmanager
+def _complaints() -> Iterator[list[tuple[int, str, str]]]:
+    """What ffmpeg says of errors inside the block: level, component, text."""
+    import av
+
+    before = av.logging.get_level()
+    av.logging.set_level(av.logging.ERROR)
+    try:
+        with av.logging.Capture() as said:
+            yield said
+    finally:
+        av.logging.set_level(before)
 
 
 @contextmanager

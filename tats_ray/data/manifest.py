@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tats_ray.core.errors import UsageError
 from tats_ray.data.catalog.frame_folders import is_frame_folder
+from tats_ray.data.catalog.video_index import VideoIndex, open_index
+from tats_ray.data.decode import VideoInfo, probe
 
 _EXPECTED = "each line must be `path<TAB>label`, where label is a class id from 0, or a path alone"
 VIDEO_ENDINGS = "3gp|avi|flv|gif|m4v|mkv|mov|mp4|mpg|mpeg|ts|webm|wmv"
@@ -26,6 +28,16 @@ class VideoEntry:
     path: str
     label: int | None
     """Class id, from 0; None in a list without labels."""
+    index: VideoIndex | None = field(default=None, compare=False, repr=False)
+    """What is known of the videos of its list."""
+
+    def probe(self) -> VideoInfo:
+        """Size, length and codec; the file is opened only if its list's index has no line for it.
+
+        Raises:
+            VideoError: when the file is missing, unreadable or without a single frame.
+        """
+        return probe(self.path) if self.index is None else self.index.probe(self.path)
 
 
 def read_list(
@@ -53,6 +65,7 @@ def read_list(
             cannot be read, a class id out of range, or videos that are not there.
     """
     folder = Path(root) if root else Path(path).parent
+    index = open_index(Path(path).with_suffix(".index"), folder)
     rows = _rows(path)
     is_labelled = rows[0][2] is not None
     if needs_labels and not is_labelled:
@@ -75,7 +88,7 @@ def read_list(
                     "or correct the list"
                 )
             raise _bad(path, number, f"{name} {label}", f"class ids must be {allowed}")
-        entries.append(VideoEntry(_resolved(folder / name), label))
+        entries.append(VideoEntry(_resolved(folder / name), label, index))
     missing = [at for at, entry in enumerate(entries) if not _is_video(entry.path)]
     if missing:
         first_path = entries[missing[0]].path
