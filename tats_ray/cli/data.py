@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import tyro
 
-from tats_ray.cli.command import CommandGroup, MaybePath, PathArg, PlainCommand
+from tats_ray.cli.command import CommandGroup, MaybePath, MaybeText, PathArg, PlainCommand
+from tats_ray.core.words import counted
 
 
 @dataclass(frozen=True)
@@ -66,10 +69,68 @@ class Index(PlainCommand):
 
 
 @dataclass(frozen=True)
+class CheckVideos(PlainCommand):
+    """Decode every video of a list, and write which are sound and which are broken, and why."""
+
+    list: PathArg
+    """The list. Its index, NAME_ok.csv and NAME_bad.csv are written beside it."""
+    root: MaybeText = ""
+    """Folder of relative paths. The default is that of the list."""
+    jobs: Annotated[int, tyro.conf.arg(aliases=["-j"])] = 1
+    """Processes that decode."""
+    limit_s: float = 60.0
+    """Seconds that one file may take."""
+
+    def carry_out(self) -> None:
+        from tats_ray.core.errors import TatsError
+        from tats_ray.data.catalog.check_videos import check_list
+
+        shown = _Progress()
+        try:
+            checked = check_list(
+                self.list,
+                root=self.root or None,
+                jobs=self.jobs,
+                limit_s=self.limit_s,
+                on_progress=shown,
+            )
+        except KeyboardInterrupt:
+            print(f"stopped after {shown.done:,} videos; the same command continues there")
+            raise
+        print(checked)
+        if checked.broken:
+            broken = f"{len(checked.broken)} of {counted(len(checked.rows), 'video')}"
+            raise TatsError(
+                f"{broken} cannot be read; {checked.bad_table} says why, "
+                f"{checked.ok_list} is the list without them"
+            )
+
+
+class _Progress:
+    """Videos done, on standard error; where that is a file, a line every ten seconds."""
+
+    def __init__(self) -> None:
+        self.done = 0
+        self._began = self._told = time.monotonic()
+        self._first: int | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        self.done, now, is_seen = done, time.monotonic(), sys.stderr.isatty()
+        self._first = done if self._first is None else self._first
+        if now < self._told + (1 if is_seen else 10) or done == self._first:
+            return
+        self._told = now
+        left_s = (now - self._began) / (done - self._first) * (total - done)
+        text = f"{done:,} of {total:,} videos, {left_s / 60:.1f} min left"
+        print(text, end="   \r" if is_seen else "\n", file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True)
 class Data(CommandGroup):
-    """Make synthetic videos (`synth`), or lists of your own (`index`)."""
+    """Make lists of your videos (`index`), `check` them, or make synthetic videos (`synth`)."""
 
     action: (
         Annotated[Synth, tyro.conf.subcommand("synth")]
         | Annotated[Index, tyro.conf.subcommand("index")]
+        | Annotated[CheckVideos, tyro.conf.subcommand("check")]
     )

@@ -5,20 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import numbered_frames, read_numbers
+from conftest import numbered_frames, read_numbers, write_pictures
 from PIL import Image
 
 from tats_ray.core.errors import UsageError, VideoError
 from tats_ray.data.decode import Backend, probe, read_frames
 from tats_ray.data.manifest import VideoEntry, read_list
 from tats_ray.data.views import ViewDataset, ViewPlan
-
-
-def write_pictures(folder: Path, num_frames: int, pattern: str = "img_{:05d}.jpg") -> Path:
-    folder.mkdir(parents=True)
-    for number, frame in enumerate(numbered_frames(num_frames), start=1):
-        Image.fromarray(frame).save(folder / pattern.format(number))
-    return folder
 
 
 @pytest.mark.parametrize("backend", ["auto", "pyav", "decord"])
