@@ -20,6 +20,7 @@ import pytest
 import torch
 import yaml
 
+from tats_ray.__main__ import main
 from tats_ray.algorithms.grpo import GRPOConfig
 from tats_ray.checkpoints import format as checkpoints
 from tats_ray.checkpoints.format import Checkpoint
@@ -41,6 +42,7 @@ from tats_ray.core.grid import TokenGrid
 from tats_ray.core.seeds import stream
 from tats_ray.core.types import Position, Rollout
 from tats_ray.data.atari.atari_set import make_atari
+from tats_ray.data.encode import write_video
 from tats_ray.data.synthetic import synthesize
 from tats_ray.evaluation.mask_evaluator import Evaluator, ValidationSet
 from tats_ray.models.policy import SamplerPolicy
@@ -359,6 +361,37 @@ def test_python_about_checkpoints_runs(
         assert names["features"].shape == (1, mae.width)
         assert len(source.splitlines()) <= 5
         assert names["tokens"].shape == (1, grid.num_tokens, mae.width)
+
+
+@pytest.mark.parametrize("kind", ["ucf101", "folder"])
+def test_walk_from_a_download_to_the_first_batch_is_as_shown(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The commands of the data page and its Python, on three small videos."""
+    monkeypatch.chdir(tmp_path)
+    lists = tmp_path / "UCF101" / "ucfTrainTestlist"
+    lists.mkdir(parents=True)
+    names = [f"Class{number}" for number in range(101)]
+    (lists / "classInd.txt").write_text("".join(f"{i} {n}\r\n" for i, n in enumerate(names, 1)))
+    (lists / "trainlist01.txt").write_text("Class0/v_a.mp4 1\r\nClass1/v_b.mp4 2\r\n")
+    (lists / "testlist01.txt").write_text("Class1/v_c.mp4\r\n")
+    for name in ("Class0/v_a.mp4", "Class1/v_b.mp4", "Class1/v_c.mp4"):
+        for folder in (tmp_path / "UCF101" / "UCF-101", tmp_path / "videos"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            write_video(folder / name, np.full((20, 32, 32, 3), 90, np.uint8))
+    page = [command for name, command in TATS_COMMANDS if name == "data.md"]
+    root = "UCF101" if kind == "ucf101" else "videos"
+    walk = [command for command in page if "tats data" in command and f" {root}" in command]
+    assert len(walk) == 2
+    for command in walk:
+        main(shlex.split(command)[1:])
+    assert "sound" in capsys.readouterr().out
+    if kind == "ucf101":
+        (source,) = fences(ROOT / "docs" / "data.md", "python")
+        exec(compile(source, "data.md", "exec"), {})
+        assert "torch.Size([2, 3, 16, 224, 224]) tensor([0, 1])" in capsys.readouterr().out
+    else:
+        assert len((tmp_path / root / "train_ok.csv").read_text().splitlines()) == 2
 
 
 def test_python_of_every_page_compiles() -> None:

@@ -1,14 +1,21 @@
-"""The commands that make video data."""
+"""The commands about video data."""
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import tyro
 
-from tats_ray.cli.command import CommandGroup, PathArg, PlainCommand, TextArg
+from tats_ray.cli.command import (
+    CommandGroup,
+    MaybePath,
+    MaybeText,
+    PathArg,
+    PlainCommand,
+    TextArg,
+)
+from tats_ray.core.words import counted
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,7 @@ class Atari(PlainCommand):
 
     def carry_out(self) -> None:
         from tats_ray.data.atari.atari_set import make_atari
+        from tats_ray.view.progress import VideoCount
 
         made = make_atari(
             self.out,
@@ -73,7 +81,7 @@ class Atari(PlainCommand):
             seed=self.seed,
             needs_states=self.needs_states,
             workers=self.workers,
-            progress=_count,
+            progress=VideoCount(),
         )
         print(f"{made.train_list}\n{made.val_list}")
         print(f"{'states':>14}  {', '.join(made.values) or 'none: nobody annotated this game'}")
@@ -81,18 +89,77 @@ class Atari(PlainCommand):
             print(f"{'motion':>14}  unknown: the background does not stand still")
 
 
-def _count(done: int, total: int) -> None:
-    """Progress, where somebody watches."""
-    if sys.stderr.isatty():
-        end = "\n" if done == total else ""
-        print(f"\r{'videos':>14}  {done}/{total}", end=end, file=sys.stderr, flush=True)
+@dataclass(frozen=True)
+class Index(PlainCommand):
+    """Write train.csv, val.csv, test.csv and classes.json for a downloaded data set or a folder."""
+
+    kind: tyro.conf.Positional[Literal["ucf101", "hmdb51", "k400", "ssv2", "folder"]]
+    """What the folder holds; `folder` takes class folders, or videos without classes."""
+    root: PathArg
+    """Folder with the videos and the official lists, in any folders beneath it."""
+    split: int = 1
+    """Which of the three splits of UCF101 or HMDB51."""
+    out: MaybePath = None
+    """Folder for the lists. The default is the folder with the videos."""
+    val_share: float = 0.1
+    """Share of the videos of `folder` that goes into val.csv, unless it has a folder val."""
+
+    def carry_out(self) -> None:
+        from tats_ray.data.catalog.make_lists import index_dataset
+
+        print(
+            index_dataset(
+                self.kind, self.root, split=self.split, out=self.out, val_share=self.val_share
+            )
+        )
+
+
+@dataclass(frozen=True)
+class CheckVideos(PlainCommand):
+    """Decode every video of a list, and write which are sound and which are broken, and why."""
+
+    list: PathArg
+    """The list. Its index, NAME_ok.csv and NAME_bad.csv are written beside it."""
+    root: MaybeText = ""
+    """Folder of relative paths. The default is that of the list."""
+    jobs: Annotated[int, tyro.conf.arg(aliases=["-j"])] = 1
+    """Processes that decode."""
+    limit_s: float = 60.0
+    """Seconds that one file may take."""
+
+    def carry_out(self) -> None:
+        from tats_ray.core.errors import TatsError
+        from tats_ray.data.catalog.check_videos import check_list
+        from tats_ray.view.progress import VideoCount
+
+        shown = VideoCount()
+        try:
+            checked = check_list(
+                self.list,
+                root=self.root or None,
+                jobs=self.jobs,
+                limit_s=self.limit_s,
+                on_progress=shown,
+            )
+        except KeyboardInterrupt:
+            print(f"stopped after {shown.done:,} videos; the same command continues there")
+            raise
+        print(checked)
+        if checked.broken:
+            broken = f"{len(checked.broken)} of {counted(len(checked.rows), 'video')}"
+            raise TatsError(
+                f"{broken} cannot be read; {checked.bad_table} says why, "
+                f"{checked.ok_list} is the list without them"
+            )
 
 
 @dataclass(frozen=True)
 class Data(CommandGroup):
-    """Make video data: synthetic videos with known motion, or videos of Atari games."""
+    """Make lists of your videos (`index`), `check` them, or make videos (`atari`, `synth`)."""
 
     action: (
         Annotated[Synth, tyro.conf.subcommand("synth")]
         | Annotated[Atari, tyro.conf.subcommand("atari")]
+        | Annotated[Index, tyro.conf.subcommand("index")]
+        | Annotated[CheckVideos, tyro.conf.subcommand("check")]
     )

@@ -1,5 +1,7 @@
 """Small helpers for messages."""
 
+import csv
+import io
 import math
 from collections.abc import Mapping
 
@@ -17,6 +19,13 @@ def first_few(reasons: Mapping[str, str]) -> str:
     named = [f"{name} ({why})" for name, why in list(reasons.items())[:_NUM_NAMED]]
     more = len(reasons) - len(named)
     return ", ".join(named) + (f" and {more} more" if more else "")
+
+
+def reasons_csv(reasons: Mapping[str, str]) -> str:
+    """A table of videos that cannot be read, with reasons."""
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([("path", "reason"), *reasons.items()])
+    return text.getvalue()
 
 
 def decimal(value: float, digits: int) -> str:

@@ -17,7 +17,7 @@ from tats_ray.core.errors import UsageError, VideoError
 from tats_ray.core.grid import TokenGrid
 from tats_ray.core.seeds import stream
 from tats_ray.core.words import counted
-from tats_ray.data.decode import Backend, one_video, probe, read_frames
+from tats_ray.data.decode import Backend, one_video, read_frames
 from tats_ray.data.manifest import VideoEntry
 from tats_ray.data.motion import motion_path, read_motion, token_motion
 from tats_ray.data.transforms import (
@@ -201,7 +201,7 @@ class ClipDataset(Dataset[Clip]):
         return torch.from_numpy(token_motion(motion, self.motion_grid))
 
     def _pixels(self, epoch: int, index: int) -> UInt8[Tensor, "C F H W"]:
-        frames = self._videos.read(self.entries[index].path, self._choose(epoch, index))
+        frames = self._videos.read(self.entries[index], self._choose(epoch, index))
         box = self._crop_box(epoch, index, frames.shape[2], frames.shape[1])
         return crop_and_resize(frames, box, self.image_size)
 
@@ -246,16 +246,18 @@ class _VideoCache:
     def __reduce__(self) -> tuple[type[_VideoCache], tuple[Backend, int]]:
         return type(self), (self._backend, self._max_bytes)
 
-    def read(self, path: str, choose: Callable[[int], list[int]]) -> UInt8[np.ndarray, "F H W 3"]:
-        if path not in self._kept and not self._load(path):
-            return read_frames(path, choose, backend=self._backend)
-        self._kept.move_to_end(path)
-        claimed, frames = self._kept[path]
+    def read(
+        self, video: VideoEntry, choose: Callable[[int], list[int]]
+    ) -> UInt8[np.ndarray, "F H W 3"]:
+        if video.path not in self._kept and not self._load(video):
+            return read_frames(video.path, choose, backend=self._backend, look=video.probe)
+        self._kept.move_to_end(video.path)
+        claimed, frames = self._kept[video.path]
         # As read_frames does: first by the number of frames that the file claims to have.
         chosen = choose(claimed)
         return frames[chosen if max(chosen) < len(frames) else choose(len(frames))]
 
-    def _load(self, path: str) -> bool:
+    def _load(self, video: VideoEntry) -> bool:
         """Decodes all of a video into the cache; False where it does not fit, or has a defect."""
         if self._max_bytes == 0:
             return False
@@ -266,15 +268,15 @@ class _VideoCache:
             return list(range(total))
 
         try:
-            info = probe(path)
+            info = video.probe()
             if info.num_frames * info.height * info.width * 3 > self._max_bytes:
                 return False
-            frames = read_frames(path, everything, backend=self._backend)
+            frames = read_frames(video.path, everything, backend=self._backend, look=video.probe)
         except VideoError:
             return False  # the part that a clip needs may be sound
-        self._kept[path] = claimed[0], frames
+        self._kept[video.path] = claimed[0], frames
         self._num_bytes += frames.nbytes
         while self._num_bytes > self._max_bytes:
             _, (_, oldest) = self._kept.popitem(last=False)
             self._num_bytes -= oldest.nbytes
-        return path in self._kept
+        return video.path in self._kept

@@ -4,6 +4,8 @@ Frame i is the i-th frame that a player shows: what an edit list cuts away is no
 as a player shows them: the display matrix is applied, mirrored or rotated. Of several video
 streams the one that ffmpeg would pick is read. The sample aspect ratio is ignored.
 
+A folder of numbered pictures is a video, too [catalog/frame_folders.py].
+
 PyAV decodes from the start and is always exact. decord can jump, which pays in long videos with
 many key frames, but it is exact only where `VideoInfo.is_decord_exact` says so. decord looks for a
 frame by the time it would have at a constant rate, so every time stamp of the file must lie where
@@ -28,6 +30,7 @@ import numpy as np
 from tats_ray.core.arrays import UInt8
 from tats_ray.core.errors import TatsError, UsageError, VideoError
 from tats_ray.core.words import counted
+from tats_ray.data.catalog.frame_folders import frame_files, read_picture
 
 if TYPE_CHECKING:
     import av
@@ -70,7 +73,11 @@ def probe(path: str) -> VideoInfo:
 
 
 def read_frames(
-    path: str, choose: Choose, *, backend: Backend = "auto"
+    path: str,
+    choose: Choose,
+    *,
+    backend: Backend = "auto",
+    look: Callable[[], VideoInfo] | None = None,
 ) -> UInt8[np.ndarray, "F H W 3"]:
     """The chosen frames of a video, upright RGB, 0-255.
 
@@ -79,20 +86,70 @@ def read_frames(
         choose: from the number of frames to the indices wanted, in any order, repeats allowed. It
             must be pure: it is called again, with the true number, where a file ends early.
         backend: "auto" takes decord where it is exact and PyAV elsewhere.
+        look: tells what the video holds, without opening it where that is known; default `probe`.
 
     Raises:
         VideoError: for a file that does not yield these frames.
         UsageError: when the library is not installed.
     """
+    if Path(path).is_dir():
+        return _read_folder(path, choose)
     if backend == "decord":
         return _read_decord(path, choose, None)
-    info = probe(path)
+    info = look() if look is not None else probe(path)
     if backend == "auto" and info.is_decord_exact:
         try:
             return _read_decord(path, choose, info.num_frames)
         except (VideoError, UsageError):
             pass  # PyAV reads it, or says what is wrong with it
     return _read_pyav(path, choose, info.num_frames)
+
+
+def all_frames(path: str) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+    """Every frame, decoded from the start: what other ways to read are held against.
+
+    Raises:
+        VideoError: where the file breaks off, or where the decoder complains of damage that it
+            would hide, with its words.
+    """
+    if Path(path).is_dir():
+        for picture in frame_files(path):
+            yield read_picture(path, picture)
+        return
+    with _video_errors(path), _complaints() as said, closing(_decode(path)) as frames:
+        to_rgb = _Converter()
+        for frame in frames:
+            if said or frame.is_corrupt:
+                break
+            yield to_rgb(frame)
+        else:
+            if not said:
+                return
+        raise VideoError(
+            path, f"is damaged ({': '.join(said[0][1:]).strip() if said else 'in part'})"
+        )
+
+
+def announced(path: str) -> tuple[int, int]:
+    """How many frames the header of a video announces (0 for none), and how many are stored."""
+    if Path(path).is_dir():
+        return 0, len(frame_files(path))
+    with _video_errors(path), _open(path) as (container, stream):
+        return stream.frames, sum(1 for packet in container.demux(stream) if packet.size)
+
+
+@contextmanager
+def _complaints() -> Iterator[list[tuple[int, str, str]]]:
+    """What ffmpeg says of errors inside the block: level, component, text."""
+    import av
+
+    before = av.logging.get_level()
+    av.logging.set_level(av.logging.ERROR)
+    try:
+        with av.logging.Capture() as said:
+            yield said
+    finally:
+        av.logging.set_level(before)
 
 
 @contextmanager
@@ -113,6 +170,10 @@ def one_video(path: str) -> Iterator[None]:
 @lru_cache(maxsize=1 << 16)
 def _probe(path: str, mtime_ns: int, size: int) -> VideoInfo:
     """`probe`, by file version: a file that is replaced is looked at again."""
+    if Path(path).is_dir():
+        files = frame_files(path)
+        height, width, _ = read_picture(path, files[0]).shape
+        return VideoInfo(len(files), width, height, 0.0, Path(files[0]).suffix[1:].lower(), False)
     if size == 0:
         raise VideoError(path, "is empty (0 bytes)")
     with _video_errors(path), _open(path) as (container, stream):
@@ -193,12 +254,43 @@ def _orientation(frame: av.VideoFrame) -> _Orientation:
     return _Orientation()
 
 
+class _Converter:
+    """Frames of one file as upright RGB, 0-255.
+
+    `VideoFrame.to_ndarray` starts a pool of threads for every frame, which takes two to twenty
+    times as long for the same bytes.
+    """
+
+    def __init__(self) -> None:
+        from av.video.reformatter import VideoReformatter
+
+        self._reformatter = VideoReformatter()
+
+    def __call__(self, frame: av.VideoFrame) -> UInt8[np.ndarray, "H W 3"]:
+        try:
+            rgb = self._reformatter.reformat(frame, format="rgb24", threads=1)
+        except TypeError:  # an older PyAV, which starts no threads
+            rgb = self._reformatter.reformat(frame, format="rgb24")
+        return _orientation(frame).apply(rgb.to_ndarray())
+
+
+def _read_folder(path: str, choose: Choose) -> UInt8[np.ndarray, "F H W 3"]:
+    files = frame_files(path)
+    chosen = _checked(choose(len(files)), len(files))
+    found = {index: read_picture(path, files[index]) for index in set(chosen)}
+    sizes = {frame.shape[1::-1] for frame in found.values()}
+    if len(sizes) > 1:
+        (w, h), (w2, h2), *_ = sorted(sizes)
+        raise VideoError(path, f"has pictures of several sizes, {w}x{h} and {w2}x{h2}")
+    return np.stack([found[index] for index in chosen])
+
+
 def _read_pyav(path: str, choose: Choose, num_frames: int) -> UInt8[np.ndarray, "F H W 3"]:
     chosen = _checked(choose(num_frames), num_frames)
     wanted, found, seen = frozenset(chosen), {}, 0
     last = max(chosen)
     with _video_errors(path), closing(_decode(path)) as frames:
-        size = None
+        size, to_rgb = None, _Converter()
         for seen, frame in enumerate(frames, start=1):
             size = size or (frame.width, frame.height)
             if (frame.width, frame.height) != size:
@@ -208,7 +300,7 @@ def _read_pyav(path: str, choose: Choose, num_frames: int) -> UInt8[np.ndarray, 
                     f"{frame.width}x{frame.height} at frame {seen - 1}",
                 )
             if seen - 1 in wanted:
-                found[seen - 1] = _orientation(frame).apply(frame.to_ndarray(format="rgb24"))
+                found[seen - 1] = to_rgb(frame)
             if seen > last:
                 break
     if seen > last:

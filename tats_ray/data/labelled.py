@@ -68,7 +68,7 @@ class LabelledClips(ClipDataset):
 
     def _pixels(self, epoch: int, index: int) -> UInt8[Tensor, "C F H W"]:
         how = self.augmentation
-        frames = self._videos.read(self.entries[index].path, self._choose(epoch, index))
+        frames = self._videos.read(self.entries[index], self._choose(epoch, index))
         if how.rand_ops:
             frames = rearrange(
                 rand_augment(

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tats_ray.core.errors import UsageError
+from tats_ray.data.catalog.frame_folders import is_frame_folder
+from tats_ray.data.catalog.video_index import VideoIndex, open_index
+from tats_ray.data.decode import VideoInfo, probe
 
 _EXPECTED = "each line must be `path<TAB>label`, where label is a class id from 0, or a path alone"
-_VIDEO = r".*\.(?:3gp|avi|flv|gif|m4v|mkv|mov|mp4|mpe?g|ts|webm|wmv)"
+VIDEO_ENDINGS = "3gp|avi|flv|gif|m4v|mkv|mov|mp4|mpg|mpeg|ts|webm|wmv"
+_VIDEO = rf".*\.(?:{VIDEO_ENDINGS})"
 _LONGEST_LINE = 5000
 """A path has 4,096 bytes at most, and patterns take long over what is longer."""
 _LONGEST_SHOWN = 200
@@ -23,6 +28,16 @@ class VideoEntry:
     path: str
     label: int | None
     """Class id, from 0; None in a list without labels."""
+    index: VideoIndex | None = field(default=None, compare=False, repr=False)
+    """What is known of the videos of its list."""
+
+    def probe(self) -> VideoInfo:
+        """Size, length and codec; the file is opened only if its list's index has no line for it.
+
+        Raises:
+            VideoError: when the file is missing, unreadable or without a single frame.
+        """
+        return probe(self.path) if self.index is None else self.index.probe(self.path)
 
 
 def read_list(
@@ -36,7 +51,8 @@ def read_list(
 
     A line is `path<TAB>label`, `path label` or `path,label`. The path may hold spaces, and may be
     quoted. A header line is passed over. Either all lines have a label, or none has. A file name
-    without a dot gets `.mp4` [AdaMAE kinetics.py; method section 2.1].
+    without a dot gets `.mp4` [AdaMAE kinetics.py; method section 2.1], unless it is the name of a
+    folder of frames.
 
     Args:
         path: the list, in UTF-8.
@@ -49,6 +65,7 @@ def read_list(
             cannot be read, a class id out of range, or videos that are not there.
     """
     folder = Path(root) if root else Path(path).parent
+    index = open_index(Path(path).with_suffix(".index"), folder)
     rows = _rows(path)
     is_labelled = rows[0][2] is not None
     if needs_labels and not is_labelled:
@@ -71,9 +88,8 @@ def read_list(
                     "or correct the list"
                 )
             raise _bad(path, number, f"{name} {label}", f"class ids must be {allowed}")
-        name = name if "." in Path(name).name else f"{name}.mp4"
-        entries.append(VideoEntry(str(folder / name), label))
-    missing = [at for at, entry in enumerate(entries) if not _is_file(entry.path)]
+        entries.append(VideoEntry(_resolved(folder / name), label, index))
+    missing = [at for at, entry in enumerate(entries) if not _is_video(entry.path)]
     if missing:
         first_path = entries[missing[0]].path
         raise UsageError(
@@ -84,9 +100,42 @@ def read_list(
     return entries
 
 
-def _is_file(path: str) -> bool:
+def list_text(rows: Sequence[tuple[str, int | None]]) -> str:
+    """A list of these paths and class ids that `read_list` reads back as they are.
+
+    Raises:
+        UsageError: for a path that no line can hold.
+    """
+    lines = [_line(name, label) for name, label in rows]
+    text = "".join(f"{line}\n" for line in lines)
+    is_misread = _not_a_list(text) or _is_header(lines[0], lines[1] if len(lines) > 1 else "")
+    header = "path" if rows[0][1] is None else "path\tlabel"
+    return f"{header}\n{text}" if is_misread else text
+
+
+def _line(name: str, label: int | None) -> str:
+    for quote in ("", '"', "'"):
+        quoted = f"{quote}{name}{quote}"
+        line = quoted if label is None else f"{quoted}\t{label}"
+        try:
+            if line == line.strip() and _split(line) == (name, label) and "\r" not in line:
+                return line
+        except ValueError:
+            continue
+    raise UsageError(f"{name!r} cannot stand in a list; rename the file, without quotes and spaces")
+
+
+def _resolved(path: Path) -> str:
+    """The path, `.mp4` added to a name without a dot, unless it is that of a folder of frames."""
+    if "." in path.name:
+        return str(path)
+    with_suffix = f"{path}.mp4"
+    return str(path) if not _is_video(with_suffix) and is_frame_folder(path) else with_suffix
+
+
+def _is_video(path: str) -> bool:
     try:
-        return Path(path).is_file()
+        return Path(path).is_file() or is_frame_folder(path)
     except (OSError, ValueError):  # a name that is too long, or holds what no name can
         return False
 

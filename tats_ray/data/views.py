@@ -124,7 +124,8 @@ class ViewDataset(Dataset[VideoViews]):
         return len(self.entries)
 
     def __getitem__(self, index: int) -> VideoViews:
-        path = self.entries[index].path
+        entry = self.entries[index]
+        path = entry.path
 
         def choose(total: int) -> list[int]:
             if total < self.min_frames:
@@ -135,12 +136,14 @@ class ViewDataset(Dataset[VideoViews]):
 
         try:
             with one_video(path):
-                return VideoViews(index, self._views(path, choose))
+                return VideoViews(index, self._views(entry, choose))
         except VideoError as error:
             return VideoViews(index, None, error.reason)
 
-    def _views(self, path: str, choose: Callable[[int], list[int]]) -> UInt8[Tensor, "V C F H W"]:
-        frames = read_frames(path, choose, backend=self.backend)
+    def _views(
+        self, entry: VideoEntry, choose: Callable[[int], list[int]]
+    ) -> UInt8[Tensor, "V C F H W"]:
+        frames = read_frames(entry.path, choose, backend=self.backend, look=entry.probe)
         boxes = self.plan.boxes(frames.shape[2], frames.shape[1])
         return torch.stack(
             [

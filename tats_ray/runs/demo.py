@@ -15,6 +15,7 @@ from tats_ray.core.words import decimal
 from tats_ray.data.atari.atari_set import make_atari
 from tats_ray.data.synthetic import synthesize
 from tats_ray.runs.pretrain_run import RunResult, pretrain
+from tats_ray.view.progress import VideoCount
 from tats_ray.view.tracking import read_metrics
 
 PONG = Path("tune_configs/pong_cpu.yaml")
@@ -74,7 +75,7 @@ def demo(
         raise UsageError(f"data.train_list of {path} must end in train.csv for the demo")
     videos, is_pong = Path(config.data.train_list).parent, path == PONG
     if is_pong:
-        make_atari(videos, "pong")
+        make_atari(videos, "pong", progress=VideoCount())
         print(f"{'videos':>14}  {videos}: Pong, played at random", flush=True)
     else:
         print(f"{'videos':>14}  {videos}: {', '.join(synthesize(videos).classes)}", flush=True)

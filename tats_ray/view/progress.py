@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -206,6 +207,25 @@ class Progress:
         first = min(self.plan.steps_per_epoch, _COLD_STEPS)
         shares = [p.value for p in self.history.get("time/data", []) if p.step > first][-2:]
         return len(shares) == 2 and min(shares) > DATA_BOUND_SHARE
+
+
+class VideoCount:
+    """Videos done, on standard error; where that is a file, a line every ten seconds."""
+
+    def __init__(self) -> None:
+        self.done = 0
+        self._began = self._told = time.monotonic()
+        self._first: int | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        self.done, now, is_seen = done, time.monotonic(), sys.stderr.isatty()
+        self._first = done if self._first is None else self._first
+        if now < self._told + (1 if is_seen else 10) or done == self._first:
+            return
+        self._told = now
+        left = format_duration((now - self._began) / (done - self._first) * (total - done))
+        text = f"{done:,} of {total:,} videos, {left} left"
+        print(text, end="   \r" if is_seen else "\n", file=sys.stderr, flush=True)
 
 
 def is_warning(note: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import math
 import os
@@ -15,7 +14,7 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 
 from tats_ray.core.storage import persist, replace_text
-from tats_ray.core.words import first_few
+from tats_ray.core.words import first_few, reasons_csv
 from tats_ray.view.progress import Event
 from tats_ray.view.records import BAD_VIDEOS_FILE
 
@@ -76,9 +75,7 @@ class RunFiles:
             return
         path, is_first = self._run / BAD_VIDEOS_FILE, not self._bad
         self._bad |= new
-        text = io.StringIO(newline="")
-        csv.writer(text).writerows([("path", "reason"), *self._bad.items()])
-        self._persist(lambda: replace_text(path, text.getvalue()), BAD_VIDEOS_FILE)
+        self._persist(lambda: replace_text(path, reasons_csv(self._bad)), BAD_VIDEOS_FILE)
         if is_first:
             self._on_note(f"videos that could not be read: {first_few(new)}; {path} names them all")
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from tats_ray.data.encode import write_video
 from tats_ray.data.manifest import VideoEntry
@@ -20,6 +23,14 @@ def numbered_frames(num_frames: int, offset: int = 0) -> np.ndarray:
     bottom = 128 + 80 * np.sin(x / 7 + time / 2) * np.cos(y / 5 + time / 3)
     gray = np.concatenate([top, bottom], axis=1).astype(np.uint8)
     return np.repeat(gray[..., None], 3, axis=-1)
+
+
+def write_pictures(folder: Path, num_frames: int, pattern: str = "img_{:05d}.jpg") -> Path:
+    """The frames as pictures, counted from 1."""
+    folder.mkdir(parents=True)
+    for number, frame in enumerate(numbered_frames(num_frames), start=1):
+        Image.fromarray(frame).save(folder / pattern.format(number))
+    return folder
 
 
 def read_numbers(frames: np.ndarray) -> list[int]:

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import numbered_frames
+
+from tats_ray.__main__ import main
+from tats_ray.data.catalog import check_videos
+from tats_ray.data.catalog.check_videos import check_list
+from tats_ray.data.catalog.video_index import open_index
+from tats_ray.data.encode import write_video
+from tats_ray.data.manifest import read_list
+from tats_ray.view.tracking import read_bad_videos
+
+FAULTY = """
+import os, time
+from tats_ray.data.catalog import examine
+
+probe, read_frames = examine.probe, examine.read_frames
+
+def odd_probe(path):
+    if "dies" in path:
+        os.kill(os.getpid(), 11)
+    if "hangs" in path:
+        time.sleep(600)
+    return probe(path)
+
+def odd_read(path, choose, *, backend):
+    if "spins" in path:
+        time.sleep(600)
+    if "aborts" in path:
+        os.abort()
+    return read_frames(path, choose, backend=backend)
+
+examine.probe, examine.read_frames = odd_probe, odd_read
+examine.main()
+"""
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> Path:
+    """A list of four sound videos and two that are none."""
+    lines = []
+    for n in range(4):
+        write_video(tmp_path / f"v{n}.mp4", numbered_frames(8 + n))
+        lines.append(f"v{n}.mp4\t{n}\n")
+    (tmp_path / "empty, 0.mp4").touch()
+    (tmp_path / "text.avi").write_text("not a film\n" * 99)
+    path = tmp_path / "train.csv"
+    path.write_text("".join([*lines, "empty, 0.mp4\t7\n", "text.avi\t7\n"]))
+    return path
+
+
+def test_command_writes_sound_and_broken_videos_and_fails(
+    videos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["data", "check", str(videos), "-j", "2"])
+    out, error = capsys.readouterr()
+    assert caught.value.code == 1
+    assert "2 of 6 videos cannot be read" in error.splitlines()[-1]
+    assert "6 videos: 4 sound (4 read with decord)" in out
+    folder = videos.parent
+    assert [(Path(e.path).name, e.label) for e in read_list(folder / "train_ok.csv")] == [
+        (f"v{n}.mp4", n) for n in range(4)
+    ]
+    # The same form and words as what a run leaves behind.
+    (folder / "train_bad.csv").rename(folder / "bad_videos.csv")
+    bad = read_bad_videos(folder)
+    assert [Path(path).name for path in bad] == ["empty, 0.mp4", "text.avi"]
+    assert bad[str(folder / "empty, 0.mp4")] == "is empty (0 bytes)"
+    assert bad[str(folder / "text.avi")].startswith("cannot be decoded (")
+
+
+def test_list_of_sound_videos_passes_and_needs_no_second_look(videos: Path) -> None:
+    with pytest.raises(SystemExit):
+        main(["data", "check", str(videos)])
+    open_index.cache_clear()
+    sound = videos.with_name("train_ok.csv")
+    assert all(e.index and e.index.find(e.path) for e in read_list(sound))
+    main(["data", "check", str(sound)])
+    assert (videos.with_name("train_ok_bad.csv")).read_text().split() == ["path,reason"]
+
+
+def test_check_that_was_stopped_goes_on_where_it_was(
+    videos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(done: int, total: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        check_list(videos, on_progress=stop)
+    assert not videos.with_name("train_ok.csv").exists()
+    examined: list[str] = []
+    begin = check_videos._Child.begin
+
+    def counting(self: check_videos._Child, video: str) -> None:
+        examined.append(Path(video).name)
+        begin(self, video)
+
+    monkeypatch.setattr(check_videos._Child, "begin", counting)
+    open_index.cache_clear()
+    told: list[tuple[int, int]] = []
+    checked = check_list(videos, on_progress=lambda *progress: told.append(progress))
+    assert examined == ["v3.mp4", "empty, 0.mp4", "text.avi"]
+    assert told == [(3, 6), (4, 6), (5, 6), (6, 6)]
+    assert len(checked.broken) == 2
+
+
+def test_file_that_kills_or_stalls_a_reader_costs_that_file_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three files end the process or its time, and one is kept from decord alone."""
+    script = tmp_path / "faulty.py"
+    script.write_text(FAULTY)
+    monkeypatch.setattr(check_videos, "_COMMAND", [sys.executable, str(script)])
+    names = ["a", "dies", "hangs", "spins", "aborts", "z"]
+    for name in names:
+        write_video(tmp_path / f"{name}.mp4", numbered_frames(8))
+    (tmp_path / "list.csv").write_text("".join(f"{name}.mp4\n" for name in names))
+    checked = check_list(tmp_path / "list.csv", limit_s=2)
+    rows = {Path(path).stem: row for path, row in checked.rows.items()}
+    assert {name: row.reason for name, row in rows.items() if row.reason} == {
+        "dies": "cannot be decoded (the decoder crashes (signal 11))",
+        "hangs": "cannot be decoded (the decoder takes over 2 s)",
+    }
+    assert rows["spins"].notes == "decord takes over 2 s"
+    assert rows["aborts"].notes == "decord crashes (signal 6)"
+    by_decord = {name for name, row in rows.items() if row.info and row.info.is_decord_exact}
+    assert by_decord == {"a", "z"}
+    with (tmp_path / "list_bad.csv").open(newline="") as file:
+        assert len(list(csv.reader(file))) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["{}", "-j", "0"], "-j 0 and --limit-s 60 must be above 0"),
+        (["{}", "--limit-s", "0"], "must be above 0"),
+        (["nowhere.csv"], "the list cannot be read"),
+    ],
+)
+def test_wrong_request_ends_in_one_line(
+    videos: Path, capsys: pytest.CaptureFixture[str], words: list[str], says: str
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["data", "check", *(word.format(videos) for word in words)])
+    assert caught.value.code == 2
+    assert says in capsys.readouterr().err

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import numbered_frames, write_pictures
+
+from tats_ray.data import decode
+from tats_ray.data.catalog import examine as module
+from tats_ray.data.catalog.examine import Examined, examine
+from tats_ray.data.catalog.video_index import IndexRow
+from tats_ray.data.encode import Codec, write_video
+
+CLIPS = Path(__file__).parents[4].parent / "shared" / "clips"
+
+
+def verdict(path: Path) -> IndexRow:
+    *_, last = examine(str(path))
+    assert last.is_final
+    assert Examined.from_line(last.to_line()) == last
+    return last.row
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "is_by_decord"), [("a.mp4", "h264", True), ("a.avi", "mpeg4", False)]
+)
+def test_sound_video_is_told_with_its_reader(
+    tmp_path: Path, name: str, codec: Codec, is_by_decord: bool
+) -> None:
+    write_video(tmp_path / name, numbered_frames(40), 25, codec)
+    row = verdict(tmp_path / name)
+    assert (row.reason, row.notes, row.is_checked) == ("", "", True)
+    assert row.info is not None
+    assert (row.info.num_frames, row.info.is_decord_exact) == (40, is_by_decord)
+
+
+def _cut(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def _hole(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + bytes(range(256)) * 8 + data[middle + 2048 :]
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "damage", "says"),
+    [
+        ("a.avi", "mpeg4", _cut, r"breaks after \d+ of \d+ frames: |ends after \d+ of the 60 fr"),
+        ("a.avi", "mpeg4", _hole, r"breaks after \d+ of \d+ frames: .*is damaged \(mpeg4: "),
+        ("a.mkv", "h264", _hole, r"breaks after \d+ of \d+ frames: (is damaged|cannot be decoded)"),
+        ("a.mp4", "h264", _cut, r"^cannot be decoded"),
+        ("a.mp4", "h264", lambda data: b"", r"^is empty \(0 bytes\)$"),
+        ("a.mp4", "h264", lambda data: b"<html>Not found</html>" * 99, r"^cannot be decoded"),
+    ],
+)
+def test_stream_that_breaks_is_told_with_the_place(
+    tmp_path: Path, name: str, codec: Codec, damage: Any, says: str
+) -> None:
+    path = tmp_path / name
+    write_video(path, numbered_frames(60), 25, codec)
+    path.write_bytes(damage(path.read_bytes()))
+    row = verdict(path)
+    assert re.search(says, row.reason), row.reason
+
+
+def test_avi_that_was_cut_between_two_frames_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_video(tmp_path / "a.avi", numbered_frames(20), 25, "mpeg4")
+    monkeypatch.setattr(module, "announced", lambda path: (50, 20))
+    row = verdict(tmp_path / "a.avi")
+    assert row.reason == "ends after 20 of the 50 frames that it announces"
+
+
+def test_repeated_frames_are_noted_and_not_broken(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "v", 10)
+    for number in (3, 7, 8):
+        before = folder / f"img_{number - 1:05d}.jpg"
+        (folder / f"img_{number:05d}.jpg").write_bytes(before.read_bytes())
+    row = verdict(folder)
+    assert (row.reason, row.notes) == ("", "repeats the frame before in 3 of 10 frames")
+
+
+def test_decord_is_not_used_where_it_shows_other_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.mp4"
+    write_video(path, numbered_frames(40))
+    original = decode.read_frames
+
+    def late(path: str, choose: Any, **how: Any) -> np.ndarray:
+        return original(path, lambda n: [min(i + (i > 20), n - 1) for i in choose(n)], **how)
+
+    assert decode.probe(str(path)).is_decord_exact
+    monkeypatch.setattr(module, "read_frames", late)
+    row = verdict(path)
+    assert row.info is not None
+    assert (row.reason, row.info.is_decord_exact) == ("", False)
+    assert re.fullmatch(r"decord shows \d+ of 18 frames otherwise", row.notes)
+
+
+def test_what_decoding_from_the_start_shows_is_told_before_decord_is_asked(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", numbered_frames(8))
+    first, second = examine(str(tmp_path / "a.mp4"))
+    assert (first.is_final, second.is_final) == (False, True)
+    assert first.row == second.row
+
+
+def test_folder_of_frames_is_examined(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "v", 6)
+    assert verdict(folder).reason == ""
+    data = (folder / "img_00004.jpg").read_bytes()
+    (folder / "img_00004.jpg").write_bytes(data[: len(data) // 2])
+    assert verdict(folder).reason.startswith("breaks after 3 of 6 frames: img_00004.jpg cannot be")
+
+
+@pytest.mark.long  # 20 s: 68 files are decoded twice
+@pytest.mark.skipif(not CLIPS.is_dir(), reason="the real videos are not here")
+def test_of_the_real_videos_those_that_are_broken_are_told_and_no_others() -> None:
+    names = [row["file"] for row in json.loads((CLIPS / "manifest.json").read_text())]
+    found = {name: verdict(CLIPS / name) for name in names}
+    broken = {Path(name).name: row.reason for name, row in found.items() if row.reason}
+    assert {name: reason.split()[0] for name, reason in broken.items()} == {
+        "aac-only.avi": "has",
+        "mp3-only.avi": "has",
+        "corrupted.mp4": "breaks",
+        "dog_truncated_moov_first.mp4": "breaks",
+        "dog_truncated_no_moov.mp4": "cannot",
+        "dog_truncated_xvid.avi": "breaks",
+        "text_not_video.mp4": "cannot",
+        "zero_bytes.mp4": "is",
+    }
+    kept = [row.info.is_decord_exact for row in found.values() if row.info and not row.reason]
+    assert (len(kept), sum(kept)) == (60, 32)
