@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tats_ray.core.arrays import Bool, Int
 from tats_ray.core.errors import UsageError
+from tats_ray.core.late import expect
 from tats_ray.core.seeds import stream
 
 
@@ -40,11 +41,16 @@ class Indices:
     def read(self, actions: Any, shown: Bool[Tensor, "B N"]) -> Int[Tensor, "B k"]:
         idx = torch.as_tensor(actions)
         _check_shape(idx, (len(shown), self.count), "so many token indices per clip")
-        if idx.is_floating_point() or idx.min() < 0 or idx.max() >= self.num_tokens:
-            raise UsageError(f"action must hold whole token indices in [0, {self.num_tokens})")
+        outside = UsageError(f"action must hold whole token indices in [0, {self.num_tokens})")
+        if idx.is_floating_point():
+            raise outside
         ordered = idx.sort(dim=1).values
-        if (ordered[:, 1:] == ordered[:, :-1]).any():
-            raise UsageError("action names a token twice; each clip needs distinct tokens")
+        is_inside = (ordered[:, 0].amin() >= 0) & (ordered[:, -1].amax() < self.num_tokens)
+        expect(is_inside, lambda: outside)
+        expect(
+            (ordered[:, 1:] != ordered[:, :-1]).all(),
+            lambda: UsageError("action names a token twice; each clip needs distinct tokens"),
+        )
         return idx.long()
 
 

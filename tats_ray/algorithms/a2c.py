@@ -9,7 +9,7 @@ from torch import Tensor
 from tats_ray.algorithms.base import PolicyGradient
 from tats_ray.algorithms.terms import ActorCriticConfig, critic, scored_terms
 from tats_ray.core.arrays import Float
-from tats_ray.core.types import Evaluation, Metrics, Rollout
+from tats_ray.core.types import Evaluation, Rollout, Scalars
 from tats_ray.models.policy import SamplerPolicy
 from tats_ray.ops.losses import advantages, scored_sum
 from tats_ray.ops.selection import entropy
@@ -36,7 +36,7 @@ class A2C(PolicyGradient):
         super().__init__(config, policy, takes_all_entries=True)
         self.config = config
 
-    def loss(self, rollout: Rollout, now: Evaluation) -> tuple[Float[Tensor, ""], Metrics]:
+    def loss(self, rollout: Rollout, now: Evaluation) -> tuple[Float[Tensor, ""], Scalars]:
         config = self.config
         terms = scored_terms(rollout, now, config.scored)
         advantage = advantages(terms.reward, rollout.value, terms.is_scored, config.advantage)
@@ -44,4 +44,4 @@ class A2C(PolicyGradient):
         value_loss, judged = critic(rollout, now)
         loss = config.value_coef * value_loss - config.policy_coef * gain
         loss = loss - config.entropy_coef * entropy(now.log_prob).mean()
-        return loss, {"surrogate": gain.item(), **judged}
+        return loss, {"surrogate": gain.detach(), **judged}

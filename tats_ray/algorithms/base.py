@@ -12,7 +12,8 @@ from torch import Tensor
 from tats_ray.config.schema import AlgorithmConfig
 from tats_ray.core.arrays import Float
 from tats_ray.core.errors import NonFiniteError
-from tats_ray.core.types import Evaluation, Metrics, Rollout
+from tats_ray.core.late import Brake, LateMetrics, expect, mean
+from tats_ray.core.types import Evaluation, Metrics, Rollout, Scalars
 from tats_ray.models.policy import SamplerPolicy
 from tats_ray.ops.losses import approx_kl
 from tats_ray.ops.optim import adamw
@@ -46,15 +47,16 @@ class PolicyGradient:
         self.optimizer = adamw(
             policy, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
         )
+        self.brake = Brake(self.optimizer)
 
-    def loss(self, rollout: Rollout, now: Evaluation) -> tuple[Float[Tensor, ""], Metrics]:
+    def loss(self, rollout: Rollout, now: Evaluation) -> tuple[Float[Tensor, ""], Scalars]:
         """What to minimise on one entry, and scalars about it."""
         raise NotImplementedError
 
-    def moved(self, rollout: Rollout, now: Evaluation) -> Metrics:
+    def moved(self, rollout: Rollout, now: Evaluation) -> Scalars:
         """How far the update took the policy from the one that drew `rollout`."""
         log_ratio = now.log_prob - rollout.log_prob
-        return {"approx_kl": approx_kl(log_ratio, rollout.log_prob).item()}
+        return {"approx_kl": approx_kl(log_ratio, rollout.log_prob)}
 
     def update(self, rollouts: Sequence[Rollout], *, generator: torch.Generator) -> Metrics:
         """Improve the policy in place.
@@ -73,11 +75,13 @@ class PolicyGradient:
             rollouts = [Rollout.concatenate(rollouts)]
         order = torch.randperm(len(rollouts), generator=generator).tolist()
         taken = [rollouts[order[j % len(order)]] for j in range(self.num_steps)]
-        history = [self._step(rollout) for rollout in taken]
-        means = {name: math.fsum(m[name] for m in history) / len(history) for name in history[0]}
+        # Nothing was learned since the draw, so the first step needs no other evaluation.
+        known = [taken[0].drawn, *[None] * (self.num_steps - 1)]
+        history = [self._step(rollout, now) for rollout, now in zip(taken, known, strict=True)]
+        means = {name: mean([m[name] for m in history]) for name in history[0]}
         with torch.no_grad():
             some = taken[-1].head(math.ceil(taken[-1].num_clips * _LOOK_BACK))
-            return {**means, **self.moved(some, self.evaluate(some))}
+            return LateMetrics({**means, **self.moved(some, self.evaluate(some))})
 
     def evaluate(self, rollout: Rollout) -> Evaluation:
         """The present opinion on every row; masks of the same clip share one evaluation."""
@@ -89,30 +93,34 @@ class PolicyGradient:
             now.log_prob.repeat_interleave(masks, 0), now.value.repeat_interleave(masks, 0)
         )
 
-    def _step(self, rollout: Rollout) -> dict[str, float]:
-        now = self.evaluate(rollout)
+    def _step(self, rollout: Rollout, now: Evaluation | None) -> Scalars:
+        now = now or self.evaluate(rollout)
         loss, terms = self.loss(rollout, now)
-        if not torch.isfinite(loss):
-            raise NonFiniteError(
-                f"the policy loss is {loss.item()} at MAE step {rollout.step}; "
+        reached = loss.detach()
+        is_fine = torch.isfinite(reached)
+        expect(
+            is_fine,
+            lambda: NonFiniteError(
+                f"the policy loss is {reached.item()} at MAE step {rollout.step}; "
                 "lower algorithm.lr or raise the entropy weight"
-            )
+            ),
+        )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        self.optimizer.step()
-        return {"loss": loss.item(), **terms, **self.diagnostics(rollout, now)}
+        self.brake.step(is_fine)
+        return {"loss": reached, **terms, **self.diagnostics(rollout, now)}
 
     @staticmethod
     @torch.no_grad()
-    def diagnostics(rollout: Rollout, now: Evaluation) -> dict[str, float]:
+    def diagnostics(rollout: Rollout, now: Evaluation) -> Scalars:
         """What every policy gradient should show. Keys are explained in docs/metrics.md."""
         spread = entropy(now.log_prob.detach())
         num_tokens = rollout.log_prob.shape[1]
         return {
-            "entropy": (spread / math.log(num_tokens)).mean().item(),
-            "effective_tokens": spread.exp().mean().item(),
-            "max_prob_x_n": (now.log_prob.amax(1).exp() * num_tokens).mean().item(),
-            "reward": clip_return(rollout.reward, rollout.visible_idx).mean().item(),
+            "entropy": (spread / math.log(num_tokens)).mean(),
+            "effective_tokens": spread.exp().mean(),
+            "max_prob_x_n": (now.log_prob.amax(1).exp() * num_tokens).mean(),
+            "reward": clip_return(rollout.reward, rollout.visible_idx).mean(),
         }
 
     def state_dict(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from tats_ray.algorithms.base import PolicyGradient
 from tats_ray.algorithms.terms import GroupConfig, group_spread, scored_terms
 from tats_ray.core.arrays import Float
 from tats_ray.core.ranges import AtLeastOne, ShareBetween
-from tats_ray.core.types import Evaluation, Metrics, Rollout
+from tats_ray.core.types import Evaluation, Rollout, Scalars
 from tats_ray.models.policy import SamplerPolicy
 from tats_ray.ops.losses import clip_fraction, clipped_surrogate, group_advantages, scored_sum
 from tats_ray.ops.rewards import clip_return
@@ -46,7 +46,7 @@ class GRPO(PolicyGradient):
         )
         self.config = config
 
-    def loss(self, rollout: Rollout, now: Evaluation) -> tuple[Float[Tensor, ""], Metrics]:
+    def loss(self, rollout: Rollout, now: Evaluation) -> tuple[Float[Tensor, ""], Scalars]:
         config = self.config
         terms = scored_terms(rollout, now, config.scored)
         returns = clip_return(rollout.reward, rollout.visible_idx)
@@ -55,9 +55,9 @@ class GRPO(PolicyGradient):
         gains = clipped_surrogate(terms.log_ratio, advantage, config.clip_eps)
         gain = scored_sum(gains, terms.is_scored, "mean")
         loss = -config.policy_coef * gain - config.entropy_coef * entropy(now.log_prob).mean()
-        return loss, {"surrogate": gain.item(), **group_spread(rollout)}
+        return loss, {"surrogate": gain.detach(), **group_spread(rollout)}
 
-    def moved(self, rollout: Rollout, now: Evaluation) -> Metrics:
+    def moved(self, rollout: Rollout, now: Evaluation) -> Scalars:
         terms = scored_terms(rollout, now, self.config.scored)
         clipped = clip_fraction(terms.log_ratio, terms.is_scored, self.config.clip_eps)
-        return {**super().moved(rollout, now), "clip_fraction": clipped.item()}
+        return {**super().moved(rollout, now), "clip_fraction": clipped}

@@ -11,7 +11,7 @@ from tats_ray.algorithms.base import PolicyGradient
 from tats_ray.algorithms.terms import ActorCriticConfig, critic, scored_terms
 from tats_ray.core.arrays import Float
 from tats_ray.core.ranges import AtLeastOne, Positive, ShareBetween, require
-from tats_ray.core.types import Evaluation, Metrics, Rollout
+from tats_ray.core.types import Evaluation, Rollout, Scalars
 from tats_ray.models.policy import SamplerPolicy
 from tats_ray.ops.losses import (
     advantages,
@@ -66,7 +66,7 @@ class PPO(PolicyGradient):
         )
         self.config = config
 
-    def loss(self, rollout: Rollout, now: Evaluation) -> tuple[Float[Tensor, ""], Metrics]:
+    def loss(self, rollout: Rollout, now: Evaluation) -> tuple[Float[Tensor, ""], Scalars]:
         config = self.config
         terms = scored_terms(rollout, now, config.scored)
         advantage = advantages(terms.reward, rollout.value, terms.is_scored, config.advantage)
@@ -77,9 +77,9 @@ class PPO(PolicyGradient):
         value_loss, judged = critic(rollout, now)
         loss = config.value_coef * value_loss - config.policy_coef * gain
         loss = loss - config.entropy_coef * entropy(now.log_prob).mean()
-        return loss, {"surrogate": gain.item(), **judged}
+        return loss, {"surrogate": gain.detach(), **judged}
 
-    def moved(self, rollout: Rollout, now: Evaluation) -> Metrics:
+    def moved(self, rollout: Rollout, now: Evaluation) -> Scalars:
         terms = scored_terms(rollout, now, self.config.scored)
         clipped = clip_fraction(terms.log_ratio, terms.is_scored, self.config.clip_eps)
-        return {**super().moved(rollout, now), "clip_fraction": clipped.item()}
+        return {**super().moved(rollout, now), "clip_fraction": clipped}

@@ -11,7 +11,7 @@ from tats_ray.algorithms.base import PolicyGradient
 from tats_ray.algorithms.terms import scored_terms
 from tats_ray.config.schema import AlgorithmConfig
 from tats_ray.core.arrays import Float
-from tats_ray.core.types import Evaluation, Metrics, Rollout
+from tats_ray.core.types import Evaluation, Rollout, Scalars
 from tats_ray.models.policy import SamplerPolicy
 from tats_ray.ops.losses import scored_sum
 from tats_ray.ops.rewards import clip_return
@@ -47,7 +47,7 @@ class Reinforce(PolicyGradient):
         super().__init__(config, policy)
         self.config = config
 
-    def loss(self, rollout: Rollout, now: Evaluation) -> tuple[Float[Tensor, ""], Metrics]:
+    def loss(self, rollout: Rollout, now: Evaluation) -> tuple[Float[Tensor, ""], Scalars]:
         terms = scored_terms(rollout, now, "hidden")
         reward = terms.reward
         if self.config.baseline == "clip_mean":
@@ -56,4 +56,4 @@ class Reinforce(PolicyGradient):
         loss = -self.config.policy_coef * gain
         if self.config.entropy_coef:
             loss = loss - self.config.entropy_coef * entropy(now.log_prob).mean()
-        return loss, {"surrogate": gain.item()}
+        return loss, {"surrogate": gain.detach()}

@@ -9,7 +9,7 @@ from torch import Tensor
 from tats_ray.algorithms.base import PolicyGradient
 from tats_ray.algorithms.terms import GroupConfig, group_spread, scored_terms
 from tats_ray.core.arrays import Float
-from tats_ray.core.types import Evaluation, Metrics, Rollout
+from tats_ray.core.types import Evaluation, Rollout, Scalars
 from tats_ray.models.policy import SamplerPolicy
 from tats_ray.ops.losses import group_advantages, scored_sum
 from tats_ray.ops.rewards import clip_return
@@ -37,11 +37,11 @@ class RLOO(PolicyGradient):
         super().__init__(config, policy, takes_all_entries=True)
         self.config = config
 
-    def loss(self, rollout: Rollout, now: Evaluation) -> tuple[Float[Tensor, ""], Metrics]:
+    def loss(self, rollout: Rollout, now: Evaluation) -> tuple[Float[Tensor, ""], Scalars]:
         config = self.config
         terms = scored_terms(rollout, now, config.scored)
         returns = clip_return(rollout.reward, rollout.visible_idx)
         better = group_advantages(returns, rollout.masks_per_clip, "leave_one_out")
         gain = scored_sum(terms.log_prob * better[:, None], terms.is_scored, "mean")
         loss = -config.policy_coef * gain - config.entropy_coef * entropy(now.log_prob).mean()
-        return loss, {"surrogate": gain.item(), **group_spread(rollout)}
+        return loss, {"surrogate": gain.detach(), **group_spread(rollout)}

@@ -11,7 +11,7 @@ from torch import Tensor
 from tats_ray.config.schema import AlgorithmConfig
 from tats_ray.core.arrays import Bool, Float
 from tats_ray.core.ranges import AtLeastTwo, require
-from tats_ray.core.types import Evaluation, Metrics, Rollout
+from tats_ray.core.types import Evaluation, Rollout, Scalars
 from tats_ray.ops.losses import AdvantageForm, Reduction, explained_variance
 from tats_ray.ops.rewards import clip_return
 from tats_ray.ops.selection import is_visible, plackett_luce_log_prob
@@ -51,14 +51,14 @@ def scored_terms(rollout: Rollout, now: Evaluation, scored: ScoredTokens) -> Ter
     return Terms(now.log_prob, rollout.log_prob, rollout.reward, chosen)
 
 
-def critic(rollout: Rollout, now: Evaluation) -> tuple[Float[Tensor, ""], Metrics]:
+def critic(rollout: Rollout, now: Evaluation) -> tuple[Float[Tensor, ""], Scalars]:
     """Squared error of the value head, and how well it did before the draws."""
     returns = clip_return(rollout.reward, rollout.visible_idx)
     value_loss = (now.value - returns).square().mean()
     return value_loss, {
-        "value_loss": value_loss.item(),
-        "value": rollout.value.mean().item(),
-        "explained_variance": explained_variance(rollout.value, returns).item(),
+        "value_loss": value_loss.detach(),
+        "value": rollout.value.mean(),
+        "explained_variance": explained_variance(rollout.value, returns),
     }
 
 
@@ -119,8 +119,8 @@ class GroupConfig(AlgorithmConfig):
         return self.group_size
 
 
-def group_spread(rollout: Rollout) -> dict[str, float]:
+def group_spread(rollout: Rollout) -> Scalars:
     """How much the returns of one clip's masks differ: all that a group can learn from."""
     returns = clip_return(rollout.reward, rollout.visible_idx)
     groups = returns.view(-1, rollout.masks_per_clip)
-    return {"group_spread": groups.std(1, correction=0).mean().item()}
+    return {"group_spread": groups.std(1, correction=0).mean()}

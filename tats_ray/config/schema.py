@@ -105,6 +105,9 @@ class SamplerConfig(ConfigBase):
     """Use biases in the projections of trajectory attention [A5]."""
     project_values: bool = True
     """False repeats Motionformer's published slip: stage 2 mixes unprojected values [A5]."""
+    recompute: Literal["auto", "on", "off"] = "auto"
+    """Compute trajectories again in the backward pass instead of keeping them: less memory, more
+    time. auto decides by the memory of the device, and the plan says what it chose."""
     pos_embed: Literal["learned", "sincos_1d", "sincos_3d"] = "learned"
     """Position code of the sampler. learned starts at zero, and the others are fixed [A20]."""
     actor_init: Literal["zero", "xavier"] = "zero"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,15 @@ def now(device: torch.device) -> float:
         return time.process_time()
     torch.cuda.synchronize(device)
     return time.perf_counter()
+
+
+def memory_bytes(device: torch.device) -> int:
+    """What a device has free when a run is alone on it; of an absent GPU, what any has."""
+    if device.type == "cpu":
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if not torch.cuda.is_available():
+        return 16 * 2**30
+    return torch.cuda.get_device_properties(device).total_memory
 
 
 @contextmanager

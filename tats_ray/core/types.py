@@ -11,8 +11,11 @@ import torch
 from torch import Tensor
 
 from tats_ray.core.arrays import Float, Int
+from tats_ray.core.late import Scalar
 
 Metrics = Mapping[str, float]
+Scalars = Mapping[str, Scalar]
+"""Metrics that may still be on their device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +66,9 @@ class TrainingStep:
 
     error: Float[Tensor, "B N"]
     """Of each token, before the update; carries no gradient."""
-    loss: float
+    loss: Scalar
     """Mean over clips and hidden tokens."""
-    grad_norm: float
+    grad_norm: Scalar
     """Length of the gradient of the latest optimiser step, before clipping; 0 before the first."""
 
 
@@ -92,6 +95,8 @@ class Rollout:
     """MAE steps behind the weights that judged, where a frozen copy did; None: those of `step`."""
     masks_per_clip: int = 1
     """Rows that are draws for one and the same clip; they follow each other."""
+    drawn: Evaluation | None = None
+    """What the policy that is about to learn from this said when it drew, with its graph."""
 
     def __post_init__(self) -> None:
         if len(self.value) % self.masks_per_clip:
@@ -111,7 +116,8 @@ class Rollout:
 
     def head(self, num_clips: int) -> Rollout:
         """The first clips, with all their masks: as random a choice as the batch itself."""
-        return self._map(lambda rows: rows[: num_clips * self.masks_per_clip])
+        part = self._map(lambda rows: rows[: num_clips * self.masks_per_clip])
+        return part if num_clips == self.num_clips else replace(part, drawn=None)
 
     def to(self, device: torch.device | str) -> Rollout:
         return self._map(lambda rows: rows.to(device))
@@ -128,7 +134,7 @@ class Rollout:
         tensors: dict[str, Any] = {
             name: torch.cat([getattr(part, name) for part in parts]) for name in _ROLLOUT_TENSORS
         }
-        return replace(parts[0], **tensors)
+        return replace(parts[0], **tensors, drawn=None)
 
     def to_arrays(self) -> dict[str, Any]:
         """Contiguous numpy arrays and ints: what crosses a process border.
@@ -140,7 +146,7 @@ class Rollout:
         out: dict[str, Any] = {
             name: value
             for name, value in stamps.items()
-            if name not in _ROLLOUT_TENSORS and value is not None
+            if name not in (*_ROLLOUT_TENSORS, "drawn") and value is not None
         }
         for name in _ROLLOUT_TENSORS:
             tensor: Tensor = getattr(self, name).detach().cpu().contiguous()

@@ -97,9 +97,14 @@ class SamplerPolicy(nn.Module):
         self, tokens: Float[Tensor, "B N D"], num_visible: int, *, generator: torch.Generator
     ) -> Selection:
         """Draw `num_visible` tokens of each clip without replacement."""
-        seen = self.evaluate(tokens)
-        visible_idx = draw_visible(seen.log_prob, num_visible, generator=generator)
-        return Selection(visible_idx, seen.log_prob, seen.value)
+        return self.draw(self.evaluate(tokens), num_visible, generator=generator)
+
+    @torch.no_grad()
+    def draw(self, seen: Evaluation, num_visible: int, *, generator: torch.Generator) -> Selection:
+        """`act` on tokens that were evaluated."""
+        log_prob = seen.log_prob.detach()
+        visible_idx = draw_visible(log_prob, num_visible, generator=generator)
+        return Selection(visible_idx, log_prob, seen.value.detach())
 
     def forward(self, tokens: Float[Tensor, "B N D"]) -> Evaluation:
         return self.evaluate(tokens)

@@ -7,22 +7,25 @@ over all its slots [Patrick et al. 2021; method section 7.1].
 Written without N x N scores and without projecting the trajectory: the key and value matrices of
 stage 2 are folded into the query and into the pooled result. That is exact, because the key bias
 adds the same to every slot and so cancels in the softmax, and the value bias passes through a mean
-unchanged. Queries are taken one time slot after another and recomputed in the backward pass, so
-the trajectories of one slot are the most that ever exists.
+unchanged. Stage 1 is one attention call: the clips stand beside the heads, and the time slots of
+the keys are the batch, so that queries are shared and nothing is repeated.
 """
 
 from __future__ import annotations
 
-from functools import partial
+from typing import Any
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from tats_ray.core.arrays import Float
 from tats_ray.models.layers import Mlp
+
+_VALUES_AT_ONCE = {"cpu": 900_000, "cuda": 2**28}
+"""Folded values that stage 2 handles together: what a CPU's cache holds, or part of a GPU."""
 
 
 class TrajectoryAttention(nn.Module):
@@ -32,8 +35,9 @@ class TrajectoryAttention(nn.Module):
         project_values: weigh projected values in stage 2, as the paper's equations say. False
             weighs the trajectory itself: Motionformer's published switch `use_original_code`,
             whose value projection then gets no gradient.
-        recompute: trade one more pass over each slot's trajectories, about a tenth of the
-            training cost, for not storing them.
+        recompute: take the queries of one time slot after another, and compute their trajectories
+            again in the backward pass. The trajectories of one slot are then the most that ever
+            exists, for about a fifth of the training cost. Results differ by rounding.
     """
 
     def __init__(
@@ -44,7 +48,7 @@ class TrajectoryAttention(nn.Module):
         *,
         qkv_bias: bool = True,
         project_values: bool = True,
-        recompute: bool = True,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         self.num_heads = num_heads
@@ -57,43 +61,128 @@ class TrajectoryAttention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
-        q, k, v = rearrange(
-            self.qkv(x), "b (t s) (three h d) -> three t b h s d", three=3, t=self.num_slots,
-            h=self.num_heads,
-        )  # fmt: skip
-        keys = rearrange(k, "t b h s d -> (b t) h s d")
-        values = rearrange(v, "t b h s d -> (b t) h s d")
-        keep = not (self.recompute and torch.is_grad_enabled())
-        slot = self._slot if keep else partial(checkpoint, self._slot, use_reentrant=False)
-        return self.proj(torch.cat([slot(q[t], keys, values, t) for t in range(self.num_slots)], 1))
-
-    def _slot(
-        self,
-        query: Float[Tensor, "B h s d"],
-        keys: Float[Tensor, "Bt h s d"],
-        values: Float[Tensor, "Bt h s d"],
-        slot: int,
-    ) -> Float[Tensor, "B s D"]:
-        """What the tokens of one time slot find along their trajectories."""
-        spread = query.repeat_interleave(self.num_slots, dim=0)
-        pooled = functional.scaled_dot_product_attention(spread, keys, values)
-        path = rearrange(pooled, "(b t) h s d -> b s t (h d)", t=self.num_slots)
-
-        key_weight, value_weight = rearrange(
-            self.proj_kv.weight, "(two h d) D -> two h d D", two=2, h=self.num_heads
+        batch, tokens, width = x.shape
+        slots, heads = self.num_slots, self.num_heads
+        depth = width // heads
+        biases = self.qkv.bias.chunk(3) if self.qkv.bias is not None else [None] * 3
+        # Three products of tokens first, clips second: then clips lie beside the heads.
+        rows = x.transpose(0, 1)
+        query, key, value = (
+            functional.linear(rows, weight, bias).view(tokens, batch * heads, depth)
+            for weight, bias in zip(self.qkv.weight.chunk(3), biases, strict=True)
         )
-        own = rearrange(self.proj_q(path[:, :, slot]), "b s (h d) -> b s h d", h=self.num_heads)
-        # One GEMM per head for all tokens, then one small GEMM per token over its own path.
-        folded = torch.einsum("bshd,hdD->bshD", own * own.shape[-1] ** -0.5, key_weight)
-        weight = (folded @ path.transpose(-1, -2)).softmax(-1)
+        query = query.transpose(0, 1)
+        keys, values = (
+            part.view(slots, tokens // slots, batch * heads, depth).transpose(1, 2)
+            for part in (key, value)
+        )
+        if not self.recompute:
+            found = self._look(query, keys, values, 0)
+        else:
+            parts = enumerate(query.chunk(slots, 1))
+            keeps = not torch.is_grad_enabled()
+            found = torch.cat(
+                [
+                    self._look(part, keys, values, slot)
+                    if keeps
+                    else checkpoint(self._look, part, keys, values, slot, use_reentrant=False)
+                    for slot, part in parts
+                ]
+            )
+        return self.proj(found.view(tokens, batch, width).transpose(0, 1))
+
+    def _look(
+        self,
+        query: Float[Tensor, "Bh n d"],
+        keys: Float[Tensor, "t Bh s d"],
+        values: Float[Tensor, "t Bh s d"],
+        first: int,
+    ) -> Float[Tensor, "nB D"]:
+        """What the tokens of some time slots, `first` and on, find along their trajectories."""
+        slots, heads = self.num_slots, self.num_heads
+        pooled = functional.scaled_dot_product_attention(
+            query.expand(slots, -1, -1, -1), keys, values
+        )
+        path = pooled.transpose(1, 2).reshape(slots, -1, heads * pooled.shape[-1])  # t nB D
+        per_slot = keys.shape[2] * keys.shape[1] // heads
+        diagonal = path.unflatten(1, (-1, per_slot)).diagonal(-first, dim1=0, dim2=1)
+        own = self.proj_q(diagonal.movedim(-1, 0).flatten(0, 1)).unflatten(-1, (heads, -1))
+        scaled = (own * own.shape[-1] ** -0.5).to(path.dtype)
+        weight = self.proj_kv.weight.to(path.dtype).view(2, heads, own.shape[-1], -1)
+        trajectories = path.transpose(0, 1)
         if not self.project_values:
-            heads = rearrange(path, "b s t (h d) -> b s h t d", h=self.num_heads)
-            mixed = (weight.to(heads.dtype).unsqueeze(-2) @ heads).squeeze(-2)
-            return mixed.flatten(-2)
-        mixed = torch.einsum("bshD,hdD->bshd", weight.to(path.dtype) @ path, value_weight)
-        out = mixed.flatten(-2)
+            along = torch.bmm(scaled.transpose(0, 1), weight[0]).transpose(0, 1)
+            share = _softmax(torch.bmm(along, trajectories.transpose(1, 2)))
+            parts = trajectories.unflatten(-1, (heads, -1)).transpose(1, 2)
+            return (share.unsqueeze(-2) @ parts).flatten(-3)
+        out = _SecondStage.apply(scaled, trajectories, weight[0], weight[1]).flatten(-2)
         bias = self.proj_kv.bias
         return out if bias is None else out + bias.chunk(2)[1].to(out.dtype)
+
+
+def _softmax(logits: Float[Tensor, "n h t"]) -> Float[Tensor, "n h t"]:
+    """In float32 at least."""
+    return logits.softmax(-1, dtype=_wide(logits.dtype)).to(logits.dtype)
+
+
+class _SecondStage(torch.autograd.Function):
+    """Attention of each query over its own trajectory, with the projections folded into it.
+
+    The folded query and the mixed trajectory have a row of full width for each head. They are
+    larger than all else here, so they are kept in the cache, part by part, and made again in the
+    backward pass. Heads first is a product for all tokens of a head, tokens first is a small
+    one for each token.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Float[Tensor, "n h d"],
+        path: Float[Tensor, "n t D"],
+        key: Float[Tensor, "h d D"],
+        value: Float[Tensor, "h d D"],
+    ) -> Float[Tensor, "n h d"]:
+        found, shares = [], []
+        size = _rows_at_once(query, path)
+        for asked, seen in zip(query.split(size), path.split(size), strict=True):
+            folded = torch.bmm(asked.transpose(0, 1), key).transpose(0, 1)
+            share = _softmax(torch.bmm(folded, seen.transpose(1, 2)))
+            mixed = torch.bmm(share, seen).transpose(0, 1)
+            found.append(torch.bmm(mixed, value.transpose(1, 2)))
+            shares.append(share)
+        ctx.save_for_backward(query, path, key, value, *shares)
+        return torch.cat(found, 1).transpose(0, 1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Float[Tensor, "n h d"]) -> Any:
+        query, path, key, value, *shares = ctx.saved_tensors
+        heads, size = query.shape[1], _rows_at_once(query, path)
+        along, of_query = torch.empty_like(path), []
+        of_key, of_value = (torch.zeros_like(w, dtype=_wide(w.dtype)) for w in (key, value))
+        parts = [rows.split(size) for rows in (query, path, grad, along)]
+        for asked, seen, wanted, target, share in zip(*parts, shares, strict=True):
+            asked, wanted = asked.transpose(0, 1), wanted.transpose(0, 1)
+            weights = torch.cat([torch.bmm(wanted, value), torch.bmm(asked, key)]).transpose(0, 1)
+            slope = share * torch.bmm(weights[:, :heads], seen.transpose(1, 2))
+            slope = torch.addcmul(slope, share, slope.sum(-1, keepdim=True), value=-1)
+            both = torch.cat([share, slope], 1)
+            target.copy_(torch.bmm(both.transpose(1, 2), weights))
+            mixed, folded = torch.bmm(both, seen).transpose(0, 1).chunk(2)
+            of_query.append(torch.bmm(folded, key.transpose(1, 2)))
+            of_key += torch.bmm(asked.transpose(1, 2), folded)
+            of_value += torch.bmm(wanted.transpose(1, 2), mixed)
+        whole = torch.cat(of_query, 1).transpose(0, 1)
+        return whole, along, of_key.to(key.dtype), of_value.to(value.dtype)
+
+
+def _rows_at_once(query: Float[Tensor, "n h d"], path: Float[Tensor, "n t D"]) -> int:
+    return max(1, _VALUES_AT_ONCE.get(path.device.type, 2**28) // (query.shape[1] * path.shape[2]))
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """For sums over parts: float32 at least."""
+    return torch.promote_types(dtype, torch.float32)
 
 
 class TrajectoryBlock(nn.Module):

@@ -47,7 +47,7 @@ class Whitening(nn.Module):
     def observe(self, tokens: Float[Tensor, "B N D"]) -> None:
         """Take a batch into the statistics: the mean over all so far, then over a window."""
         rows = tokens.flatten(0, 1).double()
-        share = 1 / min(int(self.num_batches) + 1, _WINDOW)
+        share = 1 / (self.num_batches + 1).clamp_max(_WINDOW).double()
         centre = rows.mean(0)
         spread = (rows - centre).T @ (rows - centre) / len(rows)
         shift = centre - self.mean.double()

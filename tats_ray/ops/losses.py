@@ -45,8 +45,10 @@ def advantages(
         return torch.where(scored, reward / mean.abs().clamp_min(1e-8), 0.0)
     advantage = reward - value[:, None]
     if form == "standardized":
-        taken = advantage[scored]
-        advantage = (advantage - taken.mean()) / (taken.std(correction=0) + 1e-8)
+        count = scored.sum()
+        centred = advantage - torch.where(scored, advantage, 0.0).sum() / count
+        deviation = (torch.where(scored, centred.square(), 0.0).sum() / count).sqrt()
+        advantage = centred / (deviation + 1e-8)
     return torch.where(scored, advantage, 0.0)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tats_ray.core.arrays import Bool, Float, Int
 from tats_ray.core.errors import NonFiniteError
+from tats_ray.core.late import expect
 
 
 def token_log_prob(logits: Float[Tensor, "B N"], temperature: float = 1.0) -> Float[Tensor, "B N"]:
@@ -20,12 +21,16 @@ def token_log_prob(logits: Float[Tensor, "B N"], temperature: float = 1.0) -> Fl
     Raises:
         NonFiniteError: for a NaN or infinite logit. Zeroing it would hide a divergence.
     """
-    if not torch.isfinite(logits).all():
-        bad = (~torch.isfinite(logits)).any(1).nonzero().flatten().tolist()
-        raise NonFiniteError(
+    is_fine = torch.isfinite(logits.detach())
+
+    def error() -> NonFiniteError:
+        bad = (~is_fine).any(1).nonzero().flatten().tolist()
+        return NonFiniteError(
             f"the token sampler returned non-finite logits for clips {bad} of the batch; "
             "lower algorithm.lr or raise algorithm.entropy_coef"
         )
+
+    expect(is_fine.all(), error)
     return torch.log_softmax(logits.float() / temperature, dim=-1)
 
 

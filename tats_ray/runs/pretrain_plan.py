@@ -6,8 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
+
 from tats_ray.config.finetune_schema import Clustered
-from tats_ray.config.schema import EnvConfig, RunConfig
+from tats_ray.config.schema import EnvConfig, RunConfig, SamplerConfig
+from tats_ray.core.devices import memory_bytes
 from tats_ray.core.errors import UsageError
 from tats_ray.core.grid import TokenGrid
 from tats_ray.core.words import counted
@@ -16,6 +19,7 @@ from tats_ray.data.manifest import VideoEntry
 from tats_ray.data.motion import motion_path
 from tats_ray.models.samplers.dry_run import check_sampler
 from tats_ray.models.samplers.registry import find_sampler, ignored_fields
+from tats_ray.models.samplers.tats import kept_bytes
 from tats_ray.models.zoo import SIZES, num_visible, token_grid
 from tats_ray.ops.rewards import find_reward
 from tats_ray.runtime.resources.placement import Placement, plan_placement
@@ -97,6 +101,7 @@ class Plan:
                 * placement.learns_policy,
             ),
             ("algorithm", self._algorithm_in_words()),
+            *([("memory", self._memory_in_words())] if _has_trajectories(config.sampler) else []),
             (
                 "steps",
                 f"{counted(loop.epochs, 'epoch')} x {self.steps_per_epoch} = {self.total_steps}; "
@@ -179,6 +184,10 @@ class Plan:
             return f"none: sampler {self.config.sampler.name} does not learn"
         return f"{self.config.algorithm.name}, rewarded with {self.config.reward}"
 
+    def _memory_in_words(self) -> str:
+        way = {"on": "recomputed in", "off": "kept for"}[self.config.sampler.recompute]
+        return f"trajectories are {way} the backward pass (sampler.recompute)"
+
 
 def make_plan(config: RunConfig) -> Plan:
     """Check everything that can be known before an actor starts.
@@ -219,6 +228,8 @@ def make_plan(config: RunConfig) -> Plan:
     lists = read_lists(config.data)
     if wants_motion(config):
         _check_motion(config, lists)
+    if config.sampler.recompute == "auto" and _has_trajectories(config.sampler):
+        config = replace(config, sampler=_decided(config, grid, placement))
     global_batch = config.optim.batch_size * config.cluster.num_workers
     steps = steps_in_epoch(config, lists.train, config.clips_per_step)
     return Plan(
@@ -233,6 +244,31 @@ def make_plan(config: RunConfig) -> Plan:
         min_lr=config.optim.min_lr * global_batch / 256,
         rollout_bytes=rollout_bytes,
     )
+
+
+def _has_trajectories(sampler: SamplerConfig) -> bool:
+    return "recompute" in find_sampler(sampler).heeds and sampler.trajectory_attention
+
+
+_KEPT_SHARE = 1 / 3
+"""Of a device's memory, for what an update keeps; weights and the autoencoder need some too."""
+
+
+def _decided(config: RunConfig, grid: TokenGrid, placement: Placement) -> SamplerConfig:
+    """Whether trajectories are kept or recomputed, by the memory of the device that learns.
+
+    Not by what is free at the moment: the same run would differ by rounding from day to day.
+    """
+    own, loop = placement.request, config.loop
+    beside = config.cluster.policy_place == "learner"
+    device = torch.device(own.learners.device if beside else own.policy.device)
+    takes_all = getattr(config.algorithm, "minibatch", "all") == "all"
+    clips = config.clips_per_rollout * config.cluster.num_workers
+    clips *= loop.mae_steps_per_update if takes_all else 1
+    width = SIZES[config.model.size].width
+    kept = kept_bytes(clips, width, grid, config.sampler.num_blocks)
+    fits = kept <= _KEPT_SHARE * memory_bytes(device)
+    return replace(config.sampler, recompute="off" if fits else "on")
 
 
 def _check_reward(config: RunConfig) -> None:

@@ -105,7 +105,8 @@ def _check_metrics(name: str, method: str, metrics: Any) -> None:
     if not isinstance(metrics, dict):
         _refuse(name, f"{method} returned {kind_of(metrics)} to log; return a dictionary of floats")
     for key, value in metrics.items():
-        if not isinstance(value, int | float):
+        is_scalar = isinstance(value, Tensor) and value.shape == ()
+        if not (is_scalar or isinstance(value, int | float)):
             _refuse(name, f"{method} logs {kind_of(value)} as {key!r}; log a float, as of .item()")
 
 

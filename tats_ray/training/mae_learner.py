@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from tats_ray.config.schema import LoopConfig, OptimConfig
-from tats_ray.core.arrays import Float, Int, UInt8
+from tats_ray.core.arrays import Bool, Float, Int, UInt8
 from tats_ray.core.devices import Precision, autocast
 from tats_ray.core.errors import NonFiniteError, UsageError
+from tats_ray.core.late import Brake, Scalar, expect
 from tats_ray.core.types import Reconstruction, TrainingStep
 from tats_ray.models.mae import MaskedAutoencoder
 from tats_ray.models.sharding import load_whole, load_whole_optimizer, whole
@@ -44,7 +45,9 @@ class MAELearner:
         total_steps: optimiser steps of the whole run.
         global_batch: clips per optimiser step over all ranks; scales the learning rate by /256.
         wrapped: `mae` inside DistributedDataParallel; default: `mae` itself, which may be sharded.
-        all_finite: agrees over all ranks whether a loss is finite; default: this rank's word.
+        all_finite: agrees over all ranks whether a loss is finite, which makes the host wait. By
+            default this rank is the only one, and what is not finite stops the optimiser on its
+            device.
         weight: of each batch's gradient before the mean over ranks; ranks per slot, which makes
             that the mean over slots.
     """
@@ -73,20 +76,23 @@ class MAELearner:
         self.optimizer = adamw(
             mae, lr=optim.base_lr * self.scale, betas=optim.betas, weight_decay=optim.weight_decay
         )
-        self.all_finite = all_finite or (lambda is_finite: is_finite)
+        self.all_finite = all_finite
+        self.brake = Brake(self.optimizer)
         self.weight = weight
         self._is_last_slot = True
         self._is_slot_done: bool | None = None
         """None: no loop says where a slot begins."""
-        self._are_finite: list[bool] = []
+        self._are_finite: list[Tensor] = []
         """Losses of the present step's slots that are done."""
+        self._is_fine: Tensor | None = None
+        """Whether all losses since the last optimiser step are finite."""
         self.step = 0
         """Optimiser steps taken."""
         self.pending = 0
         """Steps of the loop whose gradient waits for the next optimiser step."""
         self.accumulation_steps = 1
         """Steps of the loop per optimiser step; more than one averages their gradients [A9]."""
-        self.grad_norm = 0.0
+        self.grad_norm: Scalar = 0.0
         """Of the latest optimiser step, before clipping."""
 
     @property
@@ -148,7 +154,7 @@ class MAELearner:
         with autocast(self.device, self.precision), self._exchange():
             reconstruction: Reconstruction = self.network(clips, visible_idx)
             self._descend(reconstruction.loss)
-        loss = reconstruction.loss.item()
+        loss = reconstruction.loss.detach()
         return TrainingStep(reconstruction.error.detach(), loss, self.grad_norm)
 
     def _exchange(self) -> AbstractContextManager[None]:
@@ -158,17 +164,29 @@ class MAELearner:
         return self.network.no_sync()
 
     def _descend(self, loss: Float[Tensor, ""]) -> None:
-        self._are_finite.append(bool(torch.isfinite(loss)))
+        self._are_finite.append(torch.isfinite(loss.detach()))
         if self._is_last_slot:
-            are_finite, self._are_finite = self._are_finite, []
-            if not self.all_finite(all(are_finite)):
-                raise NonFiniteError(f"the MAE loss is {loss.item()} at its step {self.step}")
+            self._check(torch.stack(self._are_finite).all(), loss.detach())
+            self._are_finite = []
         loss.backward(torch.full_like(loss, self.weight))
         if not self._is_last_slot:
             return
         self.pending += 1
         if self.pending >= self.accumulation_steps:
             self.finish_step()
+
+    def _check(self, is_fine: Bool[Tensor, ""], loss: Float[Tensor, ""]) -> None:
+        """Of all slots of a step, on all ranks; several ranks must know before they go on."""
+        step = self.step
+
+        def error() -> NonFiniteError:
+            return NonFiniteError(f"the MAE loss is {loss.item()} at its step {step}")
+
+        if self.all_finite is None:
+            expect(is_fine, error)
+        elif not self.all_finite(bool(is_fine)):
+            raise error()
+        self._is_fine = is_fine if self._is_fine is None else self._is_fine & is_fine
 
     def finish_step(self) -> None:
         """Apply the mean of the gradients that have gathered; nothing when there are none."""
@@ -180,11 +198,18 @@ class MAELearner:
                 parameter.grad /= self.pending
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr
-        limit = self.optim.clip_grad or float("inf")
-        norm = nn.utils.clip_grad_norm_(self.mae.parameters(), limit)
-        self.optimizer.step()
+        parameters = [p for p in self.mae.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm([p.grad for p in parameters])
+        if self.optim.clip_grad:
+            nn.utils.clip_grads_with_norm_(parameters, self.optim.clip_grad, norm)
+        if self.all_finite is None:
+            assert self._is_fine is not None  # something is pending
+            self.brake.step(self._is_fine)
+        else:
+            self.optimizer.step()  # the host knows already that all is fine
+        self._is_fine = None
         self.optimizer.zero_grad(set_to_none=True)
-        self.grad_norm = float(whole(norm))
+        self.grad_norm = whole(norm)
         self.step += 1
         self.pending = 0
 

@@ -10,9 +10,11 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from tats_ray.algorithms.base import PolicyGradient
 from tats_ray.config.plugins import raised
 from tats_ray.core.devices import Precision, autocast
 from tats_ray.core.errors import PeerFailedError, TatsError
+from tats_ray.core.late import LateMetrics, unread
 from tats_ray.core.protocols import Algorithm
 from tats_ray.core.seeds import stream
 from tats_ray.core.types import Metrics, Rollout
@@ -75,7 +77,7 @@ class PolicyLearner:
         staleness = self.version - min(rollout.policy_version for rollout in rollouts)
         self.version += 1
         mae_lag = max(rollout.mae_lag for rollout in rollouts)
-        return {**metrics, "staleness": staleness, "mae_lag": mae_lag}
+        return LateMetrics({**unread(metrics), "staleness": staleness, "mae_lag": mae_lag})
 
     @contextmanager
     def _named(self) -> Iterator[None]:
@@ -153,6 +155,8 @@ class LocalPolicyClient:
     def __init__(self, learner: PolicyLearner, *, max_staleness: int = 0) -> None:
         self.learner = learner
         self.max_staleness = max_staleness
+        self.keeps_graphs = not max_staleness and isinstance(learner.algorithm, PolicyGradient)
+        """Whether the policy that draws is the one that learns, and may learn from that graph."""
         self.memory: list[Rollout] = []
         self._under_way: list[PolicyUpdate] = []
 
@@ -168,7 +172,9 @@ class LocalPolicyClient:
     def update(self, num_entries: int) -> PolicyUpdate | None:
         metrics = self.learner.update(self.memory)
         self.memory = []
-        weights = {name: value.clone() for name, value in self.learner.weights().items()}
+        weights = self.learner.weights()
+        if self.max_staleness:
+            weights = {name: value.clone() for name, value in weights.items()}
         self._under_way.append(PolicyUpdate(self.learner.version, weights, metrics))
         return self._under_way.pop(0) if len(self._under_way) > self.max_staleness else None
 

@@ -19,9 +19,8 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
-from statistics import fmean
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -31,12 +30,13 @@ from tats_ray.config.schema import LoopConfig
 from tats_ray.core.arrays import Float, UInt8
 from tats_ray.core.devices import autocast
 from tats_ray.core.errors import UsageError
+from tats_ray.core.late import LateChecks, LateMetrics, Scalar, mean, unread
 from tats_ray.core.protocols import MaskPolicy
 from tats_ray.core.seeds import stream
-from tats_ray.core.types import Position, Rollout, Selection, TrainingStep
+from tats_ray.core.types import Evaluation, Position, Rollout, Selection, TrainingStep
 from tats_ray.models.samplers.oracle import with_motion
 from tats_ray.training.mae_learner import MAELearner
-from tats_ray.training.policy_learner import PolicyClient, PolicyUpdate
+from tats_ray.training.policy_learner import LocalPolicyClient, PolicyClient, PolicyUpdate
 
 
 @runtime_checkable
@@ -176,6 +176,7 @@ class PretrainLoop:
         self.flushed: Mapping[str, float] = {}
         """Metrics of the policy update that ended the last epoch, where one was left to do."""
         self.stopwatch = Stopwatch()
+        self.checks = LateChecks()
 
     @property
     def policy_takes_part(self) -> bool:
@@ -200,19 +201,37 @@ class PretrainLoop:
                 shown = list(islice(batches, len(self.slots)))
             if not shown:
                 break
-            metrics = self._step(shown)
+            with self.checks.gather(self._mark()):
+                metrics = self._step(shown)
             self.at.batch += 1
             self.at.step += 1
             if self.num_pending == self.config.mae_steps_per_update:
                 metrics |= self._update_policy()
-            self.hooks.on_step(self, metrics, shown)
+            self.hooks.on_step(self, LateMetrics(metrics), shown)
         # The end of an epoch flushes what is left, so a checkpoint needs no buffer.
         self.learner.finish_step()
-        self.flushed = self._update_policy() if self.num_pending else {}
+        self.flushed = LateMetrics(self._update_policy()) if self.num_pending else {}
+        self.settle()
         self.at.epoch += 1
         self.at.batch = 0
 
-    def _step(self, batches: Sequence[Batch]) -> dict[str, float]:
+    def _mark(self) -> tuple[Position, int]:
+        """Where the run is, for a check that fails later."""
+        return replace(self.at), self.learner.step
+
+    def settle(self) -> None:
+        """Look at what the last steps had to hold, before anything of them is told or saved.
+
+        Raises:
+            NonFiniteError: for the first loss that is not finite. Nothing was learned since then,
+                and the position is that of its step.
+        """
+        failed = self.checks.failed()
+        if failed is not None:
+            error, (self.at, self.learner.step) = failed
+            raise error
+
+    def _step(self, batches: Sequence[Batch]) -> dict[str, Scalar]:
         lr = self.learner.lr
         learning = self.client if self.policy_takes_part else None
         if learning is not None and not self.num_pending:
@@ -225,15 +244,15 @@ class PretrainLoop:
         if learning is not None:
             self.num_pending += 1
         return {
-            "mae/loss": fmean(trained.loss for trained, _ in seen),
+            "mae/loss": mean([trained.loss for trained, _ in seen]),
             "mae/lr": lr,
             "mae/grad_norm": seen[-1][0].grad_norm,
-            "env/reward": fmean(reward for _, reward in seen),
+            "env/reward": mean([reward for _, reward in seen]),
         }
 
     def _batch(
         self, slot: int, batch: Batch, learning: PolicyClient | None
-    ) -> tuple[TrainingStep, float]:
+    ) -> tuple[TrainingStep, Scalar]:
         """What the autoencoder did in one slot, and the reward."""
         stage = self.main if self.policy_takes_part else self.warmup
         with self.stopwatch("mae"):
@@ -244,16 +263,32 @@ class PretrainLoop:
             tokens, _ = stage.env.reset(options=options)
         with self.stopwatch("policy"):
             generator = stream(self.seed, "draw", self.at.step, slot, device=tokens.device)
-            policy = with_motion(stage.policy, motion)
             with autocast(tokens.device, self.config.precision):
-                selection = policy.act(tokens, stage.num_visible, generator=generator)
+                selection, drawn = self._draw(stage, tokens, motion, generator)
         with self.stopwatch("mae"):
             _, reward, _, _, info = stage.env.step(selection.visible_idx)
         trained = training_step(stage.env, info)
         if learning is not None and self.config.source == "learner":
             with self.stopwatch("policy"), self.stopwatch("handover"):
-                learning.push(self._rollout(slot, tokens, selection, info["token_reward"]))
-        return trained, float(reward.mean())
+                if not isinstance(learning, LocalPolicyClient):
+                    self.settle()  # the rollout leaves the device, so the host waits anyway
+                rollout = self._rollout(slot, tokens, selection, info["token_reward"])
+                learning.push(replace(rollout, drawn=drawn))
+        return trained, reward.mean()
+
+    def _draw(
+        self, stage: Stage, tokens: Tensor, motion: Tensor | None, generator: torch.Generator
+    ) -> tuple[Selection, Evaluation | None]:
+        """Who stays visible; with the graph of that choice where the next update is of it alone."""
+        is_whole = len(self.slots) == self.masks_per_clip == self.config.rollout_fraction == 1
+        is_next = is_whole and self.config.mae_steps_per_update == 1 and self.policy_takes_part
+        if is_next and isinstance(self.client, LocalPolicyClient) and self.client.keeps_graphs:
+            policy = self.client.learner.policy
+            with torch.enable_grad():
+                drawn = policy.evaluate(tokens)
+            return policy.draw(drawn, stage.num_visible, generator=generator), drawn
+        policy = with_motion(stage.policy, motion)
+        return policy.act(tokens, stage.num_visible, generator=generator), None
 
     def _repeated(self, rows: Tensor) -> Tensor:
         """Each clip as often as it gets masks."""
@@ -274,9 +309,10 @@ class PretrainLoop:
         )
         return whole.head(math.ceil(self.config.rollout_fraction * whole.num_clips))
 
-    def _update_policy(self) -> dict[str, float]:
+    def _update_policy(self) -> dict[str, Scalar]:
         assert self.client is not None  # only rollouts of a learning policy are pending
-        with self.stopwatch("policy"), self.stopwatch("wait"):
+        watch, checks = self.stopwatch, self.checks.gather(self._mark())
+        with watch("policy"), watch("wait"), checks:
             update = self.client.update(self.num_pending)
         self.num_pending = 0
         return self._adopt(update)
@@ -285,23 +321,25 @@ class PretrainLoop:
         """Wait for policy updates under way, and draw with the newest policy from here on.
 
         For points where state is saved or measured. Without staleness nothing is under way.
+
+        Raises:
+            NonFiniteError: as `settle`.
         """
+        self.settle()
         if self.client is not None:
             with self.stopwatch("policy"), self.stopwatch("wait"):
                 update = self.client.drain()
-            self.flushed = {**self.flushed, **self._adopt(update)}
+            self.flushed = LateMetrics({**unread(self.flushed), **self._adopt(update)})
 
-    def _adopt(self, update: PolicyUpdate | None) -> dict[str, float]:
+    def _adopt(self, update: PolicyUpdate | None) -> dict[str, Scalar]:
         """Draw with new weights from here on; scalars about the update that made them."""
         if update is None:
             return {}
         policy = self.main.policy
         assert isinstance(policy, torch.nn.Module)  # only a learning policy has updates
-        stale = update.metrics.get("staleness", 0.0)
+        metrics = unread(update.metrics)
+        stale = metrics.get("staleness", 0.0)
         assert stale <= self.config.max_staleness, f"a rollout was {stale} updates old"
         policy.load_state_dict(dict(update.weights))
         self.at.policy_version = update.version
-        return {
-            name if "/" in name else f"policy/{name}": value
-            for name, value in update.metrics.items()
-        }
+        return {name if "/" in name else f"policy/{name}": value for name, value in metrics.items()}

@@ -12,8 +12,13 @@ from tats_ray.models.samplers.learned import LearnedSampler, divided, start_of
 from tats_ray.models.samplers.registry import Sampler, learned_policy
 from tats_ray.models.trajectory import TrajectoryBlock
 
-_KEPT_VALUES = 2**20
-"""Values per clip up to which trajectories are kept for the backward pass, not recomputed."""
+_KEPT_ROWS = 20
+"""Vectors of the width that an update keeps for each token, besides its trajectory."""
+
+
+def kept_bytes(num_clips: int, width: int, grid: TokenGrid, num_blocks: int) -> int:
+    """Memory of an update in float32 that keeps all trajectories, with their gradients."""
+    return 4 * num_clips * num_blocks * grid.num_tokens * width * (_KEPT_ROWS + 3 * grid.time)
 
 
 def tats_sampler(
@@ -24,10 +29,10 @@ def tats_sampler(
     num_blocks: int = 1,
     qkv_bias: bool = True,
     project_values: bool = True,
+    recompute: bool = False,
     **start: Any,
 ) -> LearnedSampler:
     """The network: trajectory attention blocks; `start` is what `LearnedSampler` takes."""
-    trajectory_values = grid.num_tokens * grid.time * width
     blocks = [
         TrajectoryBlock(
             width,
@@ -35,7 +40,7 @@ def tats_sampler(
             grid.time,
             qkv_bias=qkv_bias,
             project_values=project_values,
-            recompute=trajectory_values > _KEPT_VALUES,
+            recompute=recompute,
         )
         for _ in range(num_blocks)
     ]
@@ -52,6 +57,7 @@ def _policy(config: SamplerConfig, grid: TokenGrid, width: int, num_heads: int) 
         num_blocks=config.num_blocks,
         qkv_bias=config.qkv_bias,
         project_values=config.project_values,
+        recompute=config.recompute == "on",
         **start_of(config),
     )
     return learned_policy(network, width, config)
@@ -60,6 +66,6 @@ def _policy(config: SamplerConfig, grid: TokenGrid, width: int, num_heads: int) 
 TATS = Sampler(
     shows="drawn by probabilities that trajectory attention has learned",
     learns=True,
-    heeds=(*FIELDS, "trajectory_attention", "qkv_bias", "project_values"),
+    heeds=(*FIELDS, "trajectory_attention", "qkv_bias", "project_values", "recompute"),
     build=_policy,
 )

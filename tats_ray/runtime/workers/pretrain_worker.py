@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from ray.train.collective import broadcast_from_rank_zero
 from tats_ray.checkpoints import format as checkpoints
 from tats_ray.config.load import dump_config, parse_config
 from tats_ray.config.schema import RunConfig
+from tats_ray.core.late import Scalar, fetch, unread
 from tats_ray.core.protocols import MaskPolicy
 from tats_ray.core.types import Position
 from tats_ray.data.clip_lists import read_lists
@@ -79,7 +81,7 @@ class _Rank(Rank):
             global_batch=config.optim.batch_size * self.num_slots,
             precision=config.loop.precision,
             wrapped=mae if self.is_sharded else self.wrapped(mae),
-            all_finite=self.all_true,
+            all_finite=self.all_true if self.world_size > 1 else None,
             weight=self.world_size / self.num_slots,
         )
 
@@ -231,8 +233,8 @@ class _Hooks:
         self.evaluator = evaluator(rank.config, rank.lists.val) if is_asked else None
         if self.evaluator is not None:
             rank.tell_unreadable(self.evaluator.validation.unreadable)
-        self._sums: dict[str, float] = {}
-        self._counts: dict[str, int] = {}
+        self._scalars: dict[str, list[Scalar]] = {}
+        """Of the steps since the last record, where they are."""
         self._clips = ClipCount(rank, rank.config.data.max_bad_share)
         self._wants_stop = False
 
@@ -280,9 +282,8 @@ class _Hooks:
             raise Halt(f"stopped after step {loop.at.step}")
 
     def _gather(self, metrics: Mapping[str, float]) -> None:
-        for name, value in metrics.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
-            self._counts[name] = self._counts.get(name, 0) + 1
+        for name, value in unread(metrics).items():
+            self._scalars.setdefault(name, []).append(value)
 
     @staticmethod
     def _is_due(loop: PretrainLoop, every_epochs: int) -> bool:
@@ -290,12 +291,17 @@ class _Hooks:
 
     def _record(self, loop: PretrainLoop) -> None:
         """Means since the last record, over all slots where that says more."""
-        means = {name: total / self._counts[name] for name, total in self._sums.items()}
+        loop.settle()
+        values = iter(fetch([value for values in self._scalars.values() for value in values]))
+        means = {
+            name: sum(islice(values, len(gathered))) / len(gathered)
+            for name, gathered in self._scalars.items()
+        }
         weight = len(loop.slots) * self.rank.learner.weight
         for name in ("mae/loss", "env/reward"):
             means[name] = self.rank.sum(means[name] * weight) / self.rank.world_size
         means |= self._clips.read(loop.stopwatch)
-        self._sums, self._counts = {}, {}
+        self._scalars = {}
         means |= self.rank.read_buffer()
         self.rank.tell_metrics(loop.at, means)
         self._clips.check(loop.at.step)

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from tats_ray.config.differences import deciding
 from tats_ray.config.load import load_config, parse_config
 from tats_ray.core.errors import UsageError
 from tats_ray.models.zoo import token_grid
+from tats_ray.runs import pretrain_plan
 from tats_ray.runs.pretrain_plan import Plan, buffer_bytes, make_plan
 from tats_ray.runtime.resources import placement
 from tats_ray.runtime.resources.preflight import check_resources
@@ -281,3 +283,23 @@ def test_schedules_that_do_nothing_are_named(tmp_path: Path) -> None:
     (sampler,) = notes(plan(tmp_path, **late))
     assert "sampler never trains: loop.mae_only_epochs 6 leaves none of the 6 epochs" in sampler
     assert notes(plan(tmp_path, **late, sampler={"name": "tube"})) == []
+
+
+@pytest.mark.parametrize(("memory_gb", "way"), [(13, "kept for"), (12, "recomputed in")])
+def test_trajectories_are_kept_where_a_third_of_the_memory_holds_them(
+    memory_gb: int, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of 20 clips of ViT-B with their gradients: 20 x 1,568 x 768 x 4 x (20 + 3 x 8) B."""
+    monkeypatch.setattr(pretrain_plan, "memory_bytes", lambda device: memory_gb * 10**9)
+    sizes = {"model": {"size": "base"}, "optim": {"batch_size": 20}}
+    made = plan(tmp_path, **sizes)
+    assert words(made, "memory").startswith(f"trajectories are {way} the backward pass")
+    assert made.config.sampler.recompute == {"kept for": "off", "recomputed in": "on"}[way]
+    asked = plan(tmp_path, **sizes, sampler={"recompute": "on"})
+    assert asked.config.sampler.recompute == "on"
+    for sampler in ({"name": "adamae"}, {"trajectory_attention": False}, {"name": "random"}):
+        assert plan(tmp_path, **sizes, sampler=sampler).config.sampler.recompute == "auto"
+
+
+def test_a_run_may_go_on_with_trajectories_recomputed() -> None:
+    assert not deciding({"sampler": {"recompute": "on"}})
