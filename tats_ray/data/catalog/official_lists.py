@@ -19,7 +19,7 @@ Split = Literal["train", "val", "test", ""]
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class OfficialEntry:
     """A video as an official list names it."""
 
     split: Split
@@ -38,7 +38,7 @@ class Official:
     """What the official files of a data set say."""
 
     classes: list[str]
-    videos: list[Named]
+    videos: list[OfficialEntry]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +78,8 @@ def read_official(kind: str, tree: Tree, split: int) -> Official:
     return Official(found.classes, _without_repeats(found.videos))
 
 
-def _without_repeats(videos: list[Named]) -> list[Named]:
-    seen: dict[tuple[str, str], Named] = {}
+def _without_repeats(videos: list[OfficialEntry]) -> list[OfficialEntry]:
+    seen: dict[tuple[str, str], OfficialEntry] = {}
     for video in videos:
         first = seen.setdefault((video.name, video.parent), video)
         if (first.split, first.label) != (video.split, video.label):
@@ -131,7 +131,7 @@ def _ucf101(tree: Tree, split: int) -> Official:
                     f"{where}: class id {label.strip()} is not that of {parent}, "
                     f"{ids[parent] + 1} in classInd.txt; use the files of one download"
                 )
-            videos.append(Named(half, stem(path), ids[parent], parent, where))
+            videos.append(OfficialEntry(half, stem(path), ids[parent], parent, where))
     return Official(list(ids), videos)
 
 
@@ -177,7 +177,7 @@ def _hmdb51(tree: Tree, split: int) -> Official:
                     f"{where}: {line[:80]!r} is not `VIDEO 0`, `VIDEO 1` or `VIDEO 2`, as the "
                     "official files have it; download them again"
                 )
-            videos.append(Named(splits[word], stem(path.strip()), label, name, where))
+            videos.append(OfficialEntry(splits[word], stem(path.strip()), label, name, where))
     return Official(classes, videos)
 
 
@@ -222,7 +222,7 @@ def _k400(tree: Tree, split: int) -> Official:
                 f"{where} has no start and end in seconds; download it again"
             ) from None
         clip = f"{row['youtube_id']}_{start:06d}_{end:06d}"
-        videos.append(Named(half, clip, ids.get(name), name, where))
+        videos.append(OfficialEntry(half, clip, ids.get(name), name, where))
     return Official(classes, videos)
 
 
@@ -289,7 +289,7 @@ def _ssv2(tree: Tree, split: int) -> Official:
                     )
                 label = ids[name]
             name = _inside(where, str(row["id"]))
-            videos.append(Named(_half(what, where), name, label, "", where))
+            videos.append(OfficialEntry(_half(what, where), name, label, "", where))
     return Official(sorted(ids, key=ids.__getitem__), videos)
 
 

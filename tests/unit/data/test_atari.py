@@ -15,7 +15,7 @@ import pytest
 from tats_ray.core.errors import UsageError
 from tats_ray.data.atari import atari_set, console
 from tats_ray.data.atari.atari_set import AtariSet, make_atari
-from tats_ray.data.atari.episodes import Episode, play
+from tats_ray.data.atari.episodes import GameEpisode, play
 from tats_ray.data.atari.games import Game, game_of
 from tats_ray.data.atari.states import read_states, states_path, write_states
 from tats_ray.data.decode import read_frames
@@ -134,7 +134,7 @@ def test_brick_is_background_until_it_is_hit_and_so_is_its_gap() -> None:
     for time in range(200):
         screens[time, 3, time % 40] = 9  # a ball
     screens[:, 0] = np.where(np.arange(200) % 2, 3, 5)[:, None]  # blinks
-    episode = Episode(
+    episode = GameEpisode(
         screens, np.zeros((200, 128), np.uint8), np.zeros((256, 3), np.uint8), (), 20, 2
     )
     objects = episode.objects(100)
@@ -209,7 +209,7 @@ def test_wrong_requests_are_told_in_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
-NOTHING = Episode(
+NOTHING = GameEpisode(
     np.zeros((0, 160, 160), np.uint8),
     np.zeros((0, 128), np.uint8),
     np.zeros((256, 3), np.uint8),
