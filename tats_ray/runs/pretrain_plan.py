@@ -142,7 +142,7 @@ class Plan:
         if not learns:
             return f"{first * bool(has_own)}masks of sampler {sampler}, no policy updates"
         flight = f", at most {loop.max_staleness} in flight" * bool(loop.max_staleness)
-        each = counted(loop.mae_steps_per_update, "MAE step")
+        each = counted(loop.mae_steps_per_update, "MAE step").removeprefix("1 ")
         return f"{first * bool(has_own)}one policy update per {each}{flight}"
 
     def _tokens_in_words(self) -> str:

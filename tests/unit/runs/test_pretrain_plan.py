@@ -76,11 +76,11 @@ def test_plan_says_what_mask_ratio_a_sampler_comes_to(
 @pytest.mark.parametrize(
     ("branches", "expected"),
     [
-        ({}, "uniform masks for the first 10 epochs, then one policy update per 1 MAE step"),
+        ({}, "uniform masks for the first 10 epochs, then one policy update per MAE step"),
         ({"loop": {"mae_only_epochs": 1}}, "uniform masks for the first 1 epoch, then one policy"),
         (
             {"loop": {"mae_only_epochs": 0, "max_staleness": 2}},
-            "one policy update per 1 MAE step, ",
+            "one policy update per MAE step, ",
         ),
         (
             {"loop": {"warmup_mask": "learned"}},
