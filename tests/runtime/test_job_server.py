@@ -57,7 +57,7 @@ class Head:
             env={**self.env, **env},
             capture_output=True,
             text=True,
-            timeout=150,
+            timeout=250,
         )
 
     def start(self, name: str, source: str) -> None:
@@ -67,7 +67,7 @@ class Head:
             "from tats_ray.runtime.cluster.job_server import Jobs; "
             f"Jobs().submit({words!r}, name={name!r})"
         )
-        subprocess.run([sys.executable, "-c", code], env=self.env, check=True, timeout=60)
+        subprocess.run([sys.executable, "-c", code], env=self.env, check=True, timeout=200)
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,8 @@ from tats_ray.runtime.cluster.auth import require_auth_token
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 STOP_WAIT_S = 300
 """Seconds that a job may take to save its checkpoint when it is stopped; Ray's default is 3."""
+_AGENT_WAIT_S = 120
+"""Seconds that a head may take, from its server's first answer on, until it can run jobs."""
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 
 # Distribution -> version on the head; no import, so that it takes a moment and not seconds.
@@ -86,10 +88,18 @@ class Jobs:
         }
         if working_dir is not None:
             runtime_env["working_dir"] = str(working_dir)
-        with self._errors():
-            return self._client.submit_job(
-                entrypoint=shlex.join(words), submission_id=name, runtime_env=runtime_env
-            )
+        give_up = time.monotonic() + _AGENT_WAIT_S
+        while True:
+            with self._errors():
+                try:
+                    return self._client.submit_job(
+                        entrypoint=shlex.join(words), submission_id=name, runtime_env=runtime_env
+                    )
+                except RuntimeError as error:
+                    # The server of a head that has just started answers before it can run jobs.
+                    if "No available agent" not in str(error) or time.monotonic() > give_up:
+                        raise
+            time.sleep(1.0)
 
     def versions(self, names: tuple[str, ...], timeout_s: float = 120) -> dict[str, str]:
         """Versions on the head, of Python and of `names`; empty for what is not installed."""
