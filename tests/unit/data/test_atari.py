@@ -15,12 +15,13 @@ import pytest
 from tats_ray.core.errors import UsageError
 from tats_ray.data.atari import atari_set, console
 from tats_ray.data.atari.atari_set import AtariSet, make_atari
-from tats_ray.data.atari.episodes import Episode, play
+from tats_ray.data.atari.episodes import PlayedEpisode, play
 from tats_ray.data.atari.games import Game, game_of
 from tats_ray.data.atari.states import read_states, states_path, write_states
 from tats_ray.data.decode import read_frames
 from tats_ray.data.manifest import read_list
 from tats_ray.data.motion import read_motion
+from tests.commands import tats
 from tests.full_disk import files_limited_to
 
 SMALL: dict[str, Any] = {"num_train": 9, "num_val": 2, "num_frames": 16}
@@ -134,7 +135,7 @@ def test_brick_is_background_until_it_is_hit_and_so_is_its_gap() -> None:
     for time in range(200):
         screens[time, 3, time % 40] = 9  # a ball
     screens[:, 0] = np.where(np.arange(200) % 2, 3, 5)[:, None]  # blinks
-    episode = Episode(
+    episode = PlayedEpisode(
         screens, np.zeros((200, 128), np.uint8), np.zeros((256, 3), np.uint8), (), 20, 2
     )
     objects = episode.objects(100)
@@ -209,7 +210,7 @@ def test_wrong_requests_are_told_in_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
-NOTHING = Episode(
+NOTHING = PlayedEpisode(
     np.zeros((0, 160, 160), np.uint8),
     np.zeros((0, 128), np.uint8),
     np.zeros((256, 3), np.uint8),
@@ -239,6 +240,17 @@ def test_progress_counts_every_video(tmp_path: Path) -> None:
     few = {"num_train": 2, "num_val": 1, "num_frames": 4}
     make_atari(tmp_path / "x", "pong", **few, progress=lambda *at: calls.append(at))
     assert calls == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_command_says_where_the_lists_are_and_what_is_known(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = ["--num-train", "1", "--num-val", "1", "--num-frames", "4"]
+    tats("data", "atari", "MsPacman", tmp_path / "x", *few)
+    first, second, states, *rest = capsys.readouterr().out.splitlines()
+    assert [first, second] == [str(tmp_path / "x" / f"{name}.csv") for name in ("train", "val")]
+    assert states.startswith("        states  player_x, player_y, enemy_sue_x, ")
+    assert rest == []  # of motion that is known, nothing is said
 
 
 def test_full_disk_is_told_and_leaves_nothing_behind(tmp_path: Path) -> None:
