@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tats_ray.core.errors import UsageError
-from tats_ray.data.atari import atari_set, console
+from tats_ray.data.atari import atari_set, console, episodes
 from tats_ray.data.atari.atari_set import AtariSet, make_atari
 from tats_ray.data.atari.episodes import PlayedEpisode, play
 from tats_ray.data.atari.games import Game, game_of
@@ -150,6 +150,21 @@ def test_clips_in_which_nothing_is_in_play_are_left_out(breakout: AtariSet) -> N
         assert np.isfinite(states["ball_y"]).mean() >= 0.8
     idle = Game(in_play="ball_y", values=game_of("breakout").values, actions=("NOOP",))
     assert play("breakout", idle, num_frames=8, frame_skip=8, seed=0).starts == ()
+
+
+@pytest.mark.parametrize(
+    ("num_missing", "num_still", "is_shown"),
+    [(3, 0, True), (4, 0, False), (0, 7, True), (0, 8, False)],
+)
+def test_clip_shows_the_ball_and_changes_for_most_of_the_time(
+    num_missing: int, num_still: int, is_shown: bool
+) -> None:
+    screens = np.zeros((16, 4, 4), np.uint8)
+    screens[: 16 - num_still, 0, 0] = np.arange(16 - num_still) % 2
+    screens[16 - num_still :, 0, 0] = screens[15 - num_still, 0, 0]
+    memory = np.ones((16, 128), np.uint8)
+    memory[:num_missing, 54] = 0
+    assert episodes._is_in_play(game_of("pong"), screens, memory) == is_shown
 
 
 def test_lists_share_no_episode(pong: AtariSet) -> None:
