@@ -217,6 +217,8 @@ def test_unknown_words_after_a_command_without_fields_are_refused(
     [
         (["pretrian", "x.yaml"], "there is no command 'pretrian', did you mean `tats pretrain`?"),
         (["data", "synth", "/proc/here/shapes"], "folder /proc/here cannot be made"),
+        (["data", "atari", "pong", "/proc/here/pong"], "folder /proc/here cannot be made"),
+        (["data", "atari", "pongg", "x"], "ale-py has no game 'pongg'; did you mean pong"),
     ],
 )
 def test_command_that_cannot_begin_ends_in_one_line(

@@ -28,7 +28,7 @@ _CHANGE_SHARE = 0.5  # of the frames, at least, differ from the one before
 
 
 @dataclass(frozen=True, slots=True)
-class GameEpisode:
+class PlayedEpisode:
     """The part of the screen that is shown, and the memory, at every `frame_skip`-th frame."""
 
     screens: UInt8[np.ndarray, "T H W"]
@@ -80,7 +80,7 @@ def _rests(
     return is_used[clip] & is_common[number[clip] * looks.shape[1] + place]
 
 
-def play(name: str, game: Game, *, num_frames: int, frame_skip: int, seed: int) -> GameEpisode:
+def play(name: str, game: Game, *, num_frames: int, frame_skip: int, seed: int) -> PlayedEpisode:
     """Play until there are enough clips and what follows them, or until the game is over.
 
     Args:
@@ -98,7 +98,7 @@ def play(name: str, game: Game, *, num_frames: int, frame_skip: int, seed: int) 
         if _is_in_play(game, screens[at:stop], memory[at:stop]):
             starts.append(at)
         at = stop + int(rng.integers(num_frames + 1))
-    return GameEpisode(screens, memory, palette, tuple(starts), num_frames, frame_skip)
+    return PlayedEpisode(screens, memory, palette, tuple(starts), num_frames, frame_skip)
 
 
 def _record(

@@ -164,7 +164,16 @@ def read_attentively(
     seed: int,
     device: torch.device,
 ) -> StateScores:
-    """A query for each value, and a linear layer for its classes and for the value itself."""
+    """A query for each value, and a linear layer for its classes and for the value itself.
+
+    Channels are standardised first: what tells clips apart is small beside what all have in common.
+    """
+    middle = torch.stack([clip.float().mean(0) for clip in train]).mean(0)
+    spread = torch.stack([clip.float().sub(middle).square().mean(0) for clip in train]).mean(0)
+
+    def shown(part: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
+        return ((part.float() - middle) / spread.sqrt().clamp(min=1e-6)).to(device)
+
     is_class = _is_class(truth).to(device)
     mean, std = truth.values.nanmean(0), _std(truth.values)
     classes = truth.classes.to(device)
@@ -178,7 +187,7 @@ def read_attentively(
         stack.parameters, ones * ATTENTIVE["lr"], ones * ATTENTIVE["weight_decay"]
     )
     for step, part in enumerate(_batches(len(train), seed), start=1):
-        read = stack(train[part].float().to(device))
+        read = stack(shown(train[part]))
         logits = read[..., :-1].masked_fill(~is_class[:, None], -1e9)
         known = classes[part].T
         loss = cross_entropy(logits.flatten(0, 1), known.flatten(), ignore_index=-1)
@@ -193,7 +202,7 @@ def read_attentively(
         )
         optimizer.step(factor)
     with torch.no_grad():
-        read = torch.cat([stack(part.float().to(device)).cpu() for part in val.split(64)], 1)
+        read = torch.cat([stack(shown(part)).cpu() for part in val.split(64)], 1)
     logits = read[..., :-1].masked_fill(~is_class[:, None].cpu(), -1e9)
     return _Readings(logits.argmax(-1).T, read[..., -1].T.double() * std + mean).score(tested)
 

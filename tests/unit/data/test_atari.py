@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 
 from tats_ray.core.errors import UsageError
-from tats_ray.data.atari import atari_set, console
+from tats_ray.data.atari import atari_set, console, episodes
 from tats_ray.data.atari.atari_set import AtariSet, make_atari
-from tats_ray.data.atari.episodes import GameEpisode, play
+from tats_ray.data.atari.episodes import PlayedEpisode, play
 from tats_ray.data.atari.games import Game, game_of
 from tats_ray.data.atari.states import read_states, states_path, write_states
 from tats_ray.data.decode import read_frames
 from tats_ray.data.manifest import read_list
 from tats_ray.data.motion import read_motion
+from tests.commands import tats
 from tests.full_disk import files_limited_to
 
 SMALL: dict[str, Any] = {"num_train": 9, "num_val": 2, "num_frames": 16}
@@ -134,7 +135,7 @@ def test_brick_is_background_until_it_is_hit_and_so_is_its_gap() -> None:
     for time in range(200):
         screens[time, 3, time % 40] = 9  # a ball
     screens[:, 0] = np.where(np.arange(200) % 2, 3, 5)[:, None]  # blinks
-    episode = GameEpisode(
+    episode = PlayedEpisode(
         screens, np.zeros((200, 128), np.uint8), np.zeros((256, 3), np.uint8), (), 20, 2
     )
     objects = episode.objects(100)
@@ -149,6 +150,21 @@ def test_clips_in_which_nothing_is_in_play_are_left_out(breakout: AtariSet) -> N
         assert np.isfinite(states["ball_y"]).mean() >= 0.8
     idle = Game(in_play="ball_y", values=game_of("breakout").values, actions=("NOOP",))
     assert play("breakout", idle, num_frames=8, frame_skip=8, seed=0).starts == ()
+
+
+@pytest.mark.parametrize(
+    ("num_missing", "num_still", "is_shown"),
+    [(3, 0, True), (4, 0, False), (0, 7, True), (0, 8, False)],
+)
+def test_clip_shows_the_ball_and_changes_for_most_of_the_time(
+    num_missing: int, num_still: int, is_shown: bool
+) -> None:
+    screens = np.zeros((16, 4, 4), np.uint8)
+    screens[: 16 - num_still, 0, 0] = np.arange(16 - num_still) % 2
+    screens[16 - num_still :, 0, 0] = screens[15 - num_still, 0, 0]
+    memory = np.ones((16, 128), np.uint8)
+    memory[:num_missing, 54] = 0
+    assert episodes._is_in_play(game_of("pong"), screens, memory) == is_shown
 
 
 def test_lists_share_no_episode(pong: AtariSet) -> None:
@@ -209,7 +225,7 @@ def test_wrong_requests_are_told_in_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
-NOTHING = GameEpisode(
+NOTHING = PlayedEpisode(
     np.zeros((0, 160, 160), np.uint8),
     np.zeros((0, 128), np.uint8),
     np.zeros((256, 3), np.uint8),
@@ -239,6 +255,17 @@ def test_progress_counts_every_video(tmp_path: Path) -> None:
     few = {"num_train": 2, "num_val": 1, "num_frames": 4}
     make_atari(tmp_path / "x", "pong", **few, progress=lambda *at: calls.append(at))
     assert calls == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_command_says_where_the_lists_are_and_what_is_known(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = ["--num-train", "1", "--num-val", "1", "--num-frames", "4"]
+    tats("data", "atari", "MsPacman", tmp_path / "x", *few)
+    first, second, states, *rest = capsys.readouterr().out.splitlines()
+    assert [first, second] == [str(tmp_path / "x" / f"{name}.csv") for name in ("train", "val")]
+    assert states.startswith("        states  player_x, player_y, enemy_sue_x, ")
+    assert rest == []  # of motion that is known, nothing is said
 
 
 def test_full_disk_is_told_and_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -88,6 +88,7 @@ def test_attentive_readout_finds_the_token_that_knows(monkeypatch: pytest.Monkey
     tokens[:, 5, 0] = 30  # the one to look at
     side = torch.randint(0, 2, (400,), generator=draw)
     tokens[:, 5, 1] = 30.0 * side - 15
+    tokens += 300 * torch.randn(16, generator=draw)  # what all have in common
     targets = Targets(("side",), side[:, None].double())
     train, val, _ = binned(targets.take(torch.arange(300)), targets.take(torch.arange(300, 400)))
     device = torch.device("cpu")
