@@ -26,6 +26,9 @@ from torch import Tensor, nn
 from tats_ray.core.devices import autocast, now
 from tats_ray.models.trajectory import TrajectoryAttention, TrajectoryBlock
 
+KINDS = ("kept", "recomputed", "written")
+"""Ours with `sampler.recompute` off and on, and the equations as they are written."""
+
 
 class WrittenAttention(TrajectoryAttention):
     """Trajectory attention as its equations are written: all scores, projected trajectories."""
@@ -47,12 +50,18 @@ class WrittenAttention(TrajectoryAttention):
 
 
 def block(kind: str, width: int, heads: int, slots: int) -> nn.Module:
-    made = TrajectoryBlock(width, heads, slots)
+    """`written`, or ours that keeps trajectories or recomputes them."""
+    made = TrajectoryBlock(width, heads, slots, recompute=kind == "recomputed")
     if kind == "written":
         written = WrittenAttention(width, heads, slots)
         written.load_state_dict(made.attn.state_dict())
         made.attn = written
     return made
+
+
+def spread(ratios: list[float]) -> list[float]:
+    """Median, least and most."""
+    return [round(r, 2) for r in (statistics.median(ratios), min(ratios), max(ratios))]
 
 
 def seconds(module: nn.Module, x: Tensor, *, backward: bool, precision: str = "float32") -> float:
@@ -113,11 +122,12 @@ def main() -> None:
         return
     device = torch.device(args.device)
     x = torch.randn(args.batch, args.tokens, args.width).to(device)
-    ours = block("ours", args.width, args.width // 64, 8).to(device)
-    written = block("written", args.width, args.width // 64, 8).to(device)
-    written.load_state_dict(ours.state_dict())
+    blocks = {kind: block(kind, args.width, args.width // 64, 8).to(device) for kind in KINDS}
+    for one in blocks.values():
+        one.load_state_dict(blocks["written"].state_dict())
     with torch.no_grad():
-        difference = (ours(x[:1]) - written(x[:1])).abs().max().item()
+        written = blocks["written"](x[:1])
+        difference = (blocks["kept"](x[:1]) - written).abs().max().item()
     figures: dict[str, object] = {
         "torch": torch.__version__,
         "load": os.getloadavg()[0],
@@ -128,22 +138,22 @@ def main() -> None:
     }
     for backward in (False, True):
         how = {"backward": backward, "precision": args.precision}
-        pairs = [
-            (seconds(ours, x, **how), seconds(written, x, **how)) for _ in range(args.rounds + 1)
+        rounds = [
+            {kind: seconds(one, x, **how) for kind, one in blocks.items()}
+            for _ in range(args.rounds + 1)
         ][1:]
-        ratios = [theirs / mine for mine, theirs in pairs]
-        spread = (statistics.median(ratios), min(ratios), max(ratios))
         figures["forward_backward" if backward else "forward"] = {
-            "ours_ms": round(1e3 * statistics.median(mine for mine, _ in pairs), 1),
-            "written_ms": round(1e3 * statistics.median(theirs for _, theirs in pairs), 1),
-            "times_faster": [round(r, 2) for r in spread],
+            kind: {
+                "ms": round(1e3 * statistics.median(r[kind] for r in rounds), 1),
+                "times_faster": spread([r["written"] / r[kind] for r in rounds]),
+            }
+            for kind in KINDS
         }
     if device.type == "cpu":
-        figures["peak_mb"] = {kind: round(peak_mb(kind, args)) for kind in ("ours", "written")}
+        figures["peak_mb"] = {kind: round(peak_mb(kind, args)) for kind in KINDS}
     else:
         figures["peak_mb"] = {
-            "ours": round(allocated_mb(ours, x, args.precision)),
-            "written": round(allocated_mb(written, x, args.precision)),
+            kind: round(allocated_mb(one, x, args.precision)) for kind, one in blocks.items()
         }
     print(json.dumps(figures, indent=1))
 

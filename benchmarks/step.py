@@ -14,11 +14,13 @@ import argparse
 import json
 import os
 import statistics
+from contextlib import nullcontext
 from itertools import pairwise
 from typing import Any
 
 import torch
 from tats_ray.benchmarks.machine import machine
+from tats_ray.benchmarks.operations import Operations
 
 from tats_ray.algorithms.ppo import PPOConfig
 from tats_ray.config.schema import DataConfig, ModelConfig, OptimConfig, SamplerConfig
@@ -38,11 +40,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--recompute", default="off", choices=["on", "off"])
+    parser.add_argument(
+        "--no-reuse", dest="reuse", action="store_false", help="evaluate again for the update"
+    )
     args = parser.parse_args()
     device = torch.device(args.device)
     torch.set_num_threads(1)
     model = ModelConfig(size=args.size, decoder_depth=4)
-    sampler = SamplerConfig(mask_ratio=args.mask_ratio)
+    sampler = SamplerConfig(mask_ratio=args.mask_ratio, recompute=args.recompute)
     grid = token_grid(DataConfig(), model)
     count = num_visible(sampler, grid)
     learner = MAELearner(
@@ -60,11 +66,17 @@ def main() -> None:
     shape = (args.batch, *grid.clip_shape)
     clips = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator).to(device)
 
-    def step(drawer: Any) -> dict[str, float]:
-        times = [now(device)]
+    update = Operations()
+
+    def step(drawer: Any, *, counts: bool = False) -> dict[str, float]:
+        times, drawn = [now(device)], None
         tokens = learner.embed(clips)
         with autocast(learner.device, learner.precision):
-            selection = drawer.act(tokens, count, generator=draws)
+            if drawer is policy and args.reuse:
+                drawn = policy.evaluate(tokens)
+                selection = policy.draw(drawn, count, generator=draws)
+            else:
+                selection = drawer.act(tokens, count, generator=draws)
         times.append(now(device))
         error = learner.learn(clips, selection.visible_idx).error
         times.append(now(device))
@@ -78,8 +90,10 @@ def main() -> None:
                 policy_version=0,
                 step=0,
                 rank=0,
+                drawn=drawn,
             )
-            with autocast(learner.device, learner.precision):
+            counted = update if counts else nullcontext()
+            with autocast(learner.device, learner.precision), counted:
                 algorithm.update([rollout], generator=generator)
         times.append(now(device))
         spent = [1e3 * (b - a) / args.batch for a, b in pairwise(times)]
@@ -89,6 +103,7 @@ def main() -> None:
     for drawer in (*drawers.values(), *drawers.values()):
         step(drawer)  # warm up
     rounds = [{name: step(drawer) for name, drawer in drawers.items()} for _ in range(args.rounds)]
+    step(policy, counts=True)
     overhead = [sum(r["tats"].values()) / sum(r["random"].values()) for r in rounds]
     totals = {n: statistics.median(sum(r[n].values()) for r in rounds) for n in drawers}
     alone = statistics.median(r["tats"]["reconstruct"] for r in rounds)
@@ -103,9 +118,12 @@ def main() -> None:
                 "clips": args.batch,
                 "mask_ratio": args.mask_ratio,
                 "precision": args.precision,
+                "recompute": args.recompute,
+                "acting_graph_reused": args.reuse,
                 "step_ms": {name: round(ms * args.batch, 2) for name, ms in totals.items()},
                 "clips_per_s": {name: round(1e3 / ms, 1) for name, ms in totals.items()},
                 "sampler_share": round(1 - alone / totals["tats"], 3),
+                "operations_of_update": update.count,
                 "peak_gpu_mb": round(peak / 2**20),
                 "ms_per_clip": {
                     name: {

@@ -24,7 +24,7 @@ from torch.utils.checkpoint import checkpoint
 from tats_ray.core.arrays import Float
 from tats_ray.models.layers import Mlp
 
-_VALUES_AT_ONCE = {"cpu": 900_000, "cuda": 2**28}
+_VALUES_AT_ONCE = {"cpu": 1_850_000, "cuda": 2**28}
 """Folded values that stage 2 handles together: what a CPU's cache holds, or part of a GPU."""
 
 
@@ -104,29 +104,46 @@ class TrajectoryAttention(nn.Module):
             query.expand(slots, -1, -1, -1), keys, values
         )
         path = pooled.transpose(1, 2).reshape(slots, -1, heads * pooled.shape[-1])  # t nB D
-        per_slot = keys.shape[2] * keys.shape[1] // heads
-        diagonal = path.unflatten(1, (-1, per_slot)).diagonal(-first, dim1=0, dim2=1)
-        own = self.proj_q(diagonal.movedim(-1, 0).flatten(0, 1)).unflatten(-1, (heads, -1))
-        scaled = (own * own.shape[-1] ** -0.5).to(path.dtype)
-        weight = self.proj_kv.weight.to(path.dtype).view(2, heads, own.shape[-1], -1)
-        trajectories = path.transpose(0, 1)
-        if not self.project_values:
-            along = torch.bmm(scaled.transpose(0, 1), weight[0]).transpose(0, 1)
-            share = _softmax(torch.bmm(along, trajectories.transpose(1, 2)))
-            parts = trajectories.unflatten(-1, (heads, -1)).transpose(1, 2)
-            return (share.unsqueeze(-2) @ parts).flatten(-3)
-        out = _SecondStage.apply(scaled, trajectories, weight[0], weight[1]).flatten(-2)
-        bias = self.proj_kv.bias
-        return out if bias is None else out + bias.chunk(2)[1].to(out.dtype)
+        depth, per_slot = pooled.shape[-1], keys.shape[2] * keys.shape[1] // heads
+        weight = self.proj_kv.weight.to(path.dtype).view(2, heads, depth, -1)
+        to_query = (self.proj_q.weight * depth**-0.5).to(path.dtype)
+        shift = None if self.proj_q.bias is None else self.proj_q.bias * depth**-0.5
+        where = (per_slot, first)
+        if self.project_values:
+            out = _SecondStage.apply(path, to_query, shift, weight[0], weight[1], where)
+            bias = self.proj_kv.bias
+            return out if bias is None else out + bias.chunk(2)[1].to(out.dtype)
+        asked = _queries(_own(path, *where), to_query, shift, heads)
+        logits = torch.bmm(torch.bmm(asked, weight[0]).transpose(0, 1), path.permute(1, 2, 0))
+        values = path.unflatten(-1, (heads, -1)).permute(1, 2, 0, 3)
+        return (_softmax(logits).unsqueeze(-2) @ values).flatten(-3)
+
+
+def _own(path: Float[Tensor, "t n D"], per_slot: int, first: int) -> Float[Tensor, "T s D"]:
+    """A view of the tokens' own slots, which are slots `first` and on."""
+    return path.unflatten(1, (-1, per_slot)).diagonal(-first, dim1=0, dim2=1).movedim(-1, 0)
+
+
+def _queries(
+    own: Float[Tensor, "T s D"], weight: Tensor, bias: Tensor | None, heads: int
+) -> Float[Tensor, "h n d"]:
+    bias = None if bias is None else bias.to(own.dtype)
+    return (
+        functional.linear(own.flatten(0, 1), weight, bias)
+        .unflatten(-1, (heads, -1))
+        .transpose(0, 1)
+    )
 
 
 def _softmax(logits: Float[Tensor, "n h t"]) -> Float[Tensor, "n h t"]:
     """In float32 at least."""
-    return logits.softmax(-1, dtype=_wide(logits.dtype)).to(logits.dtype)
+    if logits.dtype in _HALF:
+        return logits.softmax(-1, dtype=torch.float32).to(logits.dtype)
+    return logits.softmax(-1)
 
 
 class _SecondStage(torch.autograd.Function):
-    """Attention of each query over its own trajectory, with the projections folded into it.
+    """Attention of each token over its own trajectory, with the projections folded into it.
 
     The folded query and the mixed trajectory have a row of full width for each head. They are
     larger than all else here, so they are kept in the cache, part by part, and made again in the
@@ -137,52 +154,71 @@ class _SecondStage(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        query: Float[Tensor, "n h d"],
-        path: Float[Tensor, "n t D"],
+        path: Float[Tensor, "t n D"],
+        to_query: Float[Tensor, "D D"],
+        shift: Float[Tensor, " D"] | None,
         key: Float[Tensor, "h d D"],
         value: Float[Tensor, "h d D"],
-    ) -> Float[Tensor, "n h d"]:
+        where: tuple[int, int],
+    ) -> Float[Tensor, "n D"]:
+        query = _queries(_own(path, *where), to_query, shift, len(key))
+        back, size = value.mT, _rows_at_once(path, len(key))
+        parts = [rows.split(size, dim) for rows, dim in ((query, 1), (path.transpose(0, 1), 0))]
         found, shares = [], []
-        size = _rows_at_once(query, path)
-        for asked, seen in zip(query.split(size), path.split(size), strict=True):
-            folded = torch.bmm(asked.transpose(0, 1), key).transpose(0, 1)
-            share = _softmax(torch.bmm(folded, seen.transpose(1, 2)))
-            mixed = torch.bmm(share, seen).transpose(0, 1)
-            found.append(torch.bmm(mixed, value.transpose(1, 2)))
+        for asked, seen in zip(*parts, strict=True):
+            share = _softmax(torch.bmm(torch.bmm(asked, key).transpose(0, 1), seen.mT))
+            found.append(torch.bmm(torch.bmm(share, seen).transpose(0, 1), back))
             shares.append(share)
-        ctx.save_for_backward(query, path, key, value, *shares)
-        return torch.cat(found, 1).transpose(0, 1)
+        ctx.save_for_backward(path, query, to_query, key, value, *shares)
+        ctx.where, ctx.shift_dtype = where, None if shift is None else shift.dtype
+        return torch.cat(found, 1).transpose(0, 1).flatten(1)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Float[Tensor, "n h d"]) -> Any:
-        query, path, key, value, *shares = ctx.saved_tensors
-        heads, size = query.shape[1], _rows_at_once(query, path)
-        along, of_query = torch.empty_like(path), []
+    def backward(ctx: Any, grad: Float[Tensor, "n D"]) -> Any:
+        path, query, to_query, key, value, *shares = ctx.saved_tensors
+        heads, size = len(key), _rows_at_once(path, len(key))
+        along, of_query, back = torch.empty_like(path), [], key.mT
         of_key, of_value = (torch.zeros_like(w, dtype=_wide(w.dtype)) for w in (key, value))
-        parts = [rows.split(size) for rows in (query, path, grad, along)]
-        for asked, seen, wanted, target, share in zip(*parts, shares, strict=True):
-            asked, wanted = asked.transpose(0, 1), wanted.transpose(0, 1)
-            weights = torch.cat([torch.bmm(wanted, value), torch.bmm(asked, key)]).transpose(0, 1)
-            slope = share * torch.bmm(weights[:, :heads], seen.transpose(1, 2))
+        by_head = grad.unflatten(1, (heads, -1)).transpose(0, 1)
+        split = ((query, 1), (by_head, 1), (path.transpose(0, 1), 0), (along.transpose(0, 1), 0))
+        parts = [rows.split(size, dim) for rows, dim in split]
+        for asked, wanted, seen, target, share in zip(*parts, shares, strict=True):
+            pulls = torch.bmm(wanted, value)
+            slope = share * torch.bmm(pulls.transpose(0, 1), seen.mT)
             slope = torch.addcmul(slope, share, slope.sum(-1, keepdim=True), value=-1)
             both = torch.cat([share, slope], 1)
-            target.copy_(torch.bmm(both.transpose(1, 2), weights))
+            ahead = torch.cat([pulls, torch.bmm(asked, key)]).transpose(0, 1)
+            target.copy_(torch.bmm(both.mT, ahead))
             mixed, folded = torch.bmm(both, seen).transpose(0, 1).chunk(2)
-            of_query.append(torch.bmm(folded, key.transpose(1, 2)))
-            of_key += torch.bmm(asked.transpose(1, 2), folded)
-            of_value += torch.bmm(wanted.transpose(1, 2), mixed)
-        whole = torch.cat(of_query, 1).transpose(0, 1)
-        return whole, along, of_key.to(key.dtype), of_value.to(value.dtype)
+            of_query.append(torch.bmm(folded, back))
+            _add_product(of_key, asked.mT, folded)
+            _add_product(of_value, wanted.mT, mixed)
+        slopes = torch.cat(of_query, 1).transpose(0, 1).flatten(1)
+        own = _own(along, *ctx.where)
+        of_weight = slopes.mT @ _own(path, *ctx.where).flatten(0, 1)
+        of_shift = None if ctx.shift_dtype is None else slopes.sum(0, dtype=ctx.shift_dtype)
+        own += (slopes @ to_query).view_as(own)
+        return along, of_weight, of_shift, of_key.to(key.dtype), of_value.to(value.dtype), None
 
 
-def _rows_at_once(query: Float[Tensor, "n h d"], path: Float[Tensor, "n t D"]) -> int:
-    return max(1, _VALUES_AT_ONCE.get(path.device.type, 2**28) // (query.shape[1] * path.shape[2]))
+_HALF = (torch.bfloat16, torch.float16)
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
     """For sums over parts: float32 at least."""
-    return torch.promote_types(dtype, torch.float32)
+    return torch.float32 if dtype in _HALF else dtype
+
+
+def _add_product(total: Tensor, one: Tensor, other: Tensor) -> None:
+    if total.dtype == one.dtype:
+        total.baddbmm_(one, other)
+    else:
+        total += torch.bmm(one, other)
+
+
+def _rows_at_once(path: Float[Tensor, "t n D"], heads: int) -> int:
+    return max(1, _VALUES_AT_ONCE.get(path.device.type, 2**28) // (heads * path.shape[2]))
 
 
 class TrajectoryBlock(nn.Module):

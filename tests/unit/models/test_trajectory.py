@@ -136,15 +136,16 @@ def test_cutting_the_second_stage_into_parts_changes_only_the_rounding(
 def test_gradients_of_the_second_stage_in_half_precision_are_summed_in_float32() -> None:
     """Over many parts: sums in bfloat16 would stop growing."""
     generator = torch.Generator().manual_seed(0)
-    sizes = ((4000, 2, 4), (4000, 3, 8), (2, 4, 8), (2, 4, 8))
+    sizes = ((3, 4000, 8), (8, 8), (8,), (2, 4, 8), (2, 4, 8))
     exact = [torch.rand(size, generator=generator).requires_grad_() for size in sizes]
     rough = [x.detach().bfloat16().requires_grad_() for x in exact]
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(trajectory._VALUES_AT_ONCE, "cpu", 16 * 10)
         for inputs in (exact, rough):
-            trajectory._SecondStage.apply(*inputs).float().sum().backward()
-    for one, other in zip(exact[2:], rough[2:], strict=True):
-        torch.testing.assert_close(other.grad.float(), one.grad, atol=0.05, rtol=0.05)
+            trajectory._SecondStage.apply(*inputs, (4000, 0)).float().sum().backward()
+    assert exact[4].grad is not None
+    assert rough[4].grad is not None
+    torch.testing.assert_close(rough[4].grad.float(), exact[4].grad, atol=0, rtol=0.02)
 
 
 def test_no_larger_part_of_the_update_is_kept_than_the_trajectories() -> None:

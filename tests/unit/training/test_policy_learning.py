@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 import torch
+from tats_ray.benchmarks.operations import Operations
 from torch import Tensor
 
 from tats_ray.algorithms.ppo import PPOConfig
+from tats_ray.core.grid import TokenGrid
 from tats_ray.core.seeds import stream
 from tats_ray.core.types import Metrics, Rollout
+from tats_ray.models import trajectory
 from tats_ray.models.policy import SamplerPolicy
+from tats_ray.models.samplers.tats import tats_sampler
 from tats_ray.training.policy_learner import LocalPolicyClient, PolicyLearner
 
 
@@ -140,3 +145,40 @@ def test_local_client_holds_weights_back_as_long_as_the_staleness_says(
     for name, value in client.learner.weights().items():
         assert torch.equal(last.weights[name], value)
     assert client.drain() is None
+
+
+PAPER = TokenGrid(num_frames=16, image_size=224, tubelet=2, patch=16)
+
+
+@pytest.mark.parametrize(("recompute", "is_reused", "bound"), [
+    (False, True, 720), (False, False, 880), (True, True, 1700),
+])  # fmt: skip
+def test_an_update_of_the_papers_block_dispatches_few_operations(
+    recompute: bool, is_reused: bool, bound: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One clip. Narrow, with a cache so much smaller that it is cut into as many parts."""
+    width, heads = 24, 12
+    monkeypatch.setitem(trajectory._VALUES_AT_ONCE, "cpu", 1_850_000 * width // 768)
+    policy = SamplerPolicy(tats_sampler(width, PAPER, num_heads=heads, recompute=recompute), width)
+    algorithm = PPOConfig().build(policy)
+    counts = []
+    for step in range(2):
+        generator = torch.Generator().manual_seed(step)
+        tokens = torch.randn(1, PAPER.num_tokens, width, generator=generator)
+        seen = policy.evaluate(tokens)
+        drawn = policy.draw(seen, 78, generator=generator)
+        rollout = Rollout(
+            tokens=tokens,
+            visible_idx=drawn.visible_idx,
+            log_prob=drawn.log_prob,
+            value=drawn.value,
+            reward=torch.rand(1, PAPER.num_tokens, generator=generator),
+            policy_version=0,
+            step=step,
+            rank=0,
+            drawn=seen if is_reused else None,
+        )
+        with Operations() as operations:
+            algorithm.update([rollout], generator=generator)
+        counts.append(operations.count)
+    assert bound * 0.9 < counts[1] <= bound  # the optimiser makes its state in the first
