@@ -92,7 +92,7 @@ def main() -> None:
                 rank=0,
                 drawn=drawn,
             )
-            counted = update if counts else nullcontext()
+            counted: Any = update if counts else nullcontext()
             with autocast(learner.device, learner.precision), counted:
                 algorithm.update([rollout], generator=generator)
         times.append(now(device))

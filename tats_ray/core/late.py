@@ -39,10 +39,8 @@ class LateMetrics(Mapping[str, float]):
     """Scalars by name that are fetched, all at once, when one of them is read first."""
 
     def __init__(self, scalars: Mapping[str, Scalar]) -> None:
-        self.scalars: dict[str, Scalar] = {}
-        """Without fetching anything."""
-        for name, value in scalars.items():
-            self.scalars[name] = value
+        self.scalars: dict[str, Scalar] = dict(scalars)
+        """Where they are."""
         self._read: dict[str, float] | None = None
 
     def __getitem__(self, name: str) -> float:

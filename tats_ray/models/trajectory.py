@@ -13,6 +13,7 @@ the keys are the batch, so that queries are shared and nothing is repeated.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -64,12 +65,13 @@ class TrajectoryAttention(nn.Module):
         batch, tokens, width = x.shape
         slots, heads = self.num_slots, self.num_heads
         depth = width // heads
-        biases = self.qkv.bias.chunk(3) if self.qkv.bias is not None else [None] * 3
+        bias = self.qkv.bias
+        biases: Sequence[Tensor | None] = [None] * 3 if bias is None else bias.chunk(3)
         # Three products of tokens first, clips second: then clips lie beside the heads.
         rows = x.transpose(0, 1)
         query, key, value = (
-            functional.linear(rows, weight, bias).view(tokens, batch * heads, depth)
-            for weight, bias in zip(self.qkv.weight.chunk(3), biases, strict=True)
+            functional.linear(rows, weight, shift).view(tokens, batch * heads, depth)
+            for weight, shift in zip(self.qkv.weight.chunk(3), biases, strict=True)
         )
         query = query.transpose(0, 1)
         keys, values = (

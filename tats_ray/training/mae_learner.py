@@ -198,8 +198,8 @@ class MAELearner:
                 parameter.grad /= self.pending
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr
-        parameters = [p for p in self.mae.parameters() if p.grad is not None]
-        norm = nn.utils.get_total_norm([p.grad for p in parameters])
+        parameters = [*self.mae.parameters()]
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if self.optim.clip_grad:
             nn.utils.clip_grads_with_norm_(parameters, self.optim.clip_grad, norm)
         if self.all_finite is None:
