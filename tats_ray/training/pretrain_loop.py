@@ -283,10 +283,10 @@ class PretrainLoop:
         is_whole = len(self.slots) == self.masks_per_clip == self.config.rollout_fraction == 1
         is_next = is_whole and self.config.mae_steps_per_update == 1 and self.policy_takes_part
         if is_next and isinstance(self.client, LocalPolicyClient) and self.client.keeps_graphs:
-            policy = self.client.learner.policy
+            learning = self.client.learner.policy
             with torch.enable_grad():
-                drawn = policy.evaluate(tokens)
-            return policy.draw(drawn, stage.num_visible, generator=generator), drawn
+                drawn = learning.evaluate(tokens)
+            return learning.draw(drawn, stage.num_visible, generator=generator), drawn
         policy = with_motion(stage.policy, motion)
         return policy.act(tokens, stage.num_visible, generator=generator), None
 
