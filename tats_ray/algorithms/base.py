@@ -47,7 +47,7 @@ class PolicyGradient:
         self.optimizer = adamw(
             policy, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
         )
-        self.brake = Brake(self.optimizer)
+        self.brake = Brake()
 
     def loss(self, rollout: Rollout, now: Evaluation) -> tuple[Float[Tensor, ""], Scalars]:
         """What to minimise on one entry, and scalars about it."""
@@ -96,18 +96,18 @@ class PolicyGradient:
     def _step(self, rollout: Rollout, now: Evaluation | None) -> Scalars:
         now = now or self.evaluate(rollout)
         loss, terms = self.loss(rollout, now)
-        reached = loss.detach()
+        reached, step = loss.detach(), rollout.step  # and not the rollout, which is large
         is_fine = torch.isfinite(reached)
         expect(
             is_fine,
             lambda: NonFiniteError(
-                f"the policy loss is {reached.item()} at MAE step {rollout.step}; "
+                f"the policy loss is {reached.item()} at MAE step {step}; "
                 "lower algorithm.lr or raise the entropy weight"
             ),
         )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        self.brake.step(is_fine)
+        self.brake.step(self.optimizer, is_fine)
         return {"loss": reached, **terms, **self.diagnostics(rollout, now)}
 
     @staticmethod

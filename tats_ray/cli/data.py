@@ -142,7 +142,7 @@ class CheckVideos(PlainCommand):
                 on_progress=shown,
             )
         except KeyboardInterrupt:
-            print(f"stopped after {shown.done:,} videos; the same command continues there")
+            print(f"stopped after {counted(shown.done, 'video')}; the same command continues there")
             raise
         print(checked)
         if checked.broken:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -37,10 +38,17 @@ def now(device: torch.device) -> float:
 def memory_bytes(device: torch.device) -> int:
     """What a device has free when a run is alone on it; of an absent GPU, what any has."""
     if device.type == "cpu":
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_container_limits()])
     if not torch.cuda.is_available():
         return 16 * 2**30
     return torch.cuda.get_device_properties(device).total_memory
+
+
+def _container_limits() -> Iterator[int]:
+    """What Linux lets this container have, bytes; version 2 of its interface, then version 1."""
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):  # no such file, or "max"
+            yield int(Path("/sys/fs/cgroup", name).read_text())
 
 
 @contextmanager

@@ -39,8 +39,11 @@ class LateMetrics(Mapping[str, float]):
     """Scalars by name that are fetched, all at once, when one of them is read first."""
 
     def __init__(self, scalars: Mapping[str, Scalar]) -> None:
-        self.scalars: dict[str, Scalar] = dict(scalars)
-        """Where they are."""
+        self.scalars: dict[str, Scalar] = {
+            name: value.detach() if isinstance(value, Tensor) and value.requires_grad else value
+            for name, value in scalars.items()
+        }
+        """Where they are, without the graphs that made them."""
         self._read: dict[str, float] | None = None
 
     def __getitem__(self, name: str) -> float:
@@ -64,9 +67,11 @@ def mean(scalars: Sequence[Scalar]) -> Scalar:
     """Of a few numbers, in float64, where they are."""
     if len(scalars) == 1:
         return scalars[0]
-    if not any(isinstance(scalar, Tensor) for scalar in scalars):
+    device = next((scalar.device for scalar in scalars if isinstance(scalar, Tensor)), None)
+    if device is None:
         return sum(scalars) / len(scalars)
-    return torch.stack([torch.as_tensor(s, dtype=torch.float64) for s in scalars]).mean()
+    parts = [torch.as_tensor(s, dtype=torch.float64, device=device).detach() for s in scalars]
+    return torch.stack(parts).mean()
 
 
 class LateChecks:
@@ -118,18 +123,19 @@ class Brake:
     The weights then stay as they were before that step, whatever the host asks for until it knows.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
-        self._optimizer: Any = optimizer
+    def __init__(self) -> None:
         self._pulled: Tensor | None = None
 
-    def step(self, is_fine: Bool[Tensor, ""]) -> None:
-        """One optimiser step, unless this or an earlier one was not fine."""
+    def step(self, optimizer: Any, is_fine: Bool[Tensor, ""]) -> None:
+        """One step of a torch optimiser, unless this or an earlier one was not fine.
+
+        Fused optimisers know on their device; of others, the host must ask.
+        """
         bad = (~is_fine).float()
         self._pulled = bad if self._pulled is None else torch.maximum(self._pulled, bad)
-        # What torch's gradient scaler sets: fused optimisers leave everything as it was.
-        self._optimizer.grad_scale, self._optimizer.found_inf = None, self._pulled
-        self._optimizer.step()
-
-    def release(self) -> None:
-        """Go on, now that what stopped it is known."""
-        self._pulled = None
+        if getattr(optimizer, "_step_supports_amp_scaling", False):
+            # What torch's gradient scaler sets: such optimisers leave everything as it was.
+            optimizer.grad_scale, optimizer.found_inf = None, self._pulled
+            optimizer.step()
+        elif not self._pulled:
+            optimizer.step()

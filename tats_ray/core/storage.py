@@ -156,13 +156,15 @@ def make_once(
     if _holds(out, spec, spec_file, what):
         return
     make_folder(out.parent)
-    partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
+    partial = out.with_name(f".{out.name}.partial-{os.getpid()}-{uuid.uuid4().hex[:8]}")
     try:
         partial.mkdir(parents=True)
         write(partial)
         (partial / spec_file).write_text(json.dumps(spec, indent=1) + "\n")
         partial.replace(out)
     except OSError as error:
+        if out.is_dir() and _holds(out, spec, spec_file, what):
+            return  # another process has made it meanwhile
         raise UsageError(
             f"{out} cannot be written ({error.strerror or error}); free space or choose another "
             "folder"

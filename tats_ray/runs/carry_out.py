@@ -95,7 +95,8 @@ def carry_out(
                 on_tick=view.on_tick,
                 rollout_bytes=plan.rollout_bytes,
             )
-        record_end(folder, "finished" if outcome.is_finished else "stopped")
+        trackers.ending = "finished" if outcome.is_finished else "stopped"
+        record_end(folder, trackers.ending)
         if report is not None and outcome.is_finished:
             page = report()
             trackers.attach([*sorted(folder.glob("masks_?.png")), page])

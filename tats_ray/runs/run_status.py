@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from tats_ray.checkpoints.folders import candidates
@@ -41,10 +43,17 @@ def newest_run(folder: Path) -> Path:
     """
     found = runs_in(folder)
     if not found:
-        raise UsageError(
-            f"{folder} is no run folder and holds none; tats status lists the runs here"
-        )
-    return max(found, key=lambda run: max(path.stat().st_mtime for path in (run, *run.iterdir())))
+        what = "has no run folder in it" if folder.is_dir() else "does not exist"
+        raise UsageError(f"{folder} {what}; `tats status` lists the runs here")
+    return max(found, key=_last_written)
+
+
+def _last_written(run: Path) -> float:
+    times = [run.stat().st_mtime]
+    for path in run.iterdir():
+        with suppress(OSError):  # a file that is replaced just now
+            times.append(path.stat().st_mtime)
+    return max(times)
 
 
 def show_runs(folders: list[Path]) -> None:
@@ -113,25 +122,34 @@ def watch_run(folder: Path, *, mode: Mode = "auto", poll_s: float = 0.5) -> None
     Raises:
         UsageError: for a run that is over and left nothing to show.
     """
-    plan = read_board(folder)
+    plan, is_over = read_board(folder), not holder_in_words(folder)
+    if plan is None and not is_over:
+        print(f"{folder}: {_state(folder)}; waiting for its first step", flush=True)
     while plan is None and holder_in_words(folder):
-        time.sleep(poll_s)  # it has not begun to train
+        time.sleep(poll_s)
         plan = read_board(folder)
     if plan is None:
         raise UsageError(
-            f"{folder}: {_state(folder)}, before it trained or under version 0.1, so there is "
-            f"nothing to watch; use tats status {folder}"
+            f"{folder} has no record to watch ({_state(folder)}); `tats status {folder}` shows "
+            "what is known"
         )
-    shown_until, is_over = -math.inf, False
-    with make_view(mode, plan=plan) as view:
-        while not is_over:
-            is_over = not holder_in_words(folder)  # asked first: what it told last is shown too
-            for event in read_events(folder):
-                if event["time"] > shown_until:
-                    shown_until = event["time"]
-                    view.on_event(event)
-            view.on_tick()
-            time.sleep(0.0 if is_over else poll_s)
+    # A board tells of a run that goes on; of one that is over, its lines say more.
+    shown: set[str] = set()
+    with make_view("plain" if is_over and mode == "auto" else mode, plan=plan) as view:
+        is_over = False
+        try:
+            while not is_over:
+                is_over = not holder_in_words(folder)  # asked first: its last words are shown too
+                for event in read_events(folder):
+                    # Learners and driver write at their own pace, so not in the order of time.
+                    if (key := json.dumps(dict(event), sort_keys=True)) not in shown:
+                        shown.add(key)
+                        view.on_event(event)
+                view.on_tick()
+                time.sleep(0.0 if is_over else poll_s)
+        except KeyboardInterrupt:
+            view.close(f"the run goes on; `tats watch {folder}` shows it again")
+            raise
         view.close(f"{folder}: {_state(folder)}")
 
 

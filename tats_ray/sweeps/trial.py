@@ -109,6 +109,7 @@ class _Trial:
                 on_event=on_event,
                 rollout_bytes=plan.rollout_bytes,
             )
+            trackers.ending = "finished" if outcome.is_finished else "stopped"
         if not outcome.is_finished:
             raise TatsError(f"{outcome.message}, before its last epoch")
         self.epoch = self.config.loop.epochs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 import torch
@@ -102,12 +102,15 @@ def _check_loss(name: str, algorithm: PolicyGradient, rollout: Rollout) -> None:
 
 
 def _check_metrics(name: str, method: str, metrics: Any) -> None:
-    if not isinstance(metrics, dict):
+    if not isinstance(metrics, Mapping):
         _refuse(name, f"{method} returned {kind_of(metrics)} to log; return a dictionary of floats")
     for key, value in metrics.items():
         is_scalar = isinstance(value, Tensor) and value.shape == ()
         if not (is_scalar or isinstance(value, int | float)):
-            _refuse(name, f"{method} logs {kind_of(value)} as {key!r}; log a float, as of .item()")
+            _refuse(
+                name,
+                f"{method} logs {kind_of(value)} as {key!r}; log a number, or a tensor of shape ()",
+            )
 
 
 def _save_and_load(algorithm: Algorithm) -> None:

@@ -77,7 +77,7 @@ class MAELearner:
             mae, lr=optim.base_lr * self.scale, betas=optim.betas, weight_decay=optim.weight_decay
         )
         self.all_finite = all_finite
-        self.brake = Brake(self.optimizer)
+        self.brake = Brake()
         self.weight = weight
         self._is_last_slot = True
         self._is_slot_done: bool | None = None
@@ -166,8 +166,8 @@ class MAELearner:
     def _descend(self, loss: Float[Tensor, ""]) -> None:
         self._are_finite.append(torch.isfinite(loss.detach()))
         if self._is_last_slot:
-            self._check(torch.stack(self._are_finite).all(), loss.detach())
-            self._are_finite = []
+            are_finite, self._are_finite = self._are_finite, []
+            self._check(torch.stack(are_finite).all(), loss.detach())
         loss.backward(torch.full_like(loss, self.weight))
         if not self._is_last_slot:
             return
@@ -204,7 +204,7 @@ class MAELearner:
             nn.utils.clip_grads_with_norm_(parameters, self.optim.clip_grad, norm)
         if self.all_finite is None:
             assert self._is_fine is not None  # something is pending
-            self.brake.step(self._is_fine)
+            self.brake.step(self.optimizer, self._is_fine)
         else:
             self.optimizer.step()  # the host knows already that all is fine
         self._is_fine = None

@@ -201,8 +201,12 @@ class PretrainLoop:
                 shown = list(islice(batches, len(self.slots)))
             if not shown:
                 break
-            with self.checks.gather(self._mark()):
-                metrics = self._step(shown)
+            try:
+                with self.checks.gather(self._mark()):
+                    metrics = self._step(shown)
+            except Exception:
+                self.settle()  # an earlier check that failed is the cause
+                raise
             self.at.batch += 1
             self.at.step += 1
             if self.num_pending == self.config.mae_steps_per_update:
@@ -223,8 +227,8 @@ class PretrainLoop:
         """Look at what the last steps had to hold, before anything of them is told or saved.
 
         Raises:
-            NonFiniteError: for the first loss that is not finite. Nothing was learned since then,
-                and the position is that of its step.
+            NonFiniteError: for the first loss that is not finite. The network whose loss it was
+                has not moved since, and the position is that of its step.
         """
         failed = self.checks.failed()
         if failed is not None:

@@ -54,7 +54,7 @@ def _error(metrics: Sequence[Record]) -> Verdict:
             ends = f"{what} {decimal(values[0], 3)} -> {decimal(values[-1], 3)}"
             course = f"{ends}, {fell:.0%} less{_of_the_mean(metrics, name)}"
             if fell >= 0.2:
-                return Verdict(question, "good", course)
+                return Verdict(question, "good" if _beats_the_mean(metrics) else "watch", course)
             if fell >= 0.02:
                 more = "; it has left the plateau, and more epochs would help"
                 return Verdict(question, "watch", course + more)
@@ -63,13 +63,28 @@ def _error(metrics: Sequence[Record]) -> Verdict:
     return Verdict(question, "unknown", "measured less than twice")
 
 
+def _beats_the_mean(metrics: Sequence[Record]) -> bool:
+    """Under random masks or the sampler's own, as far as that was measured."""
+    measured = [record for record in metrics if record.get("eval/mean_error")]
+    if not measured:
+        return True
+    last = measured[-1]
+    return min(last["eval/error"], last["eval/own_error"]) < 0.98 * last["eval/mean_error"]
+
+
 def _of_the_mean(metrics: Sequence[Record], name: str) -> str:
     """The last error as a multiple, which compares across targets; `` where it is not known."""
-    measured = [record for record in metrics if {name, "eval/mean_error"} <= record.keys()]
-    if not measured:
+    measured = [
+        record for record in metrics if {name, "eval/mean_error", "eval/own_error"} <= record.keys()
+    ]
+    if not measured or measured[-1]["eval/mean_error"] <= 0:
         return ""
-    share = measured[-1][name] / measured[-1]["eval/mean_error"]
-    return f", {decimal(share, 2)} times the error of predicting the mean"
+    last = measured[-1]
+    shares = [decimal(last[key] / last["eval/mean_error"], 2) for key in (name, "eval/own_error")]
+    return (
+        f"; under random masks it is {shares[0]} times the error of predicting the mean, "
+        f"under its own {shares[1]} times"
+    )
 
 
 def _motion(metrics: Sequence[Record], start: int | None) -> Verdict:
@@ -130,7 +145,8 @@ def _steps(metrics: Sequence[Record]) -> Verdict:
     answer = f"recent KL divergence {mean:.2g} nats per update"
     if clipped:
         answer += f", {clipped[-1]:.0%} of the ratios clipped"
-    light: Light = "good" if mean < 0.05 else "watch" if mean < 0.2 else "bad"
+    is_clipped = bool(clipped) and clipped[-1] > 0.5
+    light: Light = "bad" if mean >= 0.2 else "watch" if mean >= 0.05 or is_clipped else "good"
     return Verdict(question, light, answer + ("" if light == "good" else "; lower algorithm.lr"))
 
 

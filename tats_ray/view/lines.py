@@ -159,7 +159,11 @@ def eval_line(progress: Progress) -> str:
 def _of_the_mean(progress: Progress) -> str:
     """The error as a multiple of that of predicting the mean, which compares across targets."""
     error, mean = progress.latest("eval/error"), progress.latest("eval/mean_error")
-    return f" ({decimal(error / mean, 2)}x the mean's)" if error is not None and mean else ""
+    return (
+        f" ({decimal(error / mean, 2)}x that of predicting the mean)"
+        if error is not None and mean
+        else ""
+    )
 
 
 def _position(progress: Progress) -> str:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from tats_ray.core.words import counted
+
 Event = Mapping[str, Any]
 
 DATA_BOUND_SHARE = 0.5
@@ -220,12 +222,16 @@ class VideoCount:
     def __call__(self, done: int, total: int) -> None:
         self.done, now, is_seen = done, time.monotonic(), sys.stderr.isatty()
         self._first = done if self._first is None else self._first
-        if now < self._told + (1 if is_seen else 10) or done == self._first:
+        is_due = done == total or now >= self._told + (1 if is_seen else 10)
+        if not is_due or done == self._first:
             return
         self._told = now
-        left = format_duration((now - self._began) / (done - self._first) * (total - done))
-        text = f"{done:,} of {total:,} videos, {left} left"
-        print(text, end="   \r" if is_seen else "\n", file=sys.stderr, flush=True)
+        text = f"{done} of {counted(total, 'video')}"
+        share = (done - self._first) / max(total - self._first, 1)
+        if done < total and share > 0.1:  # the first ones say little: they come in bursts
+            text += f", {format_duration((now - self._began) * (1 / share - 1))} left"
+        end = "\n" if done == total or not is_seen else "\r"
+        print(f"{text:<50}" if is_seen else text, end=end, file=sys.stderr, flush=True)
 
 
 def is_warning(note: str) -> bool:

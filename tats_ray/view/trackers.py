@@ -21,6 +21,7 @@ from tats_ray.core.words import counted
 from tats_ray.view.progress import Event
 
 Remote = Literal["wandb", "mlflow"]
+Ending = Literal["finished", "stopped", "failed"]
 _ROOM = 1000  # records that may wait for a slow tracker
 _PACKAGES: Mapping[Remote, str] = {"wandb": "wandb", "mlflow": "mlflow-skinny"}
 _IDS_FILE = "trackers.json"
@@ -46,7 +47,7 @@ class Sink(Protocol):
     def attach(self, path: Path) -> None:
         """Keep a picture or a page with the run."""
 
-    def close(self) -> None: ...
+    def close(self, how: Ending) -> None: ...
 
 
 def require_trackers(names: Sequence[str]) -> None:
@@ -83,6 +84,8 @@ class Trackers:
         patience_s: float = 10.0,
     ) -> None:
         self._on_note = on_note
+        self.ending: Ending = "finished"
+        """What the trackers are told when nothing fails."""
         self._notes: deque[str] = deque()
         """Of the threads; the view gets them from the thread that it knows."""
         self._senders = [
@@ -101,8 +104,9 @@ class Trackers:
             for path in paths:
                 sender.put(partial(_attach, path=path))
 
-    def close(self) -> None:
+    def close(self, how: Ending = "finished") -> None:
         for sender in self._senders:
+            sender.put(partial(_close, how=how))
             sender.end()
         for sender in self._senders:
             sender.wait()
@@ -115,12 +119,16 @@ class Trackers:
     def __enter__(self) -> Trackers:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        self.close("failed" if kind is not None else self.ending)
 
 
 def _attach(sink: Sink, *, path: Path) -> None:
     sink.attach(path)
+
+
+def _close(sink: Sink, *, how: Ending) -> None:
+    sink.close(how)
 
 
 class _Sender:
@@ -167,7 +175,6 @@ class _Sender:
             sink = _OPEN[self._name](self._run, self._on_note)
             while (task := self._queue.get()) is not None:
                 task(sink)
-            sink.close()
         except Exception as error:  # whatever a tracker raises is not worth a run
             self._is_dead = True
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -175,19 +182,21 @@ class _Sender:
 
 
 _ALL_HERE = "; metrics.jsonl has them all"
+_ids_lock = threading.Lock()
 
 
 def _id_of(run: TrackedRun, name: Remote, make: Callable[[], str]) -> str:
     """A run's id with a tracker: made at its first start, and kept for resumptions."""
     path = run.folder / _IDS_FILE
-    try:
-        ids: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        ids = {}
-    if name not in ids:
-        ids[name] = make()
-        replace_text(path, json.dumps(ids) + "\n")
-    return ids[name]
+    with _ids_lock:  # trackers start at the same time
+        try:
+            ids: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            ids = {}
+        if name not in ids:
+            ids[name] = make()
+            replace_text(path, json.dumps(ids) + "\n")
+        return ids[name]
 
 
 class _Wandb:
@@ -222,8 +231,8 @@ class _Wandb:
         kind = wandb.Image if path.suffix == ".png" else wandb.Html
         self._run.log({path.stem: kind(str(path))})
 
-    def close(self) -> None:
-        self._run.finish()
+    def close(self, how: Ending) -> None:
+        self._run.finish(exit_code={"finished": 0, "stopped": 130, "failed": 1}[how])
 
 
 class _Mlflow:
@@ -262,8 +271,9 @@ class _Mlflow:
     def attach(self, path: Path) -> None:
         self._client.log_artifact(self._id, str(path))
 
-    def close(self) -> None:
-        self._client.set_terminated(self._id)
+    def close(self, how: Ending) -> None:
+        status = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}[how]
+        self._client.set_terminated(self._id, status)
 
 
 _OPEN: dict[Remote, Callable[[TrackedRun, Callable[[str], None]], Sink]] = {

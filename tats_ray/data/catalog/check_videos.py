@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import selectors
 import shutil
 import subprocess
@@ -24,6 +25,8 @@ from tats_ray.data.manifest import VideoEntry, list_text, read_list
 _COMMAND = [sys.executable, "-m", "tats_ray.data.catalog.examine"]
 _STARTUP_S = 120.0
 """What a new process may take before the time of its first video counts."""
+_DEATH_S = 30.0
+"""For a process that has closed its end of the pipe to be gone."""
 _NUM_NAMED = 5
 
 
@@ -136,8 +139,10 @@ class _Child:
         self.video = ""
         self.partial: IndexRow | None = None
         # A session of its own: Ctrl-C is for the parent, which ends it.
+        # No buffer of Python's: what lies in one is nothing that a selector sees.
         self.process = subprocess.Popen(
             _COMMAND,
+            bufsize=0,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -145,6 +150,7 @@ class _Child:
         )
         self.deadline = 0.0
         self._is_ready = False
+        self._said = b""
 
     def begin(self, video: str) -> None:
         assert self.process.stdin is not None
@@ -155,21 +161,23 @@ class _Child:
             self.process.stdin.flush()
 
     def answer(self) -> IndexRow | None:
-        """The row of the video, once that is known."""
+        """The row of the video, once that is known; takes all that it has said by now."""
         assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line.endswith(b"\n"):
-            code = self.process.wait()
+        said = os.read(self.process.stdout.fileno(), 1 << 16)
+        if not said:
+            code = self.process.wait(_DEATH_S)
             what = f"signal {-code}" if code < 0 else f"exit code {code}"
             return self._lost(f"crashes ({what})")
-        self.deadline = time.monotonic() + self._limit_s
-        if not self._is_ready:
-            self._is_ready = True
-            return None
-        examined = Examined.from_line(line.decode())
-        if examined.is_final:
-            return examined.row
-        self.partial = examined.row
+        *lines, self._said = (self._said + said).split(b"\n")
+        for line in lines:
+            self.deadline = time.monotonic() + self._limit_s
+            if not self._is_ready:
+                self._is_ready = True
+                continue
+            examined = Examined.from_line(line.decode())
+            if examined.is_final:
+                return examined.row
+            self.partial = examined.row
         return None
 
     def overdue(self) -> IndexRow | None:

@@ -14,14 +14,17 @@ from PIL import Image
 from tats_ray.core.arrays import UInt8
 from tats_ray.core.errors import VideoError
 
+_FILM = re.compile(r"\.(mp4|avi|mkv|webm|mov|m4v|mpe?g|ts|wmv|flv|3gp)$", re.IGNORECASE)
 _PICTURE = re.compile(r"(.*?)(\d+)\.(?:jpe?g|png|bmp|webp)", re.IGNORECASE)
 
 
 def is_frame_folder(path: str | Path) -> bool:
-    """Whether a path is a folder with a numbered picture in it."""
+    """Whether a path is a folder of numbered pictures, without folders or films among them."""
     try:
         with os.scandir(path) as found:
-            return any(_PICTURE.fullmatch(each.name) for each in found)
+            files = [(each.name, each.is_dir()) for each in found]
+            is_mixed = any(is_dir or _FILM.search(name) for name, is_dir in files)
+            return not is_mixed and any(_PICTURE.fullmatch(name) for name, _ in files)
     except (OSError, ValueError):
         return False
 

@@ -238,10 +238,11 @@ def _write(made: MadeLists, tree: Tree, out: Path) -> None:
 
 
 def _put(path: Path, text: str) -> list[str]:
-    """Write a file; one of another content stays beside it as `NAME.old`."""
+    """Write a file; one of another content stays beside it as `NAME.old`, or `.old2` and on."""
     notes = []
     if path.exists() and path.read_bytes() != text.encode():
-        old = path.with_name(f"{path.name}.old")
+        olds = (path.with_name(f"{path.name}.old{n or ''}") for n in (0, *range(2, 10_000)))
+        old = next(old for old in olds if not old.exists())
         path.replace(old)
         notes.append(f"replaced: {path}; what it was is {old}")
     replace_text(path, text)

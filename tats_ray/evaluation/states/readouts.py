@@ -131,7 +131,7 @@ def _softmax_regression(
     """All values in one problem, whose parts do not touch each other."""
     classes, is_class = truth.classes, _is_class(truth)
     share = one_hot(classes.clamp(min=0), is_class.shape[1]) * (classes >= 0)[..., None]
-    share = share / (classes >= 0).sum(0)[:, None]
+    share = share / (classes >= 0).sum(0).clamp(min=1)[:, None]  # of none known: no share
     weights = x.new_zeros(len(truth.names), x.shape[1], is_class.shape[1]).requires_grad_()
     optimizer = torch.optim.LBFGS([weights], max_iter=100, line_search_fn="strong_wolfe")
 

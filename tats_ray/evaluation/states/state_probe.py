@@ -37,6 +37,7 @@ from tats_ray.evaluation.states.readouts import (
     read_majority,
 )
 from tats_ray.evaluation.states.targets import Targets, binned, read_targets
+from tats_ray.view.progress import VideoCount
 from tats_ray.view.tables import print_table
 
 _MEASURES = {"f1": "weighted F1, %", "accuracy": "accuracy, %", "r2": "R2"}
@@ -82,7 +83,7 @@ def probe_states(request: StateRequest) -> dict[str, StateScores]:
     lists = train_list, val_list
     train, val, left_out = binned(*(_targets(part, request, source) for part in lists))
     if left_out:
-        say(f"left out, for they do not vary: {', '.join(left_out)}")
+        say(f"left out, since they vary too little or are rarely known: {', '.join(left_out)}")
     found = {"majority": read_majority(train, val)}
     shown, tested = (_middle_frames(part, request, source) for part in lists)
     found["pixels"] = read_linearly(*principal_components(shown, tested, source.width), train, val)
@@ -129,8 +130,9 @@ def _middle_frames(
         min_frames=source.data.min_frames,
         backend=source.data.decoder,
     )
-    rows = []
+    rows, shown = [], VideoCount()
     for index in range(len(dataset)):
+        shown(index, len(dataset))
         views = dataset[index]
         if views.pixels is None:
             raise UsageError(f"{entries[index].path}: {views.reason}; leave it out of the list")

@@ -99,8 +99,8 @@ def binned(train: Targets, val: Targets) -> tuple[Targets, Targets, tuple[str, .
         edges.append(borders)
     if not kept:
         raise UsageError(
-            f"none of {', '.join(train.names)} varies in {_FEWEST} clips or more of both lists; "
-            "take more videos"
+            f"none of {', '.join(train.names)} varies in at least "
+            f"{counted(_FEWEST, 'clip')} of both lists; take more videos"
         )
     names = tuple(train.names[at] for at in kept)
     left_out = tuple(name for name in train.names if name not in names)

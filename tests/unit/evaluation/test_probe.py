@@ -19,6 +19,7 @@ from tats_ray.checkpoints.format import Checkpoint
 from tats_ray.config.encoder_flags import EncoderOptions
 from tats_ray.config.load import dump_config, parse_config
 from tats_ray.core.types import Position
+from tats_ray.data.atari.atari_set import make_atari
 from tats_ray.data.manifest import read_list
 from tats_ray.data.synthetic import CLASSES, synthesize
 from tats_ray.data.views import ViewPlan
@@ -401,6 +402,8 @@ def test_every_probe_and_extraction_of_the_documentation_runs(
         (place / name).rename(place / there)
     shutil.copytree(place / "runs" / "debug_cpu", place / "runs" / "motion_cpu")
     (place / "data" / "motion").symlink_to("demo")
+    shutil.copytree(place / "runs" / "debug_cpu", place / "runs" / "pong_cpu")
+    make_atari(place / "data" / "pong", "pong", num_train=24, num_val=24)
     monkeypatch.chdir(place)
     pages = [ROOT / "docs" / name for name in ("quickstart.md", "downstream.md")]
     text = "\n".join(page.read_text() for page in pages)
@@ -410,4 +413,5 @@ def test_every_probe_and_extraction_of_the_documentation_runs(
         tats(*shlex.split(command))
     assert len(list(Path("runs/debug_cpu/probes").iterdir())) == 5
     assert len(list(Path("runs/motion_cpu/probes").iterdir())) == 2
+    assert len(list(Path("runs/pong_cpu/probes").glob("state-*"))) == 1
     assert load_file("tokens.safetensors")["features"].shape == (8, 6, 8, 128)

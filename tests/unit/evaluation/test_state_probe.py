@@ -149,7 +149,7 @@ def test_command_writes_a_line_for_each_value_and_each_measure(
     monkeypatch.setitem(readouts.ATTENTIVE, "steps", 20)
     tats("probe", "state", place / "run", place / "data", "--device", "cpu")
     shown = capsys.readouterr().out
-    assert "left out, for they do not vary: still" in shown
+    assert "left out, since they vary too little or are rarely known: still" in shown
     for measure in ("weighted F1, %", "accuracy, %", "R2"):
         assert f"state probe, {measure}, 24 clips of the validation list" in shown
     assert sum(line.startswith("x ") for line in shown.splitlines()) == 3

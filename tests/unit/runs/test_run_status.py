@@ -195,5 +195,5 @@ def test_a_run_without_anything_to_show_says_so(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = refusal(capsys, "watch", run)
-    assert "nothing to watch; use tats status runs/mine" in said
-    assert "is no run folder and holds none" in refusal(capsys, "watch", "elsewhere")
+    assert "runs/mine has no record to watch (not running" in said
+    assert "elsewhere does not exist; `tats status` lists" in refusal(capsys, "watch", "elsewhere")

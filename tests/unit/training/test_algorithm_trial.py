@@ -193,7 +193,7 @@ def test_algorithm_of_this_package_is_not_tried(monkeypatch: pytest.MonkeyPatch)
         ("OfTheRolloutConfig", r"loss has no gradient to the sampler; compute it from now"),
         ("OfTheValueConfig", r"loss has no gradient to the sampler; compute it from now"),
         ("LossAloneConfig", r"loss returned float32 of shape \(\); return the scalar and a dict"),
-        ("LogsTensorsConfig", r"loss logs float32 of shape \(2,\) as 'spread'; log a float"),
+        ("LogsTensorsConfig", r"loss logs float32 of shape \(2,\) as 'spread'; log a number"),
         ("KeepsTensorsConfig", r"state_dict or load_state_dict fails: TypeError: .*JSON"),
         ("LogsNothingConfig", r"update returned a NoneType to log; return a dictionary of floats"),
         ("NoBuild", r"builds no algorithm; use ppo, or give your class the method build\(policy\)"),

@@ -21,7 +21,7 @@ class Listener:
     def __init__(self) -> None:
         self.records: list[tuple[int, Mapping[str, float]]] = []
         self.files: list[str] = []
-        self.is_closed = False
+        self.ending = ""
 
     def log(self, metrics: Mapping[str, float], step: int, time_s: float) -> None:
         self.records.append((step, metrics))
@@ -29,8 +29,8 @@ class Listener:
     def attach(self, path: Path) -> None:
         self.files.append(path.name)
 
-    def close(self) -> None:
-        self.is_closed = True
+    def close(self, how: str) -> None:
+        self.ending = how
 
 
 Opened = Callable[..., Trackers]
@@ -68,8 +68,35 @@ def test_a_tracker_gets_all_records_in_order_and_then_the_pictures(
         sent.attach([Path("masks_1.png"), Path("report.html")])
     assert listener.records == [(step, {"mae/loss": 0.5}) for step in (1, 2, 3)]
     assert listener.files == ["masks_1.png", "report.html"]
-    assert listener.is_closed
+    assert listener.ending == "finished"
     assert notes == []
+
+
+def test_a_tracker_is_told_how_the_run_ended(open_with: Opened) -> None:
+    failed, stopped = Listener(), Listener()
+    with pytest.raises(ValueError, match="nan"), open_with(lambda *args: failed):
+        raise ValueError("the loss is nan")
+    with open_with(lambda *args: stopped) as sent:
+        sent.ending = "stopped"
+    assert (failed.ending, stopped.ending) == ("failed", "stopped")
+
+
+def test_trackers_that_start_together_keep_both_ids(
+    tmp_path: Path, notes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make(name: str) -> Callable[..., Listener]:
+        def opened(run: TrackedRun, note: object) -> Listener:
+            trackers._id_of(run, name, lambda: time.sleep(0.2) or name)
+            return Listener()
+
+        return opened
+
+    for name in ("wandb", "mlflow"):
+        monkeypatch.setitem(trackers._OPEN, name, make(name))
+    with Trackers(["wandb", "mlflow"], TrackedRun(tmp_path, "a", {}), on_note=notes.append):
+        pass
+    kept = json.loads((tmp_path / "trackers.json").read_text())
+    assert kept == {"wandb": "wandb", "mlflow": "mlflow"}
 
 
 def test_a_tracker_that_hangs_costs_the_run_nothing_and_is_named(
