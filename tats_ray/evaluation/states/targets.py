@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tats_ray.core.arrays import Float, Int
 from tats_ray.core.errors import UsageError
+from tats_ray.core.words import counted
 from tats_ray.data.atari.states import read_states, states_path
 from tats_ray.data.decode import probe
 from tats_ray.data.manifest import VideoEntry

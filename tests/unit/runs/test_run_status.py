@@ -197,3 +197,19 @@ def test_a_run_without_anything_to_show_says_so(
     said = refusal(capsys, "watch", run)
     assert "runs/mine has no record to watch (not running" in said
     assert "elsewhere does not exist; `tats status` lists" in refusal(capsys, "watch", "elsewhere")
+
+
+def test_what_is_written_late_is_shown_too(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Records of a learner arrive after a note that the driver stamped later."""
+    record_board(run, BOARD)
+    tell(run, 2)
+    with only_run_in(run):
+        command = [sys.executable, "-m", "tats_ray", "watch", str(run)]
+        watcher = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert watcher.stdout is not None
+        assert "seen at 2" in "".join(watcher.stdout.readline() for _ in range(5))
+        with RunFiles(run) as files:
+            late = {"kind": "metrics", "step": 4, "epoch": 1, "time": 6.5}
+            files.on_event({**late, "metrics": {"eval/error": 0.5}})
+        assert "validation error 0.500" in watcher.stdout.readline()
+    watcher.communicate(timeout=60)

@@ -194,6 +194,10 @@ def test_loss_that_is_not_finite_is_an_error_and_moves_nothing(
         learner.learn(clips, VISIBLE)
     assert distance(weights(mae.encoder), before) == 0
     assert (learner.step, learner.pending) == (1, 0)
+    with torch.no_grad():
+        mae.mask_token.fill_(0.0)
+    learner.learn(clips, VISIBLE)  # what was wrong is over
+    assert learner.step == 2
 
 
 def test_other_ranks_word_that_a_loss_is_not_finite_stops_this_one_too(

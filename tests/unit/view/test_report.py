@@ -219,6 +219,25 @@ def test_each_illness_has_its_light(
     assert verdict.light == "bad"
 
 
+@pytest.mark.parametrize(
+    ("mean", "own", "light", "says"),
+    [
+        (0.9, 0.7, "good", "it is 0.56 times the error of predicting the mean, under its own 0.78"),
+        (0.3, 0.05, "good", "under its own 0.17 times"),
+        (0.3, 0.7, "watch", "under random masks it is 1.67 times"),
+        (0.0, 0.7, "good", "less"),
+    ],
+)
+def test_error_is_compared_with_predicting_the_mean(
+    metrics: Records, mean: float, own: float, light: str, says: str
+) -> None:
+    for record in metrics:
+        if "eval/error" in record:
+            record |= {"eval/mean_error": mean, "eval/own_error": own}
+    verdict = _examine(metrics)[0]
+    assert (verdict.light, says in verdict.answer) == (light, True), verdict.answer
+
+
 def test_bad_videos_are_named_where_the_report_counts_the_clips(metrics: Records) -> None:
     (verdict,) = [v for v in _examine(metrics, {"a.mp4": "cut"}) if "videos be read" in v.question]
     assert verdict.light == "watch"

@@ -15,6 +15,14 @@ from tats_ray.data.encode import write_video
 from tats_ray.data.manifest import read_list
 from tats_ray.view.tracking import read_bad_videos
 
+HASTY = """
+import json, sys, time
+from tats_ray.data.catalog.examine import examine
+sys.stdout.write("\\n")
+for line in sys.stdin:
+    sys.stdout.write("".join(found.to_line() + "\\n" for found in examine(json.loads(line))))
+    sys.stdout.flush()
+"""
 FAULTY = """
 import os, time
 from tats_ray.data.catalog import examine
@@ -134,6 +142,21 @@ def test_file_that_kills_or_stalls_a_reader_costs_that_file_alone(
     assert by_decord == {"a", "z"}
     with (tmp_path / "list_bad.csv").open(newline="") as file:
         assert len(list(csv.reader(file))) == 3
+
+
+def test_lines_that_arrive_together_are_all_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "hasty.py"
+    script.write_text(HASTY)
+    monkeypatch.setattr(check_videos, "_COMMAND", [sys.executable, str(script)])
+    write_video(tmp_path / "a.mp4", numbered_frames(8))
+    (tmp_path / "list.csv").write_text("a.mp4\n")
+    checked = check_list(tmp_path / "list.csv", limit_s=5)
+    (row,) = checked.rows.values()
+    assert (row.reason, row.notes) == ("", "")
+    assert row.info is not None
+    assert row.info.is_decord_exact
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from conftest import numbered_frames, read_numbers, write_pictures
 from PIL import Image
 
 from tats_ray.core.errors import UsageError, VideoError
+from tats_ray.data.catalog.frame_folders import is_frame_folder
 from tats_ray.data.decode import Backend, probe, read_frames
 from tats_ray.data.manifest import VideoEntry, read_list
 from tats_ray.data.views import ViewDataset, ViewPlan
@@ -99,3 +100,13 @@ def _cut(path: Path) -> None:
 
 def _small(path: Path) -> None:
     Image.fromarray(numbered_frames(1)[0][:8, :8]).save(path)
+
+
+def test_folder_of_films_with_a_numbered_poster_is_no_video(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "cats", 1, "cover{}.jpg")
+    assert is_frame_folder(folder)
+    (folder / "v0.mp4").touch()
+    assert not is_frame_folder(folder)
+    (folder / "v0.mp4").unlink()
+    (folder / "more").mkdir()
+    assert not is_frame_folder(folder)
