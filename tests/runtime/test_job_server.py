@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.runtime.gate import free_port
+
 ROOT = Path(__file__).parents[2]
 TOKEN = "d" * 64
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
@@ -95,14 +97,6 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     finally:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def answer(url: str, token: str = "", body: bytes | None = None) -> int:

@@ -184,7 +184,7 @@ def test_the_run_equals_the_recipe_bit_for_bit_with_any_number_of_workers(
 
 
 def kill_worker() -> None:
-    actors = list_actors(address=ray.get_runtime_context().gcs_address)
+    actors = list_actors(address=ray.get_runtime_context().gcs_address, limit=10_000)
     alive = [a for a in actors if a.class_name == "RolloutWorkerActor" and a.state == "ALIVE"]
     os.kill(alive[0].pid, signal.SIGKILL)
 

@@ -26,7 +26,7 @@ from tats_ray.runtime.driver import launch
 from tats_ray.runtime.driver.ray_cluster import cluster_settings
 from tats_ray.runtime.resources import preflight
 from tats_ray.view.tracking import RunFiles
-from tests.runtime.gate import ENV_ID, Gate
+from tests.runtime.gate import ENV_ID, Gate, free_port
 from tests.runtime.test_recipe import small_config
 
 STORE = 80 * 2**20
@@ -44,7 +44,11 @@ def main(folder: Path, videos: SyntheticSet, *, is_elastic: bool) -> dict[str, A
     cluster = Cluster(
         initialize_head=True,
         connect=False,
-        head_node_args={"num_cpus": 0, "object_store_memory": STORE},
+        head_node_args={
+            "num_cpus": 0,
+            "object_store_memory": STORE,
+            "dashboard_port": free_port(),
+        },
     )
     counts = (1, 1) if is_elastic else (2, 1)
     nodes = [cluster.add_node(num_cpus=count, object_store_memory=STORE) for count in counts]
