@@ -207,7 +207,8 @@ def test_what_is_written_late_is_shown_too(run: Path, capsys: pytest.CaptureFixt
         command = [sys.executable, "-m", "tats_ray", "watch", str(run)]
         watcher = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert watcher.stdout is not None
-        assert "seen at 2" in "".join(watcher.stdout.readline() for _ in range(5))
+        seen = list(iter(watcher.stdout.readline, f"saved  step 2  {run}/checkpoints/x\n"))
+        assert "seen at 2" in "".join(seen)
         with RunFiles(run) as files:
             late = {"kind": "metrics", "step": 4, "epoch": 1, "time": 6.5}
             files.on_event({**late, "metrics": {"eval/error": 0.5}})
