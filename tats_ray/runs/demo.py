@@ -56,24 +56,21 @@ class DemoFigures:
         )
 
 
-def demo(
-    flags: Sequence[str] = (), *, config_path: Path | None = None, resume: bool = False
-) -> RunResult:
+def demo(flags: Sequence[str] = (), *, config_path: Path = PONG, resume: bool = False) -> RunResult:
     """Make videos of Pong, train on them, and print the figures last.
 
     Args:
         flags: fields to change, as for `tats pretrain`.
-        config_path: default: `PONG`. With `BLOBS`, the videos are synthetic.
+        config_path: `PONG`, or `BLOBS`, whose videos are synthetic.
 
     Raises:
         UsageError: as `pretrain`, and when the config is not here to be found.
     """
     started = time.perf_counter()
-    path = config_path or PONG
-    config = load_config(path, flags)
+    config = load_config(config_path, flags)
     if not config.data.train_list.endswith("train.csv"):
-        raise UsageError(f"data.train_list of {path} must end in train.csv for the demo")
-    videos, is_pong = Path(config.data.train_list).parent, path == PONG
+        raise UsageError(f"data.train_list of {config_path} must end in train.csv for the demo")
+    videos, is_pong = Path(config.data.train_list).parent, config_path == PONG
     if is_pong:
         make_atari(videos, "pong", progress=VideoCount())
         print(f"{'videos':>14}  {videos}: Pong, played at random", flush=True)

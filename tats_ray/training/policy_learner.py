@@ -114,6 +114,12 @@ class PolicyLearner:
 class PolicyClient(Protocol):
     """How the loop reaches the policy learner, wherever that is."""
 
+    is_remote: bool
+    """Whether rollouts leave their device when they are pushed, so that the host waits anyway."""
+
+    def learning_policy(self) -> SamplerPolicy | None:
+        """The policy that learns, where it may learn from the graph that it draws with."""
+
     def current(self) -> Mapping[str, Tensor]:
         """Weights of the policy to begin with."""
 
@@ -152,6 +158,8 @@ class LocalPolicyClient:
         max_staleness: updates whose weights are held back, as if they were still under way.
     """
 
+    is_remote = False
+
     def __init__(self, learner: PolicyLearner, *, max_staleness: int = 0) -> None:
         self.learner = learner
         self.max_staleness = max_staleness
@@ -159,6 +167,9 @@ class LocalPolicyClient:
         """Whether the policy that draws is the one that learns, and may learn from that graph."""
         self.memory: list[Rollout] = []
         self._under_way: list[PolicyUpdate] = []
+
+    def learning_policy(self) -> SamplerPolicy | None:
+        return self.learner.policy if self.keeps_graphs else None
 
     def current(self) -> Mapping[str, Tensor]:
         return self.learner.weights()

@@ -36,7 +36,7 @@ from tats_ray.core.seeds import stream
 from tats_ray.core.types import Evaluation, Position, Rollout, Selection, TrainingStep
 from tats_ray.models.samplers.oracle import with_motion
 from tats_ray.training.mae_learner import MAELearner
-from tats_ray.training.policy_learner import LocalPolicyClient, PolicyClient, PolicyUpdate
+from tats_ray.training.policy_learner import PolicyClient, PolicyUpdate
 
 
 @runtime_checkable
@@ -274,8 +274,8 @@ class PretrainLoop:
         trained = training_step(stage.env, info)
         if learning is not None and self.config.source == "learner":
             with self.stopwatch("policy"), self.stopwatch("handover"):
-                if not isinstance(learning, LocalPolicyClient):
-                    self.settle()  # the rollout leaves the device, so the host waits anyway
+                if learning.is_remote:
+                    self.settle()
                 rollout = self._rollout(slot, tokens, selection, info["token_reward"])
                 learning.push(replace(rollout, drawn=drawn))
         return trained, reward.mean()
@@ -286,8 +286,8 @@ class PretrainLoop:
         """Who stays visible; with the graph of that choice where the next update is of it alone."""
         is_whole = len(self.slots) == self.masks_per_clip == self.config.rollout_fraction == 1
         is_next = is_whole and self.config.mae_steps_per_update == 1 and self.policy_takes_part
-        if is_next and isinstance(self.client, LocalPolicyClient) and self.client.keeps_graphs:
-            learning = self.client.learner.policy
+        learning = self.client.learning_policy() if is_next and self.client else None
+        if learning is not None:
             with torch.enable_grad():
                 drawn = learning.evaluate(tokens)
             return learning.draw(drawn, stage.num_visible, generator=generator), drawn

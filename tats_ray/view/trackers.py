@@ -85,7 +85,7 @@ class Trackers:
     ) -> None:
         self._on_note = on_note
         self.ending: Ending = "finished"
-        """What the trackers are told when nothing fails."""
+        """What the trackers are told at the end."""
         self._notes: deque[str] = deque()
         """Of the threads; the view gets them from the thread that it knows."""
         self._senders = [
@@ -104,9 +104,9 @@ class Trackers:
             for path in paths:
                 sender.put(partial(_attach, path=path))
 
-    def close(self, how: Ending = "finished") -> None:
+    def close(self) -> None:
         for sender in self._senders:
-            sender.put(partial(_close, how=how))
+            sender.put(partial(_close, how=self.ending))
             sender.end()
         for sender in self._senders:
             sender.wait()
@@ -120,7 +120,9 @@ class Trackers:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
-        self.close("failed" if kind is not None else self.ending)
+        if kind is not None:
+            self.ending = "failed"
+        self.close()
 
 
 def _attach(sink: Sink, *, path: Path) -> None:

@@ -83,7 +83,9 @@ def test_its_pretraining_goes_on_to_the_numbers_it_had_then(old: Path) -> None:
     text = tats(old, "pretrain", "runs/old/config.yaml", "--resume")
     assert "RESUMED from step 8" in text
     now = measured(run)
-    assert then.keys() <= now.keys()  # measurements have been added since
+    assert then.keys() <= now.keys()
+    added = {name for _, name in now.keys() - then.keys()}
+    assert added == {"eval/mean_error", "eval/error_tokens"}
     for key, value in then.items():
         assert now[key] == pytest.approx(value, rel=1e-4, abs=1e-6), key
 

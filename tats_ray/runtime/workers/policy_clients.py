@@ -22,6 +22,8 @@ class RayPolicyClient:
     are here. Rank 0 asks for the update; all ranks wait for its version.
     """
 
+    is_remote = True
+
     def __init__(
         self,
         *,
@@ -49,6 +51,9 @@ class RayPolicyClient:
         self._max_staleness = max_staleness
         self._timeout_s = timeout_s
         self._pushes: list[Any] = []
+
+    def learning_policy(self) -> None:
+        """None: it is in another process."""
 
     def current(self) -> Mapping[str, Tensor]:
         return self._fetch(self._version, {}).weights
