@@ -9,5 +9,5 @@ RAYS_WARNINGS = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
-IN_CLUSTER = [pytest.mark.ray, pytest.mark.usefixtures("cluster"), *RAYS_WARNINGS]
+IN_CLUSTER = [pytest.mark.ray, pytest.mark.usefixtures("nothing_held"), *RAYS_WARNINGS]
 """Of tests that are a driver themselves, in the private cluster of tests/runtime/conftest.py."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,6 +36,18 @@ def cluster() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture
+def nothing_held(cluster: None) -> Iterator[None]:
+    """A test that keeps a part of a CPU would let the next run wait for it in vain: it fails."""
+    yield
+    import ray
+
+    deadline = time.monotonic() + 30
+    while (free := ray.available_resources().get("CPU", 0.0)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert free == 2, f"{2 - free:g} CPU of the test cluster is still reserved"
 
 
 @pytest.fixture

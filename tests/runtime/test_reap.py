@@ -13,7 +13,12 @@ from types import SimpleNamespace
 
 import pytest
 import ray
-from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table
+from ray.util.placement_group import (
+    PlacementGroup,
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
 from ray.util.state import get_actor
 
 from tats_ray.data.synthetic import SyntheticSet
@@ -142,7 +147,8 @@ def test_what_users_living_controllers_and_other_jobs_reserved_is_left_alone() -
     assert [group_state(living[1]), actor_state(living[2])] == ["REMOVED", "DEAD"]
     assert actor_state(living[0]._actor_id.hex()) == "DEAD"
     other.communicate("", timeout=DEADLINE_S)
-    ray.util.remove_placement_group(own)
+    remove_placement_group(own)
+    remove_placement_group(PlacementGroup(ray.PlacementGroupID.from_hex(user[1])))
 
 
 class Ends:

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -21,11 +21,10 @@ from tats_ray.config.finetune_schema import Clustered
 from tats_ray.config.schema import RunConfig
 from tats_ray.runtime.actors.calls import call_restarting
 from tats_ray.runtime.actors.peers import Peers
-from tats_ray.runtime.driver import home
-from tats_ray.runtime.driver.causes import TellFailures
+from tats_ray.runtime.driver import home, reap
+from tats_ray.runtime.driver.causes import ROOMS, TellFailures
 from tats_ray.runtime.driver.fit import Outcome, TrainerThread
 from tats_ray.runtime.driver.ray_cluster import joined_cluster
-from tats_ray.runtime.driver.reap import reap
 from tats_ray.runtime.driver.rollout_workers import RolloutWorkers
 from tats_ray.runtime.driver.scratch import clear
 from tats_ray.runtime.driver.side_actors import start_peers
@@ -33,7 +32,7 @@ from tats_ray.runtime.driver.watch import Event, RunFailedError, Watch
 from tats_ray.runtime.resources.capacity import ensure_room
 from tats_ray.runtime.resources.placement import Placement
 from tats_ray.runtime.resources.preflight import check_cluster, in_words
-from tats_ray.runtime.resources.request import ResourceRequest
+from tats_ray.runtime.resources.request import ResourceRequest, listed, summed
 from tats_ray.runtime.workers.finetune_worker import finetune_loop
 from tats_ray.runtime.workers.pretrain_worker import train_loop
 
@@ -71,7 +70,7 @@ def run(
     with joined_cluster(config) as logs, _scratch(folder, run_id):
         if logs:
             on_event({"kind": "logs", "path": logs, "time": time.time()})
-        reap()  # of runs of this job whose process was killed
+        reap.reap()  # of runs of this job whose process was killed
         ensure_room(request, config.cluster.nodes_timeout_s, lambda text: on_event(_note(text)))
         check_cluster(request, folder, rollout_bytes=rollout_bytes)
         peers = start_peers(config, placement)
@@ -83,7 +82,7 @@ def run(
             "threads": placement.threads,
         }
         with _ended(peers), RolloutWorkers(config, placement, peers) as workers:
-            watch = Watch(peers.log, config, on_event, lambda: in_words(request, _living_nodes()))
+            watch = Watch(peers.log, config, on_event, lambda: _standing(request))
             with (
                 TrainerThread(
                     lambda: _trainer(config, folder, request, job, peers), config, peers
@@ -123,8 +122,11 @@ def _scratch(folder: Path, run_id: str) -> Iterator[None]:
         clear(run_id)
 
 
-def _living_nodes() -> list[Mapping[str, float]]:
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+def _standing(request: ResourceRequest) -> str:
+    """What the run needs, the cluster has and others hold, and how far its processes have come."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    free = listed(summed([ray.available_resources()]))
+    return f"{in_words(request, nodes)}, of which {free} is free; {reap.in_words(ROOMS)}"
 
 
 def _trainer(

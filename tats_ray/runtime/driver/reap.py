@@ -10,7 +10,8 @@ Ray's tables say who made what, but only below its public interface.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,7 +22,7 @@ from ray._private.ray_constants import GLOBAL_GRPC_OPTIONS
 from ray.core.generated import gcs_pb2, gcs_service_pb2, gcs_service_pb2_grpc
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
-__all__ = ["controllers", "reap", "started_by", "this_task"]
+__all__ = ["controllers", "in_words", "reap", "started_by", "this_task"]
 
 _CONTROLLER, _CLEANER = "TrainController", "PlacementGroupCleaner"
 _TIMEOUT_S = 30.0
@@ -58,6 +59,23 @@ def controllers() -> set[bytes]:
     """Ids of this job's that are not dead."""
     with _tables() as tables:
         return {a.actor_id for a in tables.actors(_CONTROLLER) if not _is_dead(a)}
+
+
+def in_words(rooms: Mapping[str, str]) -> str:
+    """How far this job's processes have come: "learner alive (2), policy learner pending creation".
+
+    Args:
+        rooms: class name of an actor -> what people call it.
+    """
+    with _tables() as tables:
+        found = Counter(
+            f"{room} {gcs_pb2.ActorTableData.ActorState.Name(actor.state).lower()}"
+            for name, room in rooms.items()
+            for actor in tables.actors(name)
+            if not _is_dead(actor)
+        )
+    counts = [f"{words} ({count})" if count > 1 else words for words, count in found.items()]
+    return ", ".join(counts).replace("_", " ") or "none of its processes lives"
 
 
 def this_task() -> Any:

@@ -21,13 +21,18 @@ class RunFailedError(TatsError):
     """A run that ended with an error; the message is its first cause."""
 
 
+class SilenceError(RunFailedError, TimeoutError):
+    """A run of which nothing was heard for so long that it must hang."""
+
+
 class Watch:
     """Takes events from the run log, in order and each once, and passes on what people see.
 
     Args:
         log: the actor; it may die and come back.
         on_event: has an event in the run's files when it returns.
-        resources: says in words what the run needs and what the cluster has now.
+        resources: says in words what the run needs, what the cluster has, and how far the run's
+            processes have come.
     """
 
     def __init__(
@@ -58,8 +63,9 @@ class Watch:
         """Wait half a second at most for events, and pass them on.
 
         Raises:
-            RunFailedError: when the log will not come back, nothing has come for too long, or the
-                learners were restarted more than `cluster.max_failures` times.
+            RunFailedError: when the log will not come back, or the learners were restarted more
+                than `cluster.max_failures` times.
+            SilenceError: when nothing has come for too long.
         """
         try:
             reply = self._log.drain.remote(self._life, self._acknowledged, _POLL_S)
@@ -136,7 +142,7 @@ class Watch:
         limit = f"{limit_s:g} s (2 x cluster.timeout_s + 60)"
         if self._is_starting:
             cause = f" after {self._failure['text']}" if self._failure else ""
-            raise RunFailedError(
+            raise SilenceError(
                 f"the learners did not start within {limit}{cause}; {self._resources()}"
             )
-        raise RunFailedError(f"no step was finished for {limit}; the last one was {self._reached}")
+        raise SilenceError(f"no step was finished for {limit}; the last one was {self._reached}")

@@ -13,7 +13,7 @@ from tats_ray.config.load import parse_config
 from tats_ray.core.errors import PeerFailedError, StaleError
 from tats_ray.runtime.driver import watch as watch_module
 from tats_ray.runtime.driver.causes import first_cause
-from tats_ray.runtime.driver.watch import RunFailedError, Watch
+from tats_ray.runtime.driver.watch import RunFailedError, SilenceError, Watch
 
 
 class Scene:
@@ -181,7 +181,7 @@ def test_silence_ends_the_run_with_what_was_waited_for(monkeypatch: pytest.Monke
     scene.now = 260
     scene.poll([])
     scene.now = 261
-    with pytest.raises(RunFailedError, match=r"did not start within 260 s .*; needs 2 CPU, has 1"):
+    with pytest.raises(SilenceError, match=r"did not start within 260 s .*; needs 2 CPU, has 1"):
         scene.poll([])
 
     scene = Scene(monkeypatch)
@@ -192,7 +192,7 @@ def test_silence_ends_the_run_with_what_was_waited_for(monkeypatch: pytest.Monke
     scene.now = 500 + 250
     scene.poll([reached(2)])  # said again, but not done again
     scene.now = 500 + 261
-    with pytest.raises(RunFailedError, match=r"no step was finished for 260 s .* last one was 2"):
+    with pytest.raises(SilenceError, match=r"no step was finished for 260 s .* last one was 2"):
         scene.poll([reached(2)])
 
     scene = Scene(monkeypatch)
