@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, asdict
+from dataclasses import MISSING, asdict, replace
 from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from typing import Any
-
-from tats_ray.benchmarks.cost_model import Figures, clips_that_fit, needs
 
 from tats_ray.config.docstrings import field_docstrings
 from tats_ray.config.finetune_schema import FinetuneConfig
@@ -22,6 +20,7 @@ from tats_ray.config.plugins import ALGORITHMS, SAMPLERS
 from tats_ray.config.schema import AlgorithmConfig, SamplerConfig
 from tats_ray.config.sweep_schema import SweepConfig
 from tats_ray.models.samplers.registry import find_sampler
+from tats_ray.runtime.resources.cost_model import Figures, clips_that_fit, needs
 from tats_ray.view.glossary import GLOSSARY
 from tests.test_layers import DOORS
 
@@ -119,41 +118,50 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield f"{prefix}{name}", value
 
 
-def scaling_table() -> str:
-    """What runs of ViT-B ask for, by the cost model and its default figures."""
+CACHE = 115.0
+"""Clips/s that a core decodes from a JPEG cache."""
+
+
+def inside_table() -> str:
+    """What runs of ViT-B ask for whose policy learns inside every learner."""
     rows, figures = [], Figures()
-    for gpus in (8, 64, 512):
-        asked = needs(figures, gpus)
-        clips = clips_that_fit(figures, gpus, load="hand-over")
-        loads = [f"{load:,.1f}x" for load in asked.loads.values()]
+    half = replace(figures, mae_bytes=figures.mae_bytes / 2)
+    cached = replace(figures, decode_clips_per_core_s=CACHE)
+    for gpus in (1, 8, 64, 512):
+        asked, halved, from_cache = (
+            needs(f, gpus, place="learner") for f in (figures, half, cached)
+        )
         rows.append(
             (
                 str(gpus),
                 f"{asked.clips_per_s:,.0f}",
-                f"{asked.decode_cores:,.0f}",
+                f"{asked.loads['decoding']:.2f}",
+                f"{from_cache.loads['decoding']:.2f}",
+                f"{asked.loads['network']:.2f}",
+                f"{halved.loads['network']:.2f}",
+            )
+        )
+    loads = ("decoding", "decoding from a cache", "network", "network, gradients in bfloat16")
+    return table(("GPUs", "clips/s", *(f"load: {name}" for name in loads)), rows)
+
+
+def apart_table() -> str:
+    """The same with one buffer and one policy learner, by the cost model's default figures."""
+    rows, figures = [], Figures()
+    for gpus in (8, 64, 512):
+        asked = needs(figures, gpus)
+        clips = clips_that_fit(figures, gpus, load="hand-over")
+        rows.append(
+            (
+                str(gpus),
+                f"{asked.clips_per_s:,.0f}",
                 f"{asked.rollout_bytes_s / 1e9:,.1f} GB/s",
-                f"{asked.updates_per_s:.0f}",
-                f"{asked.weight_bytes_s / 1e9:.1f} GB/s",
-                f"{asked.gradient_bytes_s / 1e9:.1f} GB/s",
-                *loads,
-                asked.bottleneck,
+                *(f"{load:,.1f}" for load in asked.loads.values()),
                 f"{clips}/{figures.clips_per_step}" if clips else "none",
             )
         )
-    head = ("GPUs", "clips/s", "decoding cores", "rollouts", "updates/s", "weights into a node")
     loads = [f"load: {name}" for name in needs(figures, 8).loads]
-    return table(
-        (*head, "gradients into a node", *loads, "first limit", "fraction that fits"), rows
-    )
-
-
-def shards_table() -> str:
-    """What is left to limit runs with all that is not built but lighter gradients."""
-    rows, figures = [], Figures(decode_clips_per_core_s=115)  # from a JPEG cache
-    for gpus in (8, 64, 512):
-        asked = needs(figures, gpus, fraction=1 / figures.clips_per_step, is_sharded=True)
-        rows.append((str(gpus), *(f"{load:.2f}x" for load in asked.loads.values())))
-    return table(("GPUs", *(f"load: {name}" for name in needs(figures, 8).loads)), rows)
+    return table(("GPUs", "clips/s", "rollouts", *loads, "fraction that fits"), rows)
 
 
 def doors_table() -> str:
@@ -176,8 +184,8 @@ def presets_table() -> str:
 TABLES = {
     "presets": presets_table,
     "doors": doors_table,
-    "scaling": scaling_table,
-    "shards": shards_table,
+    "inside": inside_table,
+    "apart": apart_table,
     "algorithms": algorithms_table,
     "samplers": samplers_table,
     "flags": flags_table,

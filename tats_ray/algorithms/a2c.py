@@ -39,9 +39,11 @@ class A2C(PolicyGradient):
     def loss(self, rollout: Rollout, now: Evaluation) -> tuple[Float[Tensor, ""], Scalars]:
         config = self.config
         terms = scored_terms(rollout, now, config.scored)
-        advantage = advantages(terms.reward, rollout.value, terms.is_scored, config.advantage)
+        advantage = advantages(
+            terms.reward, rollout.value, terms.is_scored, config.advantage, self.group
+        )
         gain = scored_sum(terms.log_prob * advantage, terms.is_scored, config.reduction)
-        value_loss, judged = critic(rollout, now)
+        value_loss, judged = critic(rollout, now, self.group)
         loss = config.value_coef * value_loss - config.policy_coef * gain
         loss = loss - config.entropy_coef * entropy(now.log_prob).mean()
         return loss, {"surrogate": gain.detach(), **judged}

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from tats_ray.config.schema import AlgorithmConfig
-from tats_ray.core.arrays import Float
+from tats_ray.core.arrays import Bool, Float
 from tats_ray.core.errors import NonFiniteError
-from tats_ray.core.late import Brake, LateMetrics, expect, mean
+from tats_ray.core.group import ALONE, Group, mean_over
+from tats_ray.core.late import Brake, LateMetrics, Scalar, expect, mean
 from tats_ray.core.types import Evaluation, Metrics, Rollout, Scalars
 from tats_ray.models.policy import SamplerPolicy
 from tats_ray.ops.losses import approx_kl
@@ -48,6 +49,12 @@ class PolicyGradient:
             policy, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
         )
         self.brake = Brake()
+        self.group: Group = ALONE
+        """Those who learn this policy together. A `loss` that looks at the whole batch asks it."""
+
+    def join(self, group: Group) -> None:
+        """Learn together with others, each from rollouts of its own [see `Shareable`]."""
+        self.group = group
 
     def loss(self, rollout: Rollout, now: Evaluation) -> tuple[Float[Tensor, ""], Scalars]:
         """What to minimise on one entry, and scalars about it."""
@@ -66,7 +73,8 @@ class PolicyGradient:
             generator: draws the order of entries.
 
         Returns:
-            Means over the optimiser steps, and what `moved` says after the last of them.
+            Means over the optimiser steps, and what `moved` says after the last of them; over
+            the clips of all members of the group.
 
         Raises:
             NonFiniteError: for a loss that is not finite; the policy is left as it was.
@@ -80,8 +88,9 @@ class PolicyGradient:
         history = [self._step(rollout, now) for rollout, now in zip(taken, known, strict=True)]
         means = {name: mean([m[name] for m in history]) for name in history[0]}
         with torch.no_grad():
-            some = taken[-1].head(math.ceil(taken[-1].num_clips * _LOOK_BACK))
-            return LateMetrics({**means, **self.moved(some, self.evaluate(some))})
+            some = taken[-1].head_of_each(_LOOK_BACK)
+            found = {**means, **self.moved(some, self.evaluate(some))}
+            return LateMetrics(self._over_all(found))
 
     def evaluate(self, rollout: Rollout) -> Evaluation:
         """The present opinion on every row; masks of the same clip share one evaluation."""
@@ -97,18 +106,41 @@ class PolicyGradient:
         now = now or self.evaluate(rollout)
         loss, terms = self.loss(rollout, now)
         reached, step = loss.detach(), rollout.step  # and not the rollout, which is large
-        is_fine = torch.isfinite(reached)
+        is_own_fine = torch.isfinite(reached)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        is_fine = self._average_gradients(is_own_fine)
         expect(
             is_fine,
             lambda: NonFiniteError(
                 f"the policy loss is {reached.item()} at MAE step {step}; "
-                "lower algorithm.lr or raise the entropy weight"
+                "lower algorithm.lr or raise the entropy weight",
+                is_own=not is_own_fine,
             ),
         )
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
         self.brake.step(self.optimizer, is_fine)
         return {"loss": reached, **terms, **self.diagnostics(rollout, now)}
+
+    def _average_gradients(self, is_fine: Bool[Tensor, ""]) -> Bool[Tensor, ""]:
+        """Make each member's gradients those of all clips; whether all members are fine."""
+        if self.group.size == 1:
+            return is_fine
+        slopes = [p.grad for p in self.policy.parameters() if p.grad is not None]
+        votes = (~is_fine).to(slopes[0]).view(1)
+        # In one piece: a message for each parameter would cost more than it carries.
+        flat = torch.cat([votes, *(slope.flatten() * self.group.share for slope in slopes)])
+        against, *parts = self.group.sum(flat).split([1, *(s.numel() for s in slopes)])
+        for slope, part in zip(slopes, parts, strict=True):
+            slope.copy_(part.view_as(slope))
+        return against[0] == 0
+
+    def _over_all(self, scalars: Scalars) -> dict[str, Scalar]:
+        """Means over this member's clips -> over the clips of all."""
+        if self.group.size == 1:
+            return dict(scalars)
+        device = next(self.policy.parameters()).device
+        own = [torch.as_tensor(s, dtype=torch.float64, device=device) for s in scalars.values()]
+        return dict(zip(scalars, mean_over(self.group, torch.stack(own)), strict=True))
 
     @staticmethod
     @torch.no_grad()

@@ -69,12 +69,14 @@ class PPO(PolicyGradient):
     def loss(self, rollout: Rollout, now: Evaluation) -> tuple[Float[Tensor, ""], Scalars]:
         config = self.config
         terms = scored_terms(rollout, now, config.scored)
-        advantage = advantages(terms.reward, rollout.value, terms.is_scored, config.advantage)
+        advantage = advantages(
+            terms.reward, rollout.value, terms.is_scored, config.advantage, self.group
+        )
         if config.sharpness != 1:
             advantage = sharpened(advantage, rollout.log_prob, config.sharpness)
         gains = clipped_surrogate(terms.log_ratio, advantage, config.clip_eps)
         gain = scored_sum(gains, terms.is_scored, config.reduction)
-        value_loss, judged = critic(rollout, now)
+        value_loss, judged = critic(rollout, now, self.group)
         loss = config.value_coef * value_loss - config.policy_coef * gain
         loss = loss - config.entropy_coef * entropy(now.log_prob).mean()
         return loss, {"surrogate": gain.detach(), **judged}

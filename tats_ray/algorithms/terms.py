@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tats_ray.config.schema import AlgorithmConfig
 from tats_ray.core.arrays import Bool, Float
+from tats_ray.core.group import Group
 from tats_ray.core.ranges import AtLeastTwo, require
 from tats_ray.core.types import Evaluation, Rollout, Scalars
 from tats_ray.ops.losses import AdvantageForm, Reduction, explained_variance
@@ -51,14 +52,14 @@ def scored_terms(rollout: Rollout, now: Evaluation, scored: ScoredTokens) -> Ter
     return Terms(now.log_prob, rollout.log_prob, rollout.reward, chosen)
 
 
-def critic(rollout: Rollout, now: Evaluation) -> tuple[Float[Tensor, ""], Scalars]:
+def critic(rollout: Rollout, now: Evaluation, group: Group) -> tuple[Float[Tensor, ""], Scalars]:
     """Squared error of the value head, and how well it did before the draws."""
     returns = clip_return(rollout.reward, rollout.visible_idx)
     value_loss = (now.value - returns).square().mean()
     return value_loss, {
         "value_loss": value_loss.detach(),
         "value": rollout.value.mean(),
-        "explained_variance": explained_variance(rollout.value, returns),
+        "explained_variance": explained_variance(rollout.value, returns, group),
     }
 
 

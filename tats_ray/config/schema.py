@@ -291,8 +291,11 @@ class ClusterConfig(ConfigBase):
     policy_gpus: float = 0.0
     """GPUs reserved for the policy learner. 0 puts it on the CPU."""
     policy_place: Literal["actor", "learner"] = "actor"
-    """Where the policy learns: in its own actor, or inside the only MAE learner. There its
-    rollouts never leave the device, but nothing overlaps."""
+    """Where the policy learns: in its own actor, or inside every MAE learner. There rollouts never
+    leave their device, and the learners average the policy's gradients."""
+    gradient_precision: Literal["float32", "bfloat16"] = "float32"
+    """Precision in which MAE learners exchange gradients. bfloat16 halves the traffic between
+    machines and rounds the sums."""
     rollout_workers: AtLeastOne = 1
     """Number of rollout workers if loop.source is workers. It does not affect the results."""
     rollout_gpus: float = 0.0

@@ -36,7 +36,16 @@ class VideoError(TatsError):
 
 
 class NonFiniteError(TatsError):
-    """A loss or a logit that is NaN or infinite."""
+    """A loss or a logit that is NaN or infinite.
+
+    Args:
+        is_own: whether it was met in this process. Others that learn together with one that has
+            met it stop in the same step.
+    """
+
+    def __init__(self, message: str, *, is_own: bool = True) -> None:
+        super().__init__(message)
+        self.is_own = is_own
 
 
 class StaleError(TatsError):

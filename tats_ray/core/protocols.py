@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tats_ray.core.arrays import Float, Int, UInt8
 from tats_ray.core.grid import TokenGrid
+from tats_ray.core.group import Group
 from tats_ray.core.ranges import check_ranges
 from tats_ray.core.types import Evaluation, Metrics, Rollout, Selection, TrainingStep
 
@@ -43,11 +44,24 @@ class Algorithm(Protocol):
     """Rollouts in, a better policy out. Knows neither Ray nor Gymnasium."""
 
     def update(self, rollouts: Sequence[Rollout], *, generator: torch.Generator) -> Metrics:
-        """Improve the policy in place; return scalars, means over the update."""
+        """Improve the policy in place; return scalars, means over the update.
+
+        One that is `Shareable` can be run by several learners at once.
+        """
 
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+@runtime_checkable
+class Shareable(Protocol):
+    """An algorithm that several learners can run together, each on its own rollouts."""
+
+    def join(self, group: Group) -> None:
+        """From now on, average over the group whatever depends on all rollouts of an update: the
+        gradients, and any statistic of the batch. Then all members make the same step.
+        """
 
 
 @runtime_checkable

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -95,6 +96,8 @@ class Rollout:
     """MAE steps behind the weights that judged, where a frozen copy did; None: those of `step`."""
     masks_per_clip: int = 1
     """Rows that are draws for one and the same clip; they follow each other."""
+    num_parts: int = 1
+    """Batches of as many clips each that follow each other here, whoever made them."""
     drawn: Evaluation | None = None
     """What the policy that is about to learn from this said when it drew, with its graph."""
 
@@ -119,6 +122,15 @@ class Rollout:
         part = self._map(lambda rows: rows[: num_clips * self.masks_per_clip])
         return part if num_clips == self.num_clips else replace(part, drawn=None)
 
+    def head_of_each(self, share: float) -> Rollout:
+        """The first clips of each part, rounded up: the same ones, whoever holds which parts."""
+        num_clips = math.ceil(self.num_clips // self.num_parts * share)
+        if self.num_parts == 1:
+            return self.head(num_clips)
+        kept = num_clips * self.masks_per_clip
+        part = self._map(lambda t: t.unflatten(0, (self.num_parts, -1))[:, :kept].flatten(0, 1))
+        return replace(part, drawn=None)
+
     def to(self, device: torch.device | str) -> Rollout:
         return self._map(lambda rows: rows.to(device))
 
@@ -134,7 +146,9 @@ class Rollout:
         tensors: dict[str, Any] = {
             name: torch.cat([getattr(part, name) for part in parts]) for name in _ROLLOUT_TENSORS
         }
-        return replace(parts[0], **tensors, drawn=None)
+        sizes = {part.num_clips / part.num_parts for part in parts}
+        num_parts = sum(part.num_parts for part in parts) if len(sizes) == 1 else 1
+        return replace(parts[0], **tensors, drawn=None, num_parts=num_parts)
 
     def to_arrays(self) -> dict[str, Any]:
         """Contiguous numpy arrays and ints: what crosses a process border.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from tats_ray.core.arrays import Float, Int
 from tats_ray.core.errors import UsageError
 from tats_ray.core.grid import TokenGrid
+from tats_ray.core.group import ALONE, Group
 from tats_ray.core.protocols import MaskPolicy, MaskRule
 from tats_ray.core.types import Evaluation, Selection
 from tats_ray.ops.selection import draw_visible, token_log_prob
@@ -47,7 +48,8 @@ class SamplerPolicy(nn.Module):
 
     Args:
         sampler: any network from `B N D` tokens to `B N` logits. Its `observe(tokens)`, where it
-            has one, sees what the policy has learned from.
+            has one, sees what the policy has learned from. Several learners can have one whose
+            `observe(tokens, group)` averages over their `Group`.
         temperature: logits are divided by it before the softmax.
         shares_trunk: the value head reads the sampler's features instead of the tokens [A6].
 
@@ -86,11 +88,11 @@ class SamplerPolicy(nn.Module):
         log_prob = token_log_prob(logits, self.temperature)
         return Evaluation(log_prob, self.value_head(features))
 
-    def observe(self, tokens: Float[Tensor, "B N D"]) -> None:
+    def observe(self, tokens: Float[Tensor, "B N D"], group: Group = ALONE) -> None:
         """Take tokens into the sampler's running statistics, where it keeps any."""
         observe = getattr(self.sampler, "observe", None)
         if observe is not None:
-            observe(tokens)
+            observe(tokens) if group.size == 1 else observe(tokens, group)
 
     @torch.no_grad()
     def act(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tats_ray.core.arrays import Float
+from tats_ray.core.group import ALONE, Group, mean_over
 
 _WINDOW = 20
 """Batches that the running statistics look back over, once they have seen as many."""
@@ -44,12 +45,16 @@ class Whitening(nn.Module):
             return (tokens.float() - self.mean) @ self.matrix
 
     @torch.no_grad()
-    def observe(self, tokens: Float[Tensor, "B N D"]) -> None:
-        """Take a batch into the statistics: the mean over all so far, then over a window."""
+    def observe(self, tokens: Float[Tensor, "B N D"], group: Group = ALONE) -> None:
+        """Take a batch into the statistics: the mean over all so far, then over a window.
+
+        Args:
+            group: whose batch it is, this member's part being `tokens`.
+        """
         rows = tokens.flatten(0, 1).double()
         share = 1 / (self.num_batches + 1).clamp_max(_WINDOW).double()
-        centre = rows.mean(0)
-        spread = (rows - centre).T @ (rows - centre) / len(rows)
+        centre = mean_over(group, rows.mean(0))
+        spread = mean_over(group, (rows - centre).T @ (rows - centre) / len(rows))
         shift = centre - self.mean.double()
         # The covariance of a mixture: no difference of large numbers.
         between = share * (1 - share) * torch.outer(shift, shift)

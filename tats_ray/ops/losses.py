@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tats_ray.core.arrays import Bool, Float
+from tats_ray.core.group import ALONE, Group, variance_over
 
 Reduction = Literal["mean", "sum"]
 AdvantageForm = Literal["raw", "standardized", "relative"]
@@ -30,11 +31,13 @@ def advantages(
     value: Float[Tensor, " B"],
     scored: Bool[Tensor, "B N"],
     form: AdvantageForm,
+    group: Group = ALONE,
 ) -> Float[Tensor, "B N"]:
     """How much better than expected each scored token did; 0 elsewhere.
 
     `raw` is reward minus the clip's value (the paper family, method section 7.6).
-    `standardized` shifts and scales that to mean 0, deviation 1 over all scored tokens.
+    `standardized` shifts and scales that to mean 0, deviation 1 over all scored tokens, those of
+    the group's other members too.
     `relative` is the reward over its clip's mean, without a baseline. Being positive, it limits
     itself: the gain is a cross-entropy towards the distribution in proportion to it, so no
     preference runs away. AdaMAE's loss has this form. With a baseline, tokens of negative
@@ -45,9 +48,11 @@ def advantages(
         return torch.where(scored, reward / mean.abs().clamp_min(1e-8), 0.0)
     advantage = reward - value[:, None]
     if form == "standardized":
-        count = scored.sum()
-        centred = advantage - torch.where(scored, advantage, 0.0).sum() / count
-        deviation = (torch.where(scored, centred.square(), 0.0).sum() / count).sqrt()
+        count = group.sum(scored.sum())
+        total = group.sum(torch.where(scored, advantage, 0.0).sum())
+        centred = advantage - total / count
+        squares = group.sum(torch.where(scored, centred.square(), 0.0).sum())
+        deviation = (squares / count).sqrt()
         advantage = centred / (deviation + 1e-8)
     return torch.where(scored, advantage, 0.0)
 
@@ -119,10 +124,9 @@ def clip_fraction(
 
 
 def explained_variance(
-    value: Float[Tensor, " B"], target: Float[Tensor, " B"]
+    value: Float[Tensor, " B"], target: Float[Tensor, " B"], group: Group = ALONE
 ) -> Float[Tensor, ""]:
     """1 - Var(target - value) / Var(target); 1 is perfect, 0 no better than a constant."""
-    spread = target.var(correction=0)
-    return torch.where(
-        spread > 0, 1 - (target - value).var(correction=0) / spread.clamp_min(1e-12), 0.0
-    )
+    spread = variance_over(group, target)
+    left = variance_over(group, target - value)
+    return torch.where(spread > 0, 1 - left / spread.clamp_min(1e-12), 0.0)

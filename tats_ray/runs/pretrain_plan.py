@@ -22,8 +22,10 @@ from tats_ray.models.samplers.registry import find_sampler, ignored_fields
 from tats_ray.models.samplers.tats import kept_bytes
 from tats_ray.models.zoo import SIZES, num_visible, token_grid
 from tats_ray.ops.rewards import find_reward
+from tats_ray.runtime.resources.cost_model import expected, way_out
 from tats_ray.runtime.resources.placement import Placement, plan_placement
-from tats_ray.training.algorithm_trial import check_algorithm
+from tats_ray.runtime.resources.rollout_bytes import buffer_bytes, clip_bytes, store_bytes
+from tats_ray.training.algorithm_trial import check_algorithm, check_together
 from tats_ray.training.mae_learner import optimizer_steps
 from tats_ray.training.pretrain_build import wants_motion
 from tats_ray.training.rate_schedule import RateSchedule
@@ -114,6 +116,7 @@ class Plan:
                 f"({placement.threads_in_words}), "
                 f"{self._policy_in_words()}",
             ),
+            *([("loads", self._loads_in_words())] if config.cluster.use_gpu else []),
             *(("note", note) for note in self._notes()),
         ]
 
@@ -170,13 +173,24 @@ class Plan:
         if not self.placement.learns_policy:
             return "run log (this sampler does not learn)"
         if config.cluster.policy_place == "learner":
-            return "policy learner inside it, run log"
+            alone = config.cluster.num_workers == 1
+            return f"policy learner inside {'it' if alone else 'each of them'}, run log"
         makers = request.rollout
         return (
             f"{counted(makers.count, 'rollout worker')} on {makers.device}, "
             * bool(makers.count)
             + f"policy learner on {request.policy.device}, rollout buffer "
             f"{config.cluster.buffer_mb} MB, weight store, run log"
+        )
+
+    def _loads_in_words(self) -> str:
+        """What will limit the run, by the cost model, and what would help."""
+        grid = token_grid(self.config.data, self.config.model)
+        asked = expected(self.config, clip_bytes(self.config, grid))
+        shares = ", ".join(f"{part} {load:.2g}" for part, load in asked.loads.items() if load)
+        help_ = way_out(self.config, asked)
+        return f"{shares or 'none'} of 1 (expected of GPUs like an H100, docs/scaling.md)" + (
+            f"; {asked.bottleneck} limits: use {help_}" * bool(help_)
         )
 
     def _algorithm_in_words(self) -> str:
@@ -219,9 +233,10 @@ def make_plan(config: RunConfig) -> Plan:
         )
     if config.cluster.is_elastic:
         _check_elastic(config)
+    _check_gradients(config)
     rollout_bytes = 0
     if config.cluster.policy_place == "learner":
-        _check_shared_place(config)
+        _check_shared_place(config, grid)
     elif placement.learns_policy:
         _check_buffer(config, buffer_bytes(config, grid, placement.num_workers))
         rollout_bytes = store_bytes(config, grid, placement.num_workers)
@@ -263,7 +278,10 @@ def _decided(config: RunConfig, grid: TokenGrid, placement: Placement) -> Sample
     beside = config.cluster.policy_place == "learner"
     device = torch.device(own.learners.device if beside else own.policy.device)
     takes_all = getattr(config.algorithm, "minibatch", "all") == "all"
-    clips = config.clips_per_rollout * config.cluster.num_workers
+    workers = config.cluster.num_workers
+    # Inside the learners, each has its own; of an elastic run, also those of the ones it lost.
+    ranks = math.ceil(workers / config.cluster.fewest_workers) if beside else workers
+    clips = config.clips_per_rollout * ranks
     clips *= loop.mae_steps_per_update if takes_all else 1
     width = SIZES[config.model.size].width
     kept = kept_bytes(clips, width, grid, config.sampler.num_blocks)
@@ -282,29 +300,6 @@ def _check_reward(config: RunConfig) -> None:
         )
 
 
-def buffer_bytes(config: RunConfig, grid: TokenGrid, num_workers: int) -> int:
-    """The most that waiting rollouts hold: all ranks' of one update and of those under way."""
-    return _update_bytes(config, grid, num_workers) * (1 + config.loop.max_staleness)
-
-
-def store_bytes(config: RunConfig, grid: TokenGrid, num_workers: int) -> int:
-    """The most that rollouts hold of an object store: those of the buffer, and one update more.
-
-    The buffer's are views into the store, which cannot be spilled. An update that is taken leaves
-    as a copy, while the buffer still holds it.
-    """
-    return buffer_bytes(config, grid, num_workers) + _update_bytes(config, grid, num_workers)
-
-
-def _update_bytes(config: RunConfig, grid: TokenGrid, num_workers: int) -> int:
-    width = SIZES[config.model.size].width
-    value_bytes = 2 if config.loop.precision == "bfloat16" else 4
-    visible = num_visible(config.sampler, grid)
-    row = grid.num_tokens * (width * value_bytes + 4 + 4) + 8 * visible + 4
-    rows = config.clips_per_rollout * config.algorithm.masks_per_clip * num_workers
-    return row * rows * config.loop.mae_steps_per_update
-
-
 def _check_buffer(config: RunConfig, needed: int) -> None:
     """An update waits for all its rollouts, so a buffer that is too small would never empty."""
     num_workers = config.cluster.num_workers
@@ -318,15 +313,24 @@ def _check_buffer(config: RunConfig, needed: int) -> None:
         )
 
 
-def _check_shared_place(config: RunConfig) -> None:
+def _check_shared_place(config: RunConfig, grid: TokenGrid) -> None:
     cluster = config.cluster
-    if cluster.num_workers > 1 or cluster.policy_gpus or config.num_rollout_workers:
+    if cluster.policy_gpus or config.num_rollout_workers:
         raise UsageError(
-            "cluster.policy_place learner needs a single MAE learner that makes the rollouts "
-            "itself: "
-            f"it cannot be combined with cluster.num_workers {cluster.num_workers}, "
-            "cluster.policy_gpus "
+            "cluster.policy_place learner needs MAE learners that make the rollouts themselves, on "
+            f"devices of theirs: it cannot be combined with cluster.policy_gpus "
             f"{cluster.policy_gpus:g} and loop.source {config.loop.source}; use actor"
+        )
+    if cluster.num_workers > 1 and find_sampler(config.sampler).learns:
+        check_together(config, grid)
+
+
+def _check_gradients(config: RunConfig) -> None:
+    cluster = config.cluster
+    if cluster.gradient_precision != "float32" and cluster.sharding == "fsdp":
+        raise UsageError(
+            f"cluster.gradient_precision {cluster.gradient_precision} cannot be combined with "
+            "cluster.sharding fsdp, which sums in the precision of the weights; use float32"
         )
 
 

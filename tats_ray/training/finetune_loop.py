@@ -139,7 +139,10 @@ class ClassifierLearner:
         logits = logits.float()
         loss = cross_entropy(logits, targets)
         if not self.all_finite(bool(torch.isfinite(loss))):
-            raise NonFiniteError(f"the loss is {loss.item()} at step {self.step}")
+            raise NonFiniteError(
+                f"the loss is {loss.item()} at step {self.step}",
+                is_own=not torch.isfinite(loss),
+            )
         loss.backward()
         norm = self._step(lr)
         # Of a mixed clip, the label that most of it is of counts as right.

@@ -180,7 +180,8 @@ class MAELearner:
         step = self.step
 
         def error() -> NonFiniteError:
-            return NonFiniteError(f"the MAE loss is {loss.item()} at its step {step}")
+            found = f"the MAE loss is {loss.item()} at its step {step}"
+            return NonFiniteError(found, is_own=not is_fine)
 
         if self.all_finite is None:
             expect(is_fine, error)

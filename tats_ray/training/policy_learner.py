@@ -14,8 +14,9 @@ from tats_ray.algorithms.base import PolicyGradient
 from tats_ray.config.plugins import raised
 from tats_ray.core.devices import Precision, autocast
 from tats_ray.core.errors import PeerFailedError, TatsError
+from tats_ray.core.group import ALONE, Group
 from tats_ray.core.late import LateMetrics, unread
-from tats_ray.core.protocols import Algorithm
+from tats_ray.core.protocols import Algorithm, Shareable
 from tats_ray.core.seeds import stream
 from tats_ray.core.types import Metrics, Rollout
 from tats_ray.models.policy import SamplerPolicy
@@ -35,6 +36,10 @@ class PolicyLearner:
 
     An update is a pure function of (seed, version, weights, rollouts): rollouts are put in the
     order of (step, rank) first, so that it does not matter in which order they arrived.
+
+    Args:
+        group: learners of the same policy, each with rollouts of its own. All of them call
+            `update` together, and what they learn is what one would from the rollouts of all.
     """
 
     def __init__(
@@ -44,19 +49,24 @@ class PolicyLearner:
         *,
         seed: int,
         precision: Precision = "float32",
+        group: Group = ALONE,
     ) -> None:
         self.policy = policy
+        self.group = group
         self.precision: Precision = precision
         self.algorithm = algorithm
         self.device = next(policy.parameters()).device
         self.seed = seed
         self.version = 0
+        if group.size > 1:
+            assert isinstance(algorithm, Shareable)  # the plan has checked it
+            algorithm.join(group)
 
     def update(self, rollouts: Sequence[Rollout]) -> Metrics:
         """One update; the version grows by one.
 
         Args:
-            rollouts: every rank's rollouts of one collection cycle. Those of one MAE step form
+            rollouts: this learner's of one collection cycle. Those of one MAE step form
                 one entry of the memory.
 
         Returns:
@@ -73,7 +83,7 @@ class PolicyLearner:
             metrics = self.algorithm.update(entries, generator=generator)
         # Afterwards: the policy that learns is the one that drew, and its first ratio is 1.
         for entry in entries:
-            self.policy.observe(entry.tokens)
+            self.policy.observe(entry.tokens, self.group)
         staleness = self.version - min(rollout.policy_version for rollout in rollouts)
         self.version += 1
         mae_lag = max(rollout.mae_lag for rollout in rollouts)
@@ -152,7 +162,7 @@ class PolicyClient(Protocol):
 
 
 class LocalPolicyClient:
-    """The policy learner in the same process: for tests, timing and reading.
+    """The policy learner in the same process, on the same device.
 
     Args:
         max_staleness: updates whose weights are held back, as if they were still under way.

@@ -204,13 +204,55 @@ def test_a_sharded_autoencoder_follows_the_same_recipe(
     assert len([e for e in events if "eval/error" in e.get("metrics", {})]) == 3
 
 
+@pytest.mark.parametrize(
+    ("sharding", "staleness"),
+    [
+        ("ddp", 0),
+        *(pytest.param(*how, marks=pytest.mark.long) for how in (("fsdp", 0), ("ddp", 1))),
+    ],
+)
+def test_policies_that_learn_inside_their_learners_follow_the_recipe_of_one_that_has_all_rollouts(
+    sharding: str, staleness: int, videos: SyntheticSet, run_folder: Path
+) -> None:
+    cluster = {"num_workers": 2, "policy_place": "learner", "sharding": sharding, "threads": 1}
+    config = small_config(
+        videos,
+        run_folder,
+        cluster=cluster,
+        loop={"max_staleness": staleness},
+        sampler={"whiten_tokens": True},
+    )
+    outcome, events = train(config, run_folder)
+    assert outcome.is_finished
+    assert_close_to_recipe(run_folder, config)
+    told = [e["metrics"] for e in events if "policy/staleness" in e.get("metrics", {})]
+    assert max(m["policy/staleness"] for m in told) == staleness
+    assert all(m["time/handover"] < 0.05 for m in told)
+
+
 @pytest.mark.long
-@pytest.mark.parametrize("num_learners", [1, 2])
+def test_gradients_in_half_precision_lead_to_nearly_the_same_weights(
+    videos: SyntheticSet, run_folder: Path
+) -> None:
+    cluster = {"num_workers": 2, "gradient_precision": "bfloat16", "threads": 1}
+    config = small_config(videos, run_folder, cluster=cluster)
+    outcome, _ = train(config, run_folder)
+    assert outcome.is_finished
+    found, (expected, _) = checkpoints.load(run_folder).mae["network"], recipe(config)
+    start = build_mae(config.model, token_grid(config.data, config.model), seed=config.seed)
+    name = "encoder.blocks.0.attn.qkv.weight"
+    far = (found[name] - expected[name]).norm() / (expected[name] - start.state_dict()[name]).norm()
+    assert 0 < far < 0.1
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("num_learners", "place"), [(1, "actor"), (2, "actor"), (2, "learner")])
 def test_fewer_learners_with_the_batches_of_three_follow_the_recipe_of_three(
-    num_learners: int, videos: SyntheticSet, run_folder: Path
+    num_learners: int, place: str, videos: SyntheticSet, run_folder: Path
 ) -> None:
     """On two CPUs, where three learners find no room."""
     cluster = {"num_workers": 3, "min_workers": 1, "cpus_per_worker": 2 // num_learners}
+    cluster |= {"policy_place": place}
     config = small_config(videos, run_folder, cluster={"threads": 1, **cluster})
     outcome, events = train(config, run_folder)
     assert (outcome.is_finished, outcome.step) == (True, 6)

@@ -15,6 +15,7 @@ from tats_ray.config.schema import SamplerConfig
 from tats_ray.core.arrays import Float
 from tats_ray.core.errors import UsageError
 from tats_ray.core.grid import TokenGrid
+from tats_ray.core.group import ALONE, Group
 from tats_ray.models.layers import init_linear, position_table
 from tats_ray.models.whitening import Whitening
 
@@ -58,10 +59,10 @@ class LearnedSampler(nn.Module):
         if actor_init == "zero":
             nn.init.zeros_(self.actor.weight)
 
-    def observe(self, tokens: Float[Tensor, "B N D"]) -> None:
+    def observe(self, tokens: Float[Tensor, "B N D"], group: Group = ALONE) -> None:
         """Take tokens into the running statistics, where the sampler keeps any."""
         if self.norm is not None:
-            self.norm.observe(tokens)
+            self.norm.observe(tokens, group)
 
     def features(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
         """What the actor reads; a value head may share it [A6]."""

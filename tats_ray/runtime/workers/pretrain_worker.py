@@ -15,6 +15,7 @@ from ray.train.collective import broadcast_from_rank_zero
 from tats_ray.checkpoints import format as checkpoints
 from tats_ray.config.load import dump_config, parse_config
 from tats_ray.config.schema import RunConfig
+from tats_ray.core.group import ALONE, Group
 from tats_ray.core.late import Scalar, fetch, unread
 from tats_ray.core.protocols import MaskPolicy
 from tats_ray.core.types import Position
@@ -34,6 +35,7 @@ from tats_ray.training.mae_learner import MAELearner, optimizer_steps
 from tats_ray.training.policy_learner import LocalPolicyClient, PolicyClient, PolicyLearner
 from tats_ray.training.pretrain_build import Batches
 from tats_ray.training.pretrain_loop import Batch, Halt, PretrainLoop, Stage
+from tats_ray.training.rank_group import RankGroup
 
 
 def train_loop(job: dict[str, Any]) -> dict[str, Any]:
@@ -140,17 +142,25 @@ class _Rank(Rank):
         return RayPolicyClient(**parts)
 
     def _own_policy_learner(self, found: checkpoints.Checkpoint | None) -> PolicyClient | None:
-        """Beside the MAE, on its device: rollouts are handed over as the tensors they are."""
+        """Beside the MAE, on its device: rollouts are handed over as the tensors they are.
+
+        Of several ranks, each learns from its own, and they average their gradients.
+        """
         config = self.config
         policy = build_policy(config.sampler, config.model, self.grid, seed=config.seed)
         if not is_learned(policy):
             return None
         policy.to(self.device)
+        group: Group = ALONE
+        if self.world_size > 1:
+            share = len(self.batches.slots) / self.num_slots
+            group = RankGroup(share=share, timeout_s=self.timeout_s)
         learner = PolicyLearner(
             policy,
             config.algorithm.build(policy),
             seed=config.seed,
             precision=config.loop.precision,
+            group=group,
         )
         if found is not None and found.policy:
             learner.load_state_dict(found.policy)

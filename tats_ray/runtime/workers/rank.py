@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from ray.train.collective import broadcast_from_rank_zero
 from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from tats_ray.checkpoints import format as checkpoints
@@ -110,6 +111,7 @@ class Rank:
         self.device = ray.train.torch.get_device() if on_gpu else torch.device("cpu")
         self.timeout_s = config.cluster.timeout_s
         self._retry_s = storage_retry_s(config)
+        self._gradient_precision = config.cluster.gradient_precision
         self._incarnation = ""
         self._num_told = 0
         self._told: list[Any] = []
@@ -119,11 +121,14 @@ class Rank:
         """`network`; where there are several ranks, with gradients averaged over them."""
         if self.world_size == 1:
             return network
-        return DistributedDataParallel(
+        shared = DistributedDataParallel(
             network,
             device_ids=[self.device] if self.device.type == "cuda" else None,
             broadcast_buffers=False,  # position codes, the same everywhere
         )
+        if self._gradient_precision == "bfloat16":
+            shared.register_comm_hook(None, bf16_compress_hook)
+        return shared
 
     def all_true(self, value: bool) -> bool:
         """Whether `value` holds on every rank."""
@@ -235,8 +240,17 @@ class Rank:
             if isinstance(error, ray.exceptions.RayTaskError):
                 raise  # the policy learner's: no batch of this rank is to blame
             save()
-            raise NonFiniteError(f"{error}; {self._clips_of(loop.at)}") from error
+            own = f"{error}; {self._clips_of(loop.at)}" if error.is_own else None
+            raise NonFiniteError(self._first_told(own) or str(error)) from error
         return {"status": "finished", "message": "", "step": loop.at.step}
+
+    def _first_told(self, own: str | None) -> str | None:
+        """What the first rank that has something to tell tells; all ranks ask together."""
+        told: list[str | None] = [own]
+        if self.world_size > 1:
+            told = [None] * self.world_size
+            dist.all_gather_object(told, own)
+        return next((words for words in told if words is not None), None)
 
     def _clips_of(self, at: Position) -> str:
         """This rank's clips of the present step in words."""

@@ -90,7 +90,8 @@ def test_divergence_and_clip_fraction_compare_the_policy_that_drew_with_the_one_
     policy: SamplerPolicy,
 ) -> None:
     parts = [play(policy, step) for step in range(5)]
-    memory = Rollout.concatenate(parts)  # ten clips: two of them are looked at again
+    # A batch of ten clips, not five of two: two of its clips are looked at again.
+    memory = replace(Rollout.concatenate(parts), num_parts=1)
     acting = memory.log_prob[:2].double()
     metrics = (
         PPOConfig(lr=3e-2, clip_eps=0.05).build(policy).update([memory], generator=generator())

@@ -9,12 +9,12 @@ import torch
 from tats_ray.benchmarks.bench_buffer import SAMPLER, sized_rollout
 from tats_ray.benchmarks.bench_overlap import Throughput, read_pace
 from tats_ray.benchmarks.bench_scale import knee_in_words
-from tats_ray.benchmarks.cost_model import Figures, clips_that_fit, needs
 from tats_ray.benchmarks.producers import Flow
 
 from tats_ray.config.schema import DataConfig, LoopConfig, ModelConfig, OptimConfig, RunConfig
 from tats_ray.core.grid import TokenGrid
 from tats_ray.models.zoo import build_mae, build_policy, count_parameters, token_grid
+from tats_ray.runtime.resources.cost_model import Figures, clips_that_fit, needs
 
 
 def test_pace_is_of_the_steps_after_the_first_epochs_and_knows_the_limit() -> None:
@@ -113,13 +113,13 @@ def test_few_rollouts_leave_the_gradients_and_the_weights_for_every_other_node()
 
 
 def test_shards_share_all_but_the_gradients_of_both_networks() -> None:
-    one, many = needs(SMALL, 8), needs(SMALL, 64, is_sharded=True)
-    assert needs(SMALL, 8, is_sharded=True).loads == one.loads
+    one, many = needs(SMALL, 8), needs(SMALL, 64, place="shards")
+    assert needs(SMALL, 8, place="shards").loads == one.loads
     for load in ("decoding", "hand-over", "policy learner"):
         assert many.loads[load] == one.loads[load]
     assert many.loads["network"] == pytest.approx(2 * 7 / 8 * (5 * 1e7 + 5 * 1e6) / 1e9)
     assert many.weight_bytes_s == 0.0
-    seldom = needs(SMALL, 64, is_sharded=True, steps_per_update=5)
+    seldom = needs(SMALL, 64, place="shards", steps_per_update=5)
     assert seldom.loads["network"] == pytest.approx(2 * 7 / 8 * (5 * 1e7 + 1e6) / 1e9)
 
 

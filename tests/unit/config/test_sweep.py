@@ -16,7 +16,7 @@ from tats_ray.config.points import points, trials
 from tats_ray.config.sweep_schema import Sweep, load_sweep, settings
 from tats_ray.core.errors import UsageError
 from tats_ray.models.zoo import token_grid
-from tats_ray.runs.pretrain_plan import buffer_bytes
+from tats_ray.runtime.resources.rollout_bytes import buffer_bytes
 
 REPO = Path(__file__).parents[3]
 CONFIGS = REPO / "tune_configs"

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tats_ray.algorithms.ppo import PPOConfig
 from tats_ray.config.differences import deciding
 from tats_ray.config.load import load_config, parse_config
 from tats_ray.core.errors import UsageError
+from tats_ray.models.samplers.learned import LearnedSampler
 from tats_ray.models.zoo import token_grid
 from tats_ray.runs import pretrain_plan
-from tats_ray.runs.pretrain_plan import Plan, buffer_bytes, make_plan
+from tats_ray.runs.pretrain_plan import Plan, make_plan
 from tats_ray.runtime.resources import placement
 from tats_ray.runtime.resources.preflight import check_resources
+from tats_ray.runtime.resources.rollout_bytes import buffer_bytes
 
 ROOT = Path(__file__).parents[3]
 
@@ -221,10 +225,60 @@ def test_plan_counts_rollout_workers_and_refuses_what_they_do_not_go_with(tmp_pa
         match="loop.source workers needs a sampler that learns, and sampler.name tube does not",
     ):
         plan(tmp_path, loop=workers, sampler={"name": "tube"}, cluster={"cpus_per_worker": 0.5})
-    with pytest.raises(UsageError, match="policy_place learner needs a single MAE learner"):
+    with pytest.raises(
+        UsageError, match="policy_place learner needs MAE learners that make the rollouts"
+    ):
         plan(tmp_path, loop=workers, cluster={"policy_place": "learner", "cpus_per_worker": 0.5})
     inside = plan(tmp_path, cluster={"policy_place": "learner", "buffer_mb": 1})
     assert "policy learner inside it" in words(inside, "actors")
+
+
+def test_policy_that_cannot_be_shared_is_refused_for_several_learners(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = {"policy_place": "learner", "num_workers": 2, "cpus_per_worker": 0.5}
+    assert "policy learner inside each of them" in words(plan(tmp_path, cluster=cluster), "actors")
+    monkeypatch.setattr(PPOConfig, "build", lambda self, policy: object())
+    with pytest.raises(
+        UsageError, match=r"^algorithm\.name ppo cannot be shared by 2 learners .* join\(group\) as"
+    ):
+        plan(tmp_path, cluster=cluster)
+    plan(tmp_path, cluster={**cluster, "num_workers": 1})
+    monkeypatch.undo()
+    monkeypatch.setattr(LearnedSampler, "observe", lambda self, tokens: None)
+    with pytest.raises(
+        UsageError, match=r"^sampler\.name tats keeps statistics that 2 learners .*observe take"
+    ):
+        plan(tmp_path, cluster=cluster)
+    monkeypatch.undo()
+    with pytest.raises(
+        UsageError, match=r"gradient_precision bfloat16 .*sharding fsdp.*use float32"
+    ):
+        plan(tmp_path, cluster={"gradient_precision": "bfloat16", "sharding": "fsdp"})
+
+
+def test_plan_of_gpus_says_what_limits_and_what_would_help(tmp_path: Path) -> None:
+    (tmp_path / "v.mp4").touch()
+    many_videos = tmp_path / "many.csv"
+    many_videos.write_text("v.mp4\t0\n" * 3000)
+
+    def loads(num_loaders: int = 2, batch: int = 32, **cluster: Any) -> str:
+        how = {"use_gpu": True, "num_workers": 8, "address": "of another place", **cluster}
+        data = {"train_list": str(many_videos), "num_workers": num_loaders}
+        size = {"size": "base"}
+        made = plan(tmp_path, cluster=how, data=data, model=size, optim={"batch_size": batch})
+        return words(made, "loads")
+
+    apart = loads(1000, buffer_mb=9999, threads=1)
+    assert "hand-over limits: use --cluster.policy_place learner" in apart
+    inside = loads(policy_place="learner")
+    assert "hand-over" not in inside.partition("limits")[0]
+    assert re.search(r"decoding limits: use --data\.num_workers \d+ on as many cores", inside)
+    many = loads(1000, policy_place="learner", num_workers=64, batch=8)
+    assert "network limits: use --cluster.gradient_precision bfloat16" in many
+    many = loads(1000, policy_place="learner", num_workers=64)
+    assert re.match(r"decoding 0\.\d+, network 0\.\d+ of 1 ", many)
+    assert "limits" not in many
 
 
 @pytest.mark.parametrize("staleness", [0, 2])

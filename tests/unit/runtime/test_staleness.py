@@ -14,9 +14,9 @@ from tats_ray.config.load import parse_config
 from tats_ray.core.errors import StaleError
 from tats_ray.core.types import Rollout
 from tats_ray.models.zoo import build_policy, token_grid
-from tats_ray.runs.pretrain_plan import buffer_bytes
 from tats_ray.runtime.actors.rollout_buffer import RolloutBuffer
 from tats_ray.runtime.actors.weight_store import WeightStore
+from tats_ray.runtime.resources.rollout_bytes import buffer_bytes
 
 CYCLES = 6
 

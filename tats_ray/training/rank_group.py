@@ -1,0 +1,33 @@
+"""The ranks of a run as one policy learner [DD-PPO: Wijmans et al. 2019; Podracer: Hessel 2021]."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+import torch.distributed as dist
+from torch import Tensor
+
+
+class RankGroup:
+    """All ranks of the process group that this process is in [see `Group`].
+
+    It meets on connections of its own, so that its sums never wait for those of other parts.
+
+    Args:
+        share: of all clips of an update, those of this rank.
+        timeout_s: for which a rank waits for the others.
+    """
+
+    def __init__(self, *, share: float, timeout_s: float) -> None:
+        self.share = share
+        self.size = dist.get_world_size()
+        self.num_bytes = 0
+        """That this rank has had summed."""
+        self._ranks: Any = dist.new_group(timeout=datetime.timedelta(seconds=timeout_s))
+
+    def sum(self, values: Tensor) -> Tensor:
+        total = values.detach().clone()
+        dist.all_reduce(total, group=self._ranks)
+        self.num_bytes += total.nbytes
+        return total
