@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from tats_ray.algorithms.base import PolicyGradient
 from tats_ray.config.schema import AlgorithmConfig
-from tats_ray.core.types import Evaluation, Metrics, Rollout
+from tats_ray.core.types import Evaluation, Rollout, Scalars
 from tats_ray.models.policy import SamplerPolicy
 from tats_ray.ops.losses import advantages, scored_sum
 from tats_ray.ops.selection import entropy, is_visible
@@ -36,14 +36,14 @@ class CustomAlgorithm(PolicyGradient):
         super().__init__(config, policy)
         self.config = config
 
-    def loss(self, rollout: Rollout, now: Evaluation) -> tuple[Tensor, Metrics]:
+    def loss(self, rollout: Rollout, now: Evaluation) -> tuple[Tensor, Scalars]:
         """What to minimise on a batch of drawn masks, and scalars to log."""
         hidden = ~is_visible(rollout.visible_idx, rollout.log_prob.shape[1])
         advantage = advantages(rollout.reward, rollout.value, hidden, "relative")
         gain = scored_sum(now.log_prob * advantage, hidden, "mean")
         spread = entropy(now.log_prob).mean()
         loss = -self.config.policy_coef * gain - self.config.entropy_coef * spread
-        return loss, {"surrogate": gain.item()}
+        return loss, {"surrogate": gain.detach()}
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,6 +17,7 @@ from tats_ray.cli.command import (
     PlainCommand,
 )
 from tats_ray.config.encoder_flags import EncoderOptions
+from tats_ray.core.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,16 @@ class Extract(PlainCommand):
             pool=self.pool,
         )
         print(out)
+
+
+_TRAINED = ("linear", "attentive")
+_HEEDED_BY = {
+    "preset": ("linear",),
+    **dict.fromkeys(("epochs", "batch_size", "lrs", "weight_decays"), _TRAINED),
+    **dict.fromkeys(("val_views", "untrained"), (*_TRAINED, "knn")),
+    **dict.fromkeys(("k", "temperature"), ("knn",)),
+}
+"""Of the flags that not every kind of probe reads, which kinds do."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +118,7 @@ class ProbeCommand(PlainCommand):
         from tats_ray.evaluation.probe import ProbeRequest, probe
         from tats_ray.evaluation.probe_protocols import recipe
 
+        self._refuse_ignored()
         train_list, val_list = find_lists(self.data, self.train, self.val)
         if self.kind == "state":
             self._probe_states(train_list, val_list)
@@ -138,6 +150,16 @@ class ProbeCommand(PlainCommand):
                 out=self.out,
             )
         )
+
+    def _refuse_ignored(self) -> None:
+        """A flag that the probe would not heed was meant for another."""
+        for flag, kinds in _HEEDED_BY.items():
+            (default,) = (f.default for f in fields(self) if f.name == flag)
+            if self.kind not in kinds and getattr(self, flag) != default:
+                raise UsageError(
+                    f"--{flag} {getattr(self, flag)} is for {' and '.join(kinds)} probes, not for "
+                    f"{self.kind}; leave it out"
+                )
 
     def _probe_states(self, train_list: Path, val_list: Path) -> None:
         from tats_ray.data.views import ViewPlan

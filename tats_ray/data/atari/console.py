@@ -25,7 +25,11 @@ def find_game(name: str) -> str:
     key = _key(name.rpartition("/")[2].removesuffix("-v5"))
     if key not in known:
         near = [known[each] for each in difflib.get_close_matches(key, known)]
-        hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(known)}"
+        hint = (
+            f"did you mean {' or '.join(near)}?"
+            if near
+            else f"it has {len(known)}, such as {', '.join(list(known.values())[::24])}"
+        )
         raise UsageError(f"ale-py has no game {name!r}; {hint}")
     return known[key]
 
