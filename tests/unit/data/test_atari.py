@@ -208,7 +208,7 @@ def test_game_is_found_by_the_names_people_use(name: str) -> None:
     ("game", "flags", "says"),
     [
         ("pongg", {}, "ale-py has no game 'pongg'; did you mean pong"),
-        ("xqwyk", {}, "ale-py has no game 'xqwyk'; it has adventure, "),
+        ("xqwyk", {}, "ale-py has no game 'xqwyk'; it has 108, such as adventure, "),
         ("boxing", {"needs_states": True}, "nobody annotated the memory of boxing here; leave "),
         ("pong", {"num_val": 0}, "cannot make 9 \\+ 0 videos of 16 frames, skip 2, with 2 workers"),
         ("pong", {"num_frames": 5000}, "32 episodes of pong had no 5000 frames"),
