@@ -22,6 +22,7 @@ import torch
 from ray.util.placement_group import placement_group_table
 
 from tats_ray.checkpoints import format as checkpoints
+from tats_ray.config.schema import EnvConfig
 from tats_ray.data.synthetic import synthesize
 from tats_ray.runs.pretrain_plan import make_plan
 from tats_ray.runtime.driver import launch
@@ -105,7 +106,8 @@ def children(pid: int) -> list[int]:
 
 
 def chaos(folder: Path, temporary: Path, *, seed: int, seconds: float, every: float, learners: int,
-          epochs: int, pace_s: float, is_overlapped: bool) -> dict[str, Any]:  # fmt: skip
+          epochs: int, pace_s: float, is_overlapped: bool, is_inside: bool,
+          ) -> dict[str, Any]:  # fmt: skip
     """Run, kill, and look at what is left.
 
     Args:
@@ -116,6 +118,7 @@ def chaos(folder: Path, temporary: Path, *, seed: int, seconds: float, every: fl
         every: seconds from one to the next.
         pace_s: rest before each batch.
         is_overlapped: rollouts are a worker's, and one update late.
+        is_inside: the policy learns inside the MAE learners.
     """
     videos = synthesize(folder.parent / "videos", num_train=18, num_val=4, num_frames=12, size=48,
                         workers=1)  # fmt: skip
@@ -134,6 +137,7 @@ def chaos(folder: Path, temporary: Path, *, seed: int, seconds: float, every: fl
         cluster={
             "num_workers": learners,
             "cpus_per_worker": 0.5 if is_overlapped else 1,
+            "policy_place": "learner" if is_inside else "actor",
             "threads": 1,
             "timeout_s": 120,
             "max_failures": 2 * int(seconds / every) + 2,
@@ -171,6 +175,14 @@ def chaos(folder: Path, temporary: Path, *, seed: int, seconds: float, every: fl
     took = killer.now
     gate.close()
     actors, groups = leaked_in_cluster()
+    if is_inside and learners > 1:  # they add up in another order than the recipe's one process
+        calm = folder.parent / "calm"
+        calm.mkdir()
+        whole = replace(config, env=replace(config.env, id=EnvConfig().id))
+        launch.run(whole, calm, plan.placement, on_event=lambda event: None)
+        expected = weights_of(calm)
+    else:
+        expected = recipe_with_workers(alone)[:2] if is_overlapped else recipe(alone)
     ray.shutdown()
     rows = [record["step"] for record in read_metrics(folder) if "mae/loss" in record]
     measured = [record["epoch"] for record in read_metrics(folder) if "eval/error" in record]
@@ -183,9 +195,7 @@ def chaos(folder: Path, temporary: Path, *, seed: int, seconds: float, every: fl
         "rows_missing": sorted(set(range(1, plan.total_steps + 1)) - set(rows)),
         "rows_twice": sorted({step for step in rows if rows.count(step) > 1}),
         "measured": [measured, list(range(1, epochs + 1))],
-        "weights_differ": differing(
-            folder, recipe_with_workers(alone)[:2] if is_overlapped else recipe(alone)
-        ),
+        "weights_differ": differing(folder, expected),
         "actors": actors,
         "placement_groups": groups,
         "shared_memory": left_in_shared_memory(before),
@@ -198,15 +208,23 @@ def chaos(folder: Path, temporary: Path, *, seed: int, seconds: float, every: fl
     }
 
 
-def differing(folder: Path, expected: Any) -> list[str]:
-    """Tensors that are not those of the recipe in one process, to the bit."""
+Weights = tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]
+
+
+def weights_of(folder: Path) -> Weights:
+    """Of the autoencoder and the policy of a run."""
     found = checkpoints.load(folder)
     assert found.policy is not None
+    return found.mae["network"], found.policy["network"]
+
+
+def differing(folder: Path, expected: Weights) -> list[str]:
+    """Tensors that are not those of a run that nobody disturbed, to the bit."""
     return [
         name
-        for part, tensors in zip((found.mae, found.policy), expected, strict=True)
+        for found, tensors in zip(weights_of(folder), expected, strict=True)
         for name, tensor in tensors.items()
-        if not torch.equal(part["network"][name], tensor)
+        if not torch.equal(found[name], tensor)
     ]
 
 
@@ -276,6 +294,8 @@ def main() -> None:
     parser.add_argument("--pace-s", type=float, default=0.25)
     parser.add_argument("--overlapped", dest="is_overlapped", action="store_true",
                         help="rollouts are a worker's, and one update late")  # fmt: skip
+    parser.add_argument("--inside", dest="is_inside", action="store_true",
+                        help="the policy learns inside the MAE learners")  # fmt: skip
     words = vars(parser.parse_args())
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     torch.set_num_threads(1)
