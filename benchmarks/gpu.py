@@ -1,12 +1,13 @@
 """All that is to be measured on a GPU, in one run of a few minutes.
 
-    PYTHONPATH=. python benchmarks/gpu.py [--minutes 8] [--out FILE]
+    PYTHONPATH=. python benchmarks/gpu.py [--minutes 6.5] [--out FILE]
     PYTHONPATH=. python benchmarks/gpu.py --device cpu --tiny      # the same path, in seconds
 
 ViT-B at batch 32 and 128, mask ratio 0.95 and 0.9, with the sampler learning and with random masks:
 clips per second, share of peak, where the time of a step goes, memory per clip, and the ten
-kernels that take longest. Needs torch, timm and einops only. The file is written anew after every
-measurement, the most wanted ones come first, and none is begun after the time is up.
+kernels that take longest. All uncompiled and, in versions that have it, with `loop.compile`. Needs
+torch, timm and einops only. The file is written anew after every measurement, the most wanted ones
+come first, and none is begun after the time is up.
 """
 
 from __future__ import annotations
@@ -17,15 +18,16 @@ import json
 import re
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 from tats_ray.benchmarks.machine import machine
-from tats_ray.benchmarks.step import KINDS, PARTS, Kind, StepSetting, TrainingSteps
+from tats_ray.benchmarks.step import COMPILATION, KINDS, PARTS, Kind, StepSetting, TrainingSteps
 from torch.utils.flop_counter import FlopCounterMode
 
 from tats_ray.config.schema import DataConfig, ModelConfig
@@ -135,53 +137,63 @@ def product_tflops(device: torch.device, size: int) -> float:
     return 2 * size**3 / min(times[2:]) / 1e9
 
 
-def settings(device: torch.device, is_tiny: bool) -> Iterator[StepSetting]:
+def settings(device: torch.device, modes: Sequence[str], *, is_tiny: bool) -> Iterator[StepSetting]:
     """What is measured, the most wanted first."""
-    model, data, batches = ModelConfig(decoder_depth=4), DataConfig(), (32, 128)
+    model, data, (few, many) = ModelConfig(decoder_depth=4), DataConfig(), (32, 128)
     if is_tiny:
-        model, batches = ModelConfig(size="tiny", patch=8, decoder_depth=1), (2, 4)
+        model, (few, many) = ModelConfig(size="tiny", patch=8, decoder_depth=1), (2, 4)
         data = DataConfig(num_frames=4, image_size=32)
-    for batch, ratio in (
-        (batches[0], 0.95),
-        (batches[1], 0.95),
-        (batches[0], 0.9),
-        (batches[1], 0.9),
-    ):
-        yield StepSetting(
-            model=model, data=data, mask_ratio=ratio, batch=batch, precision="bfloat16",
-            device=device,
-        )  # fmt: skip
+    firsts = [(few, 0.95, mode) for mode in modes]
+    eager = [(many, 0.95, "off"), (few, 0.9, "off"), (many, 0.9, "off")]
+    others = [(n, r, mode) for mode in reversed(modes) for n, r, _ in eager]
+    for batch, ratio, mode in dict.fromkeys([*firsts, *eager, *others]):
+        if mode in modes:
+            yield StepSetting(
+                model=model, data=data, mask_ratio=ratio, batch=batch, precision="bfloat16",
+                device=device, compile=mode,
+            )  # fmt: skip
 
 
-def measure(setting: StepSetting, rounds: int, peaks: Mapping[str, float]) -> dict[str, Any]:
-    """All figures of one setting."""
-    found: dict[str, Any] = {
-        "batch": setting.batch,
-        "mask_ratio": setting.mask_ratio,
-        "precision": setting.precision,
-        "compile": "off",
-    }
-    steps = TrainingSteps(setting)
-    for kind in KINDS:
-        one = timed(steps, kind, rounds)
-        work = tera_operations(steps, kind)
-        rate = work / one["step_ms"] * 1e3
-        one["tera_operations"] = round(work, 4)
-        one["share_of_peak"] = {name: round(rate / peak, 4) for name, peak in peaks.items()}
-        one["peak_mb"] = peak_mb(steps, kind)
-        operations, one["numbers_fetched"] = steps.operations(kind)
-        one["operations"] = operations
-        found[kind] = one
-    found["tats_over_random"] = round(found["tats"]["step_ms"] / found["random"]["step_ms"], 3)
-    found["longest_kernels"] = longest_kernels(steps, "tats")
-    return found
+class Campaign:
+    """All measurements of one run."""
+
+    def __init__(self, rounds: int, peaks: Mapping[str, float]) -> None:
+        self.rounds, self.peaks = rounds, peaks
+        self.found: list[dict[str, Any]] = []
+        self._work: dict[tuple[int, float, Kind], float] = {}
+        """Operations of a step, counted where nothing is compiled."""
+
+    def measure(self, setting: StepSetting) -> dict[str, Any]:
+        """All figures of one setting."""
+        one: dict[str, Any] = {
+            "batch": setting.batch,
+            "mask_ratio": setting.mask_ratio,
+            "precision": setting.precision,
+            "compile": setting.compile,
+        }
+        steps = TrainingSteps(setting)
+        for kind in KINDS:
+            one[kind] = timed(steps, kind, self.rounds) | {"peak_mb": peak_mb(steps, kind)}
+            place = (setting.batch, setting.mask_ratio, kind)
+            if setting.compile == "off":  # what is compiled cannot be counted
+                self._work[place] = tera_operations(steps, kind)
+                one[kind]["operations"], one[kind]["numbers_fetched"] = steps.operations(kind)
+            if place in self._work:
+                rate = self._work[place] / one[kind]["step_ms"] * 1e3
+                one[kind]["tera_operations"] = self._work[place]
+                one[kind]["share_of_peak"] = {n: round(rate / p, 4) for n, p in self.peaks.items()}
+        one["tats_over_random"] = round(one["tats"]["step_ms"] / one["random"]["step_ms"], 3)
+        one["longest_kernels"] = longest_kernels(steps, "tats")
+        one["notes"] = steps.notes
+        self.found.append(one)
+        return one
 
 
 def memory_per_clip(found: list[dict[str, Any]]) -> dict[str, float]:
     """MB that one more clip takes, by mask ratio, where two batch sizes were measured."""
     per_clip = {}
     for ratio in sorted({one["mask_ratio"] for one in found}):
-        same = [one for one in found if one["mask_ratio"] == ratio and one["compile"] == "off"]
+        same = [one for one in found if (one["mask_ratio"], one["compile"]) == (ratio, "off")]
         for kind in KINDS if len(same) == 2 and same[0]["tats"]["peak_mb"] else ():
             (a, b) = ((one["batch"], one[kind]["peak_mb"]) for one in same)
             per_clip[f"{kind} {ratio}"] = round((b[1] - a[1]) / (b[0] - a[0]), 1)
@@ -189,20 +201,23 @@ def memory_per_clip(found: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def in_words(one: dict[str, Any]) -> str:
-    each = ", ".join(
-        f"{kind} {one[kind]['clips_per_s']:,.0f} clips/s "
-        f"({one[kind]['share_of_peak']['measured']:.0%} of peak)"
-        for kind in KINDS
-    )
-    return f"batch {one['batch']}, ratio {one['mask_ratio']}, compile {one['compile']}: {each}"
+    each = []
+    for kind in KINDS:
+        share = one[kind].get("share_of_peak", {}).get("measured")
+        of_peak = "" if share is None else f" ({share:.0%} of peak)"
+        each.append(f"{kind} {one[kind]['clips_per_s']:,.0f} clips/s{of_peak}")
+    where = f"batch {one['batch']}, ratio {one['mask_ratio']}, compile {one['compile']}"
+    return "\n  ".join([f"{where}: {', '.join(each)}", *one["notes"]])
 
 
 def main(argv: list[str] | None = None) -> Path:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--minutes", type=float, default=8.0)
+    parser.add_argument("--minutes", type=float, default=6.5)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--tiny", action="store_true", help="a small network and small batches")
+    modes = ["off", "blocks", "step"] if find_spec(COMPILATION) else ["off"]
+    parser.add_argument("--compile", default=",".join(modes), help="with commas between them")
     parser.add_argument("--out", type=Path, help="default: benchmarks/results/DATE-DEVICE.json")
     args = parser.parse_args(argv)
     began = time.monotonic()
@@ -213,7 +228,7 @@ def main(argv: list[str] | None = None) -> Path:
     for chip, tflops in NOMINAL_TFLOPS.items():
         if chip in name:
             peaks["nominal"] = tflops
-    found: list[dict[str, Any]] = []
+    campaign = Campaign(args.rounds, peaks)
     figures: dict[str, Any] = {
         "date": date.today().isoformat(),
         "torch": torch.__version__,
@@ -222,7 +237,7 @@ def main(argv: list[str] | None = None) -> Path:
         "size": "tiny" if args.tiny else "base",
         "peak_tflops": {name: round(peak, 3) for name, peak in peaks.items()},
         "left_out": [],
-        "settings": found,
+        "settings": campaign.found,
     }
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     out = args.out or Path(__file__).parent / "results" / f"{figures['date']}-{slug}.json"
@@ -233,14 +248,14 @@ def main(argv: list[str] | None = None) -> Path:
         out.write_text(json.dumps(figures, indent=1) + "\n")
 
     print(f"{name}, torch {torch.__version__}, products at {measured:.4g} TFLOP/s")
-    for setting in settings(device, args.tiny):
+    for setting in settings(device, args.compile.split(","), is_tiny=args.tiny):
         if time.monotonic() - began > 60 * args.minutes:
-            figures["left_out"].append([setting.batch, setting.mask_ratio])
+            figures["left_out"].append([setting.batch, setting.mask_ratio, setting.compile])
             continue
-        found.append(measure(setting, args.rounds, peaks))
-        print(in_words(found[-1]), flush=True)
+        print(in_words(campaign.measure(setting)), flush=True)
         gc.collect()
-        figures["memory_mb_per_clip"] = memory_per_clip(found)
+        torch._dynamo.reset()
+        figures["memory_mb_per_clip"] = memory_per_clip(campaign.found)
         write()
     print(f"written to {out}, {figures['seconds']:.0f} s")
     return out

@@ -16,6 +16,7 @@ import os
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib import import_module
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -35,6 +36,8 @@ from tats_ray.training.mae_learner import MAELearner
 
 Kind = Literal["tats", "random"]
 KINDS: tuple[Kind, ...] = ("tats", "random")
+COMPILATION = "tats_ray.training.compilation"
+"""What compiles networks, in versions that have `loop.compile`."""
 PARTS = ("act", "reconstruct", "learn")
 """Of a step: embed and draw, train the autoencoder, update the policy."""
 
@@ -52,6 +55,8 @@ class StepSetting:
     recompute: Literal["on", "off"] = "off"
     reuse: bool = True
     """Learn from the graph of the draw."""
+    compile: str = "off"
+    """As `loop.compile`."""
 
 
 class TrainingSteps:
@@ -63,15 +68,21 @@ class TrainingSteps:
         sampler = SamplerConfig(mask_ratio=setting.mask_ratio, recompute=setting.recompute)
         grid = token_grid(setting.data, model)
         self.num_visible = num_visible(sampler, grid)
+        self.notes: list[str] = []
+        """What the compiler said: how long it took, or why it gave up."""
+        mae = build_mae(model, grid, seed=0).to(device)
+        self.policy = build_learned_policy(sampler, model, grid, seed=0).to(device)
+        if setting.compile != "off":
+            self._compiler("the autoencoder").mae(mae)
+            self._compiler("the policy").policy(self.policy)
         self.learner = MAELearner(
-            build_mae(model, grid, seed=0).to(device),
+            mae,
             OptimConfig(warmup_epochs=0),
             steps_per_epoch=1,
             total_steps=10**6,
             global_batch=setting.batch,
             precision=setting.precision,
         )
-        self.policy = build_learned_policy(sampler, model, grid, seed=0).to(device)
         self.random = FixedPolicy(grid)
         self.algorithm = PPOConfig().build(self.policy)
         self._generator = stream(0, "benchmark")
@@ -79,6 +90,12 @@ class TrainingSteps:
         shape = (setting.batch, *grid.clip_shape)
         noise = torch.randint(0, 256, shape, dtype=torch.uint8, generator=self._generator)
         self._clips = noise.to(device)
+
+    def _compiler(self, what: str) -> Any:
+        setting, graphs = self.setting, self.setting.device.type == "cuda"
+        return import_module(COMPILATION).Compiler(
+            setting.compile, what, self.notes.append, graphs=graphs
+        )
 
     def step(self, kind: Kind, border: Callable[[], Any]) -> list[Any]:
         """One step. `border` is called before its first part and after each; what it gave."""
