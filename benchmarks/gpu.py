@@ -254,7 +254,8 @@ def main(argv: list[str] | None = None) -> Path:
             continue
         print(in_words(campaign.measure(setting)), flush=True)
         gc.collect()
-        torch._dynamo.reset()
+        if setting.compile != "off":
+            torch._dynamo.reset()
         figures["memory_mb_per_clip"] = memory_per_clip(campaign.found)
         write()
     print(f"written to {out}, {figures['seconds']:.0f} s")

@@ -123,6 +123,7 @@ class Peer:
     @contextmanager
     def importing(self) -> Iterator[Callable[[str], ModuleType]]:
         """Their modules by name; afterwards those names are free for the next checkout."""
+        importlib.import_module("timm.optim")  # whole, before parts of it are replaced
         with patch.dict(sys.modules), patch.object(sys, "path", [str(self.folder), *sys.path]):
             for path in self.folder.iterdir():
                 sys.modules.pop(path.stem, None)  # such as another package called datasets

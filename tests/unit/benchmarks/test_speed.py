@@ -117,6 +117,7 @@ def test_peers_step_is_their_own_and_leaves_no_module_behind(
     assert capsys.readouterr().out == ""
     added = set(sys.modules) - before
     assert not {"utils", "engine_for_pretraining", "timm.optim.novograd", "torch._six"} & added
+    assert sys.modules["timm.optim"].Adafactor is sys.modules["timm.optim.adafactor"].Adafactor
 
 
 def test_folder_that_is_no_peer_is_refused_in_one_line(tmp_path: Path) -> None:
