@@ -258,6 +258,8 @@ def main(argv: list[str] | None = None) -> Path:
             torch._dynamo.reset()
         figures["memory_mb_per_clip"] = memory_per_clip(campaign.found)
         write()
+    if figures["left_out"]:
+        print(f"no time was left for (batch, mask ratio, compile): {figures['left_out']}")
     print(f"written to {out}, {figures['seconds']:.0f} s")
     return out
 
