@@ -70,14 +70,14 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Table:
+class SpeedTable:
     """One table: what it says, as text and as figures."""
 
     text: str
     figures: dict[str, Any]
 
 
-def step_table(asked: Request) -> Table:
+def step_table(asked: Request) -> SpeedTable:
     """A training step with the sampler, with random masks, and of the peers."""
     steps = TrainingSteps(asked.setting(asked.batch))
     parts: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
@@ -123,10 +123,10 @@ def step_table(asked: Request) -> Table:
         "parts_ms_per_clip": split,
         "ratios": {name: ratio.figures() for name, ratio in found.items()},
     }
-    return Table(f"{text}\n\n{table(['ratio', '', 'bar', ''], rows)}", figures)
+    return SpeedTable(f"{text}\n\n{table(['ratio', '', 'bar', ''], rows)}", figures)
 
 
-def sampler_table(asked: Request) -> Table:
+def sampler_table(asked: Request) -> SpeedTable:
     """One trajectory block on one clip, against its equations as they are written."""
     width = SIZES[asked.size].width
     blocks = {kind: sampler.block(kind, width, width // 64, 8) for kind in sampler.KINDS}
@@ -147,10 +147,12 @@ def sampler_table(asked: Request) -> Table:
             bar = [BARS[name], ratio.against(BARS[name])] if kind == "kept" else ["", ""]
             rows.append([f"{name}, trajectories {kind}", ms, ratio, *bar])
             figures[f"{name}, {kind}"] = {"ms": ms, "times_faster": ratio.figures()}
-    return Table(table(["trajectory block", "ms", "written out / ours", "bar", ""], rows), figures)
+    return SpeedTable(
+        table(["trajectory block", "ms", "written out / ours", "bar", ""], rows), figures
+    )
 
 
-def memory_table(asked: Request) -> Table:
+def memory_table(asked: Request) -> SpeedTable:
     """Peak of the block alone, and what one more clip needs in a step; fresh processes."""
     shape = Namespace(tokens=TOKENS, width=SIZES[asked.size].width)
     block = {kind: round(sampler.peak_mb(kind, shape)) for kind in sampler.KINDS}
@@ -165,12 +167,12 @@ def memory_table(asked: Request) -> Table:
         for name, one in what.items()
     }
     rows += [[f"one more clip in a step, {name}", mb, ""] for name, mb in step.items()]
-    return Table(
+    return SpeedTable(
         table(["memory", "MB", "bar"], rows), {"block_mb": block, "step_mb_per_clip": step}
     )
 
 
-def operations_table(asked: Request) -> Table:
+def operations_table(asked: Request) -> SpeedTable:
     """What a second step dispatches, and what it fetches from its device one by one."""
     steps = TrainingSteps(asked.setting(1))
     found: dict[str, Any] = {}
@@ -182,10 +184,10 @@ def operations_table(asked: Request) -> Table:
     text = table(["operations of a step", *PARTS, "numbers fetched"], rows)
     update = found["tats"]["learn"]
     verdict = "reached" if update <= UPDATE_OPERATIONS else "missed"
-    return Table(f"{text}\npolicy update: {update}, bar {UPDATE_OPERATIONS}: {verdict}", found)
+    return SpeedTable(f"{text}\npolicy update: {update}, bar {UPDATE_OPERATIONS}: {verdict}", found)
 
 
-def data_table(asked: Request) -> Table:
+def data_table(asked: Request) -> SpeedTable:
     """Clips from videos that are made here; with peers, against their own data set."""
     found = all_loading(asked.peers, asked.rounds)
     names = ["ours", *(peer.name for peer in asked.peers)]
@@ -206,10 +208,10 @@ def data_table(asked: Request) -> Table:
         text += "\n\n" + table(["ratio", "known files", "files never seen"], rows)
     for one in found.values():
         one |= {n: {peer: r.figures() for peer, r in one[n].items()} for n in kinds}
-    return Table(text, found)
+    return SpeedTable(text, found)
 
 
-def environment_table(asked: Request) -> Table:
+def environment_table(asked: Request) -> SpeedTable:
     """Episodes of the vector environment against a loop over the single one."""
     from tats_ray.benchmarks.env import ENVIRONMENTS, FREE, milliseconds
 
@@ -221,10 +223,10 @@ def environment_table(asked: Request) -> Table:
             ratio = Ratio(*one["ratio"])
             rows.append([name, one["vector"], one["loop"], ratio])
             found[name] = one
-    return Table(table(["episode, ms", "vector of 32", "loop", "ratio"], rows), found)
+    return SpeedTable(table(["episode, ms", "vector of 32", "loop", "ratio"], rows), found)
 
 
-TABLES: dict[str, Callable[[Request], Table]] = {
+TABLES: dict[str, Callable[[Request], SpeedTable]] = {
     "operations": operations_table,
     "step": step_table,
     "sampler": sampler_table,
