@@ -21,7 +21,7 @@ help:
 	@echo "make cluster-test  real clusters on test hosts of this machine (root, Linux; 6 minutes)"
 	@echo "make check   formatting, lint, strict types"
 	@echo "make docs    build the documentation as a web site in build/site"
-	@echo "make bench   speed and memory, as ratios"
+	@echo "make bench   speed and memory of every part, as ratios (a few minutes)"
 
 $(VENV)/installed: requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer found; install one, or use make PYTHON=/path/to/python3.12"; exit 2; }
@@ -95,10 +95,9 @@ docs: $(VENV)-docs/installed
 	@NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/python -m mkdocs build --strict $(FLAGS)
 	@echo "the site is in build/site; open build/site/index.html"
 
+# make bench FLAGS="--peer ~/adamae --save"
 bench: $(VENV)/installed
-	@$(BIN)/python benchmarks/sampler.py
-	@$(BIN)/python benchmarks/step.py
-	@$(BIN)/python benchmarks/env.py
+	@$(BIN)/python benchmarks/speed/tables.py $(FLAGS)
 
 # Exact versions of everything that is installed now; GPU libraries exist for x86-64 Linux only.
 lock: $(VENV)/installed

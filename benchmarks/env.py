@@ -41,6 +41,7 @@ class FreeScorer:
     measure = score
 
 
+ENVIRONMENTS = ("tats_ray:TATS/TokenSelection-v0", "tats_ray:TATS/SequentialTokenSelection-v0")
 FREE: dict[str, Any] = {
     "scorer": FreeScorer(),
     "num_visible": 16,
@@ -114,7 +115,7 @@ def main() -> None:
         "load": os.getloadavg()[0],
         "device": machine(device),
     }
-    for env_id in ("tats_ray:TATS/TokenSelection-v0", "tats_ray:TATS/SequentialTokenSelection-v0"):
+    for env_id in ENVIRONMENTS:
         found[env_id.split("/")[1]] = {
             "tiny autoencoder": milliseconds(env_id, *size, device, device=args.device),
             "environment alone": milliseconds(env_id, *size, cpu, **FREE),

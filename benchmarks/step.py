@@ -14,9 +14,11 @@ import argparse
 import json
 import os
 import statistics
-from contextlib import nullcontext
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import import_module
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from tats_ray.benchmarks.machine import machine
@@ -24,12 +26,125 @@ from tats_ray.benchmarks.operations import Operations
 
 from tats_ray.algorithms.ppo import PPOConfig
 from tats_ray.config.schema import DataConfig, ModelConfig, OptimConfig, SamplerConfig
-from tats_ray.core.devices import autocast, now
+from tats_ray.core.devices import Precision, autocast, now
+from tats_ray.core.late import LateChecks
 from tats_ray.core.seeds import stream
 from tats_ray.core.types import Rollout
 from tats_ray.models.policy import FixedPolicy
 from tats_ray.models.zoo import build_learned_policy, build_mae, num_visible, token_grid
 from tats_ray.training.mae_learner import MAELearner
+
+Kind = Literal["tats", "random"]
+KINDS: tuple[Kind, ...] = ("tats", "random")
+COMPILATION = "tats_ray.training.compilation"
+"""What compiles networks, in versions that have `loop.compile`."""
+PARTS = ("act", "reconstruct", "learn")
+"""Of a step: embed and draw, train the autoencoder, update the policy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepSetting:
+    """What is timed."""
+
+    model: ModelConfig = field(default_factory=lambda: ModelConfig(decoder_depth=4))
+    data: DataConfig = field(default_factory=DataConfig)
+    mask_ratio: float = 0.95
+    batch: int = 2
+    precision: Precision = "float32"
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    recompute: Literal["on", "off"] = "off"
+    reuse: bool = True
+    """Learn from the graph of the draw."""
+    compile: str = "off"
+    """As `loop.compile`."""
+
+
+class TrainingSteps:
+    """Both learners of a run, and steps of them on one batch of noise."""
+
+    def __init__(self, setting: StepSetting) -> None:
+        self.setting = setting
+        device, model = setting.device, setting.model
+        sampler = SamplerConfig(mask_ratio=setting.mask_ratio, recompute=setting.recompute)
+        grid = token_grid(setting.data, model)
+        self.num_visible = num_visible(sampler, grid)
+        self.notes: list[str] = []
+        """What the compiler said: how long it took, or why it gave up."""
+        mae = build_mae(model, grid, seed=0).to(device)
+        self.policy = build_learned_policy(sampler, model, grid, seed=0).to(device)
+        if setting.compile != "off":
+            self._compiler("the autoencoder").mae(mae)
+            self._compiler("the policy").policy(self.policy)
+        self.learner = MAELearner(
+            mae,
+            OptimConfig(warmup_epochs=0),
+            steps_per_epoch=1,
+            total_steps=10**6,
+            global_batch=setting.batch,
+            precision=setting.precision,
+        )
+        self.random = FixedPolicy(grid)
+        self.algorithm = PPOConfig().build(self.policy)
+        self._generator = stream(0, "benchmark")
+        self._draws = stream(0, "benchmark", device=device)
+        shape = (setting.batch, *grid.clip_shape)
+        noise = torch.randint(0, 256, shape, dtype=torch.uint8, generator=self._generator)
+        self._clips = noise.to(device)
+
+    def _compiler(self, what: str) -> Any:
+        setting, graphs = self.setting, self.setting.device.type == "cuda"
+        return import_module(COMPILATION).Compiler(
+            setting.compile, what, self.notes.append, graphs=graphs
+        )
+
+    def step(self, kind: Kind, border: Callable[[], Any]) -> list[Any]:
+        """One step. `border` is called before its first part and after each; what it gave."""
+        with LateChecks().gather(None):  # as in a run, where they are looked at with a record
+            return self._step(kind, border)
+
+    def _step(self, kind: Kind, border: Callable[[], Any]) -> list[Any]:
+        setting, learner, drawn = self.setting, self.learner, None
+        seen = [border()]
+        tokens = learner.embed(self._clips)
+        with autocast(learner.device, learner.precision):
+            if kind == "tats" and setting.reuse:
+                drawn = self.policy.evaluate(tokens)
+                chosen = self.policy.draw(drawn, self.num_visible, generator=self._draws)
+            else:
+                drawer: Any = self.policy if kind == "tats" else self.random
+                chosen = drawer.act(tokens, self.num_visible, generator=self._draws)
+        seen.append(border())
+        error = learner.learn(self._clips, chosen.visible_idx).error
+        seen.append(border())
+        if kind == "tats":
+            rollout = Rollout(
+                tokens=tokens,
+                visible_idx=chosen.visible_idx,
+                log_prob=chosen.log_prob,
+                value=chosen.value,
+                reward=error,
+                policy_version=0,
+                step=0,
+                rank=0,
+                drawn=drawn,
+            )
+            with autocast(learner.device, learner.precision):
+                self.algorithm.update([rollout], generator=self._generator)
+        seen.append(border())
+        return seen
+
+    def ms_per_clip(self, kind: Kind) -> dict[str, float]:
+        """Of each part; on a CPU processor time, on a GPU wall time."""
+        times = self.step(kind, lambda: now(self.setting.device))
+        spent = [1e3 * (b - a) / self.setting.batch for a, b in pairwise(times)]
+        return dict(zip(PARTS, spent, strict=True))
+
+    def operations(self, kind: Kind) -> tuple[dict[str, int], int]:
+        """Operations that each part of a step dispatches, and numbers that it fetches."""
+        with Operations() as counted:
+            counts = self.step(kind, lambda: counted.count)
+        each = [b - a for a, b in pairwise(counts)]
+        return dict(zip(PARTS, each, strict=True)), counted.fetched
 
 
 def main() -> None:
@@ -47,65 +162,23 @@ def main() -> None:
     args = parser.parse_args()
     device = torch.device(args.device)
     torch.set_num_threads(1)
-    model = ModelConfig(size=args.size, decoder_depth=4)
-    sampler = SamplerConfig(mask_ratio=args.mask_ratio, recompute=args.recompute)
-    grid = token_grid(DataConfig(), model)
-    count = num_visible(sampler, grid)
-    learner = MAELearner(
-        build_mae(model, grid, seed=0).to(device),
-        OptimConfig(warmup_epochs=0),
-        steps_per_epoch=1,
-        total_steps=10**6,
-        global_batch=args.batch,
-        precision=args.precision,
+    steps = TrainingSteps(
+        StepSetting(
+            model=ModelConfig(size=args.size, decoder_depth=4),
+            mask_ratio=args.mask_ratio,
+            batch=args.batch,
+            precision=args.precision,
+            device=device,
+            recompute=args.recompute,
+            reuse=args.reuse,
+        )
     )
-    policy = build_learned_policy(sampler, model, grid, seed=0)
-    policy.to(device)
-    algorithm = PPOConfig().build(policy)
-    generator, draws = stream(0, "benchmark"), stream(0, "benchmark", device=device)
-    shape = (args.batch, *grid.clip_shape)
-    clips = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator).to(device)
-
-    update = Operations()
-
-    def step(drawer: Any, *, counts: bool = False) -> dict[str, float]:
-        times, drawn = [now(device)], None
-        tokens = learner.embed(clips)
-        with autocast(learner.device, learner.precision):
-            if drawer is policy and args.reuse:
-                drawn = policy.evaluate(tokens)
-                selection = policy.draw(drawn, count, generator=draws)
-            else:
-                selection = drawer.act(tokens, count, generator=draws)
-        times.append(now(device))
-        error = learner.learn(clips, selection.visible_idx).error
-        times.append(now(device))
-        if drawer is policy:
-            rollout = Rollout(
-                tokens=tokens,
-                visible_idx=selection.visible_idx,
-                log_prob=selection.log_prob,
-                value=selection.value,
-                reward=error,
-                policy_version=0,
-                step=0,
-                rank=0,
-                drawn=drawn,
-            )
-            counted: Any = update if counts else nullcontext()
-            with autocast(learner.device, learner.precision), counted:
-                algorithm.update([rollout], generator=generator)
-        times.append(now(device))
-        spent = [1e3 * (b - a) / args.batch for a, b in pairwise(times)]
-        return dict(zip(("act", "reconstruct", "learn"), spent, strict=True))
-
-    drawers = {"tats": policy, "random": FixedPolicy(grid)}
-    for drawer in (*drawers.values(), *drawers.values()):
-        step(drawer)  # warm up
-    rounds = [{name: step(drawer) for name, drawer in drawers.items()} for _ in range(args.rounds)]
-    step(policy, counts=True)
+    for kind in (*KINDS, *KINDS):
+        steps.ms_per_clip(kind)  # warm up
+    rounds = [{kind: steps.ms_per_clip(kind) for kind in KINDS} for _ in range(args.rounds)]
+    operations, _ = steps.operations("tats")
     overhead = [sum(r["tats"].values()) / sum(r["random"].values()) for r in rounds]
-    totals = {n: statistics.median(sum(r[n].values()) for r in rounds) for n in drawers}
+    totals = {n: statistics.median(sum(r[n].values()) for r in rounds) for n in KINDS}
     alone = statistics.median(r["tats"]["reconstruct"] for r in rounds)
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
     print(
@@ -123,14 +196,14 @@ def main() -> None:
                 "step_ms": {name: round(ms * args.batch, 2) for name, ms in totals.items()},
                 "clips_per_s": {name: round(1e3 / ms, 1) for name, ms in totals.items()},
                 "sampler_share": round(1 - alone / totals["tats"], 3),
-                "operations_of_update": update.count,
+                "operations_of_update": operations["learn"],
                 "peak_gpu_mb": round(peak / 2**20),
                 "ms_per_clip": {
                     name: {
                         part: round(statistics.median(r[name][part] for r in rounds), 3)
-                        for part in rounds[0][name]
+                        for part in PARTS
                     }
-                    for name in drawers
+                    for name in KINDS
                 },
                 "tats_over_random": [
                     round(r, 2) for r in (statistics.median(overhead), min(overhead), max(overhead))

@@ -41,7 +41,7 @@ def test_wheel_holds_one_package_with_all_code_and_types(wheel: Path) -> None:
     assert {name.split("/")[0] for name in own} == {"tats_ray"}
     modules = {p.relative_to(ROOT).as_posix() for p in (ROOT / "tats_ray").rglob("*.py")}
     for beside in ("envs", "benchmarks", "examples"):
-        found = {f"tats_ray/{p.relative_to(ROOT)}" for p in (ROOT / beside).glob("*.py")}
+        found = {f"tats_ray/{p.relative_to(ROOT)}" for p in (ROOT / beside).rglob("*.py")}
         assert found, beside
         modules |= found
     data = {"tats_ray/py.typed", "tats_ray/checkpoints/tiny_mae.safetensors"}

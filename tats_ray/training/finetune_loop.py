@@ -26,7 +26,7 @@ from tats_ray.ops.mixing import blend, cut_in, draw_mix, soft_targets
 from tats_ray.ops.optim import layered_adamw
 from tats_ray.ops.patches import imagenet_normalize, patchify, unit_pixels
 from tats_ray.ops.schedules import warmup_cosine
-from tats_ray.training.pretrain_loop import Stopwatch
+from tats_ray.training.stopwatch import Stopwatch
 
 
 @runtime_checkable
@@ -229,7 +229,7 @@ class FinetuneLoop:
         self.learner = learner
         self.hooks = hooks
         self.at = Position()
-        self.stopwatch = Stopwatch()
+        self.stopwatch = Stopwatch.of(learner.device)
 
     def run(self) -> None:
         """From the present position to the last epoch, unless a hook raises `Halt`."""

@@ -16,10 +16,8 @@ learner are handed in.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Protocol, runtime_checkable
 
@@ -37,6 +35,7 @@ from tats_ray.core.types import Evaluation, Position, Rollout, Selection, Traini
 from tats_ray.models.samplers.oracle import with_motion
 from tats_ray.training.mae_learner import MAELearner
 from tats_ray.training.policy_learner import PolicyClient, PolicyUpdate
+from tats_ray.training.stopwatch import Stopwatch
 
 
 @runtime_checkable
@@ -65,28 +64,6 @@ class Environment(Protocol):
     def reset(self, *, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]: ...
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]: ...
-
-
-@dataclass
-class Stopwatch:
-    """Seconds spent in each room since the last reading."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-    started: float = field(default_factory=time.perf_counter)
-
-    @contextmanager
-    def __call__(self, room: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[room] = self.seconds.get(room, 0.0) + time.perf_counter() - start
-
-    def read(self) -> tuple[float, dict[str, float]]:
-        """Seconds since the last reading, and the share of them each room took."""
-        now = time.perf_counter()
-        total = now - self.started
-        shares = {room: spent / total for room, spent in self.seconds.items()}
-        self.started, self.seconds = now, {}
-        return total, shares
 
 
 @dataclass(frozen=True)
@@ -175,7 +152,7 @@ class PretrainLoop:
         """Steps since the last policy update was asked for."""
         self.flushed: Mapping[str, float] = {}
         """Metrics of the policy update that ended the last epoch, where one was left to do."""
-        self.stopwatch = Stopwatch()
+        self.stopwatch = Stopwatch.of(learner.device)
         self.checks = LateChecks()
 
     @property

@@ -64,7 +64,8 @@ GLOSSARY: Mapping[str, str] = {
     "val/top1": "Top-1 accuracy on the validation videos, from one centred clip each. `tats test` "
     "averages several views.",
     "time/data": "Share of the time spent waiting for clips.",
-    "time/mae": "Share of the time spent in the autoencoder.",
+    "time/mae": "Share of the time spent in the autoencoder. On a GPU, all times are those of the "
+    "GPU's own clock, and `time/data` is what it waited.",
     "time/policy": "Share of the time spent drawing masks and waiting for the sampler's update.",
     "time/network": "Share of the time spent in the classifier, while fine-tuning.",
     "time/wait": "The part of `time/policy` in which the MAE learner waited for the sampler's "

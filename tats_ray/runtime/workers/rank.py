@@ -32,7 +32,8 @@ from tats_ray.runtime.driver import home
 from tats_ray.runtime.driver.scratch import temporary_files_of
 from tats_ray.runtime.resources.placement import threads_of
 from tats_ray.training.finetune_loop import LabelledBatch
-from tats_ray.training.pretrain_loop import Batch, Halt, Stopwatch
+from tats_ray.training.pretrain_loop import Batch, Halt
+from tats_ray.training.stopwatch import Stopwatch
 from tats_ray.view.records import BAD_VIDEOS_FILE
 
 T = TypeVar("T")

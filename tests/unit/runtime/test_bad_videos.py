@@ -14,7 +14,7 @@ from tats_ray.core.errors import UsageError
 from tats_ray.runtime.actors.run_log import RunLog
 from tats_ray.runtime.workers import rank as module
 from tats_ray.runtime.workers.rank import ClipCount, Rank
-from tats_ray.training.pretrain_loop import Stopwatch
+from tats_ray.training.stopwatch import Stopwatch
 from tests.conftest import SmallBatch
 
 

@@ -18,7 +18,7 @@ from tats_ray.core.seeds import stream
 from tats_ray.core.types import Rollout
 from tats_ray.models.policy import FixedPolicy
 from tats_ray.training.policy_learner import PolicyUpdate
-from tats_ray.training.pretrain_loop import Halt, PretrainLoop, Stopwatch
+from tats_ray.training.pretrain_loop import Halt, PretrainLoop
 from tests.conftest import random_clips
 
 
@@ -363,21 +363,6 @@ def test_sampler_that_does_not_learn_needs_no_client(small_run: Any) -> None:
     run.loop.run()
     assert run.loop.num_pending == 0
     assert run.learner.step == 4
-
-
-def test_stopwatch_shares_are_of_the_time_since_the_last_reading(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    now = [100.0]
-    monkeypatch.setattr("time.perf_counter", lambda: now[0])
-    stopwatch = Stopwatch(started=100.0)
-    for room, seconds in (("mae", 2.0), ("policy", 1.0), ("mae", 3.0)):
-        with stopwatch(room):
-            now[0] += seconds
-    now[0] += 4.0
-    assert stopwatch.read() == (10.0, {"mae": 0.5, "policy": 0.1})
-    now[0] += 1.0
-    assert stopwatch.read() == (1.0, {})
 
 
 @pytest.mark.parametrize("staleness", [0, 1, 3])
