@@ -182,8 +182,8 @@ class Campaign:
                 rate = self._work[place] / one[kind]["step_ms"] * 1e3
                 one[kind]["tera_operations"] = self._work[place]
                 one[kind]["share_of_peak"] = {n: round(rate / p, 4) for n, p in self.peaks.items()}
-        one["tats_over_random"] = round(one["tats"]["step_ms"] / one["random"]["step_ms"], 3)
-        one["longest_kernels"] = longest_kernels(steps, "tats")
+        one["tats_over_random"] = round(one["learned"]["step_ms"] / one["random"]["step_ms"], 3)
+        one["longest_kernels"] = longest_kernels(steps, "learned")
         one["notes"] = steps.notes
         self.found.append(one)
         return one
@@ -194,7 +194,7 @@ def memory_per_clip(found: list[dict[str, Any]]) -> dict[str, float]:
     per_clip = {}
     for ratio in sorted({one["mask_ratio"] for one in found}):
         same = [one for one in found if (one["mask_ratio"], one["compile"]) == (ratio, "off")]
-        for kind in KINDS if len(same) == 2 and same[0]["tats"]["peak_mb"] else ():
+        for kind in KINDS if len(same) == 2 and same[0]["learned"]["peak_mb"] else ():
             (a, b) = ((one["batch"], one[kind]["peak_mb"]) for one in same)
             per_clip[f"{kind} {ratio}"] = round((b[1] - a[1]) / (b[0] - a[0]), 1)
     return per_clip

@@ -34,8 +34,8 @@ from tats_ray.models.policy import FixedPolicy
 from tats_ray.models.zoo import build_learned_policy, build_mae, num_visible, token_grid
 from tats_ray.training.mae_learner import MAELearner
 
-Kind = Literal["tats", "random"]
-KINDS: tuple[Kind, ...] = ("tats", "random")
+Kind = Literal["learned", "random"]
+KINDS: tuple[Kind, ...] = ("learned", "random")
 COMPILATION = "tats_ray.training.compilation"
 """What compiles networks, in versions that have `loop.compile`."""
 PARTS = ("act", "reconstruct", "learn")
@@ -107,16 +107,16 @@ class TrainingSteps:
         seen = [border()]
         tokens = learner.embed(self._clips)
         with autocast(learner.device, learner.precision):
-            if kind == "tats" and setting.reuse:
+            if kind == "learned" and setting.reuse:
                 drawn = self.policy.evaluate(tokens)
                 chosen = self.policy.draw(drawn, self.num_visible, generator=self._draws)
             else:
-                drawer: Any = self.policy if kind == "tats" else self.random
+                drawer: Any = self.policy if kind == "learned" else self.random
                 chosen = drawer.act(tokens, self.num_visible, generator=self._draws)
         seen.append(border())
         error = learner.learn(self._clips, chosen.visible_idx).error
         seen.append(border())
-        if kind == "tats":
+        if kind == "learned":
             rollout = Rollout(
                 tokens=tokens,
                 visible_idx=chosen.visible_idx,
@@ -176,10 +176,10 @@ def main() -> None:
     for kind in (*KINDS, *KINDS):
         steps.ms_per_clip(kind)  # warm up
     rounds = [{kind: steps.ms_per_clip(kind) for kind in KINDS} for _ in range(args.rounds)]
-    operations, _ = steps.operations("tats")
-    overhead = [sum(r["tats"].values()) / sum(r["random"].values()) for r in rounds]
+    operations, _ = steps.operations("learned")
+    overhead = [sum(r["learned"].values()) / sum(r["random"].values()) for r in rounds]
     totals = {n: statistics.median(sum(r[n].values()) for r in rounds) for n in KINDS}
-    alone = statistics.median(r["tats"]["reconstruct"] for r in rounds)
+    alone = statistics.median(r["learned"]["reconstruct"] for r in rounds)
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
     print(
         json.dumps(
@@ -195,7 +195,7 @@ def main() -> None:
                 "acting_graph_reused": args.reuse,
                 "step_ms": {name: round(ms * args.batch, 2) for name, ms in totals.items()},
                 "clips_per_s": {name: round(1e3 / ms, 1) for name, ms in totals.items()},
-                "sampler_share": round(1 - alone / totals["tats"], 3),
+                "sampler_share": round(1 - alone / totals["learned"], 3),
                 "operations_of_update": operations["learn"],
                 "peak_gpu_mb": round(peak / 2**20),
                 "ms_per_clip": {

@@ -39,7 +39,7 @@ from tats_ray.core.seeds import stream
 from tats_ray.core.words import counted
 from tats_ray.models.zoo import SIZES
 
-RIVALS: dict[str, Kind] = {"AdaMAE": "tats", "VideoMAE": "random"}
+RIVALS: dict[str, Kind] = {"AdaMAE": "learned", "VideoMAE": "random"}
 """Which of our steps does the work of a peer's."""
 BARS = {
     "AdaMAE's own / tats": 1.2,
@@ -103,7 +103,7 @@ def step_table(asked: Request) -> SpeedTable:
     variants |= {peer.name: theirs(peer) for peer in asked.peers}
     rounds = take_turns(variants, asked.rounds)
     ratios = {f"{p.name}'s own / {RIVALS[p.name]}": (p.name, RIVALS[p.name]) for p in asked.peers}
-    ratios |= {"tats / random": ("tats", "random")}
+    ratios |= {"tats / random": ("learned", "random")}
     found = {name: Ratio.of(rounds, *pair) for name, pair in ratios.items()}
     split = {
         kind: {part: round(statistics.median(p[part] for p in seen[1:])) for part in PARTS}
@@ -182,7 +182,7 @@ def operations_table(asked: Request) -> SpeedTable:
         found[kind] = {**counts, "fetched": fetched}
     rows = [[kind, *counts.values()] for kind, counts in found.items()]
     text = table(["operations of a step", *PARTS, "numbers fetched"], rows)
-    update = found["tats"]["learn"]
+    update = found["learned"]["learn"]
     verdict = "reached" if update <= UPDATE_OPERATIONS else "missed"
     return SpeedTable(f"{text}\npolicy update: {update}, bar {UPDATE_OPERATIONS}: {verdict}", found)
 

@@ -138,10 +138,10 @@ def test_tables_are_printed_and_saved(tmp_path: Path, capsys: pytest.CaptureFixt
     assert {"date", "torch", "device", "cores", "peers"} <= set(saved)
     step, counts = saved["tables"]["step"], saved["tables"]["operations"]
     parts = step["parts_ms_per_clip"]
-    assert step["ms_per_clip"]["tats"] == pytest.approx(sum(parts["tats"].values()), abs=2)
+    assert step["ms_per_clip"]["learned"] == pytest.approx(sum(parts["learned"].values()), abs=2)
     assert parts["random"]["learn"] == 0
-    assert counts["tats"]["fetched"] == counts["random"]["fetched"] == 0
-    assert counts["random"]["learn"] == 0 < counts["tats"]["learn"] <= 1000
+    assert counts["learned"]["fetched"] == counts["random"]["fetched"] == 0
+    assert counts["random"]["learn"] == 0 < counts["learned"]["learn"] <= 1000
     assert f"policy update: {counts['tats']['learn']}, bar 1000: reached" in shown
     with pytest.raises(UsageError, match="--only spead is no table; there are operations, step"):
         tables.main(["--only", "spead"])
@@ -180,12 +180,12 @@ def test_gpu_measurements_run_from_end_to_end_on_a_cpu_with_torch_timm_and_einop
     for one in found:
         assert len(one["longest_kernels"]) == 10
         assert 0 < sum(kernel["share"] for kernel in one["longest_kernels"]) <= 1.01
-        for kind in ("tats", "random"):
+        for kind in ("learned", "random"):
             assert one[kind]["numbers_fetched"] == 0
             share = one[kind]["share_of_peak"]["measured"]
             rate = one[kind]["tera_operations"] / one[kind]["step_ms"] * 1e3
             assert share == pytest.approx(rate / figures["peak_tflops"]["measured"], abs=2e-2)
-        assert one["tats"]["tera_operations"] > one["random"]["tera_operations"] > 0
+        assert one["learned"]["tera_operations"] > one["random"]["tera_operations"] > 0
     twice = found[1]["random"]["tera_operations"] / found[0]["random"]["tera_operations"]
     assert twice == pytest.approx(2, rel=0.1)
 
