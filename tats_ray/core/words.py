@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 _NUM_NAMED = 3
 
@@ -35,3 +35,26 @@ def decimal(value: float, digits: int) -> str:
         return f"{value:.{digits}f}"
     left = digits + 1 + math.floor(math.log10(abs(value)))
     return f"{value:.{digits}f}" if left >= wanted else f"{value:.{wanted}g}"
+
+
+def three(value: float) -> str:
+    """With three significant digits: `0.985`, `12.3`, `1,230`, `1.44e-05`, `NaN`, `inf`."""
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else f"{value:g}"
+    if value == 0:
+        return "0"
+    rounded = f"{value:.2e}"
+    exponent = int(rounded.partition("e")[2])
+    if not -4 <= exponent < 6:
+        return rounded
+    return f"{float(rounded):,.{max(0, 2 - exponent)}f}"
+
+
+def told_apart(values: Sequence[float]) -> list[str]:
+    """Three significant digits of each at most, or more where two would read the same."""
+    texts: list[str] = []
+    for digits in range(3, 18):
+        texts = [f"{value:.{digits}g}" for value in values]
+        if len(set(texts)) == len(set(values)):
+            break
+    return texts

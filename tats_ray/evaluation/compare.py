@@ -173,10 +173,11 @@ def _read(folder: Path, metric: str) -> Run:
         raise UsageError(f"{folder} has no metric {metric!r}{hint}; it has {', '.join(known)}")
     wall_s = records[-1]["time"] - records[0]["time"]
     settings = flat(read_yaml(folder / "config.yaml"))
-    return Run(folder, settings, steps, values, wall_s, _digests(folder / "videos.json"))
+    return Run(folder, settings, steps, values, wall_s, list_digests(folder / "videos.json"))
 
 
-def _digests(path: Path) -> dict[str, str]:
+def list_digests(path: Path) -> dict[str, str]:
+    """Digest of what is in each list of a run, from its `videos.json`; empty where it has none."""
     if not path.is_file():  # a run of version 0.1
         return {}
     listed = json.loads(path.read_text())
