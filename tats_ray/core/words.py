@@ -28,15 +28,6 @@ def reasons_csv(reasons: Mapping[str, str]) -> str:
     return text.getvalue()
 
 
-def decimal(value: float, digits: int) -> str:
-    """With so many decimals; more where fewer than `digits` (or two) digits would be left of it."""
-    wanted = max(digits, 2)
-    if not value or not math.isfinite(value):
-        return f"{value:.{digits}f}"
-    left = digits + 1 + math.floor(math.log10(abs(value)))
-    return f"{value:.{digits}f}" if left >= wanted else f"{value:.{wanted}g}"
-
-
 def three(value: float) -> str:
     """With three significant digits: `0.985`, `12.3`, `1,230`, `1.44e-05`, `NaN`, `inf`."""
     if not math.isfinite(value):

@@ -90,11 +90,11 @@ class RunGroup:
         values = self.values(step)
         if np.isnan(values).any():
             return "-"
-        centre = f"{interquartile_mean(values):.4g}"
+        centre = f"{interquartile_mean(values):.3g}"
         if len(values) == 1:
             return centre
         low, high = interval(resampled_means(values, self.letter))
-        return f"{centre} [{low:.4g}, {high:.4g}]"
+        return f"{centre} [{low:.3g}, {high:.3g}]"
 
     @property
     def names(self) -> str:
@@ -147,7 +147,7 @@ def _verdict(first: RunGroup, second: RunGroup, metric: str, step: float) -> str
         return "one seed each: no claim"
     gap = float(interquartile_mean(one) - interquartile_mean(other))
     low, high = interval(resampled_means(one, first.letter) - resampled_means(other, second.letter))
-    found = f"difference {gap:+.4g} [{low:+.4g}, {high:+.4g}]"
+    found = f"difference {gap:+.3g} [{low:+.3g}, {high:+.3g}]"
     if low <= 0 <= high:
         return f"no clear difference ({found}, {counts})"
     if not can_claim(len(one), len(other)):

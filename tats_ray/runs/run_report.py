@@ -19,6 +19,7 @@ from tats_ray.evaluation.pictures.clip_views import view_clips
 from tats_ray.evaluation.show_masks import draw_panel
 from tats_ray.models.zoo import num_visible, token_grid
 from tats_ray.runs.origin import about_run
+from tats_ray.view.page.shell import unwritable
 from tats_ray.view.page.viewer import Viewing
 from tats_ray.view.records import series, without_stub
 from tats_ray.view.report_page import REPORT_FILE, write_report
@@ -90,6 +91,8 @@ def _pictures(folder: Path, videos: Sequence[VideoEntry]) -> list[tuple[str, Pat
             draw_panel(restored, entry.path, light, dark=dark)
         except VideoError:
             continue  # validation names it; another video serves as well here
+        except OSError as error:
+            raise unwritable(light, error) from error
         drawn.append((Path(entry.path).name, light, dark))
     return drawn
 
@@ -108,8 +111,8 @@ def _summary(config: RunConfig, metrics: list[dict[str, Any]]) -> list[tuple[str
             continue
         plateau = _mean_error(config, metrics)
         mean = f"predicting the mean gives {three(plateau)}" if plateau else ""
-        if len(values) == 1:
-            course, meaning = three(values[0]), f"{masks}, measured once"
+        if len(values) == 1 or not values[0]:
+            course, meaning = three(values[-1]), masks + ", measured once" * (len(values) == 1)
         else:
             change = values[-1] / values[0] - 1
             course = f"{three(values[0])} -> {three(values[-1])}"

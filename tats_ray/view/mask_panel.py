@@ -234,7 +234,7 @@ class _Rows:
         bar = self.figure.colorbar(image, cax=place, extend=extend)
         low, high = image.get_clim()
         bar.set_ticks([low, (low + high) / 2, high])
-        bar.set_ticklabels([f"{value:.2g}{suffix}" for value in (low, (low + high) / 2, high)])
+        bar.set_ticklabels([f"{value:.3g}{suffix}" for value in (low, (low + high) / 2, high)])
         bar.ax.tick_params(
             labelsize=7.5, length=2, color=self._theme.muted, labelcolor=self._theme.ink
         )

@@ -155,8 +155,9 @@ def _read(restored: Restored, entry: VideoEntry) -> _Clip:
 
 def _rule() -> str:
     return (
-        f"The clips are, of the first {counted(_NUM_CANDIDATES, 'video')} of the list, those of lowest and "
-        "highest error under a random mask at the newest checkpoint, and those evenly between."
+        f"Of the first {counted(_NUM_CANDIDATES, 'video')} of the list, the clips are those of "
+        "lowest and highest error under a random mask at the newest checkpoint, and those evenly "
+        "between."
     )
 
 

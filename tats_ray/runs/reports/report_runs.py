@@ -16,6 +16,7 @@ from tats_ray.core.storage import make_folder
 from tats_ray.data.clip_lists import read_lists
 from tats_ray.data.manifest import VideoEntry
 from tats_ray.evaluation.pictures.clip_views import checkpoints_of
+from tats_ray.models.zoo import token_grid
 from tats_ray.runs.reports.comparison import compare_on_a_page
 from tats_ray.runs.run_report import write_run_report
 
@@ -50,6 +51,12 @@ def report(
     if out is not None:
         make_folder(out.parent, way_out="use another --out")
     other = open_checkpoint(compare) if compare else None
+    grid = token_grid(configs[0].data, configs[0].model)
+    if other is not None and other.grid != grid:
+        raise UsageError(
+            f"--compare {compare} cuts clips as {other.grid}, {folders[0]} as {grid}; use a "
+            "checkpoint that cuts them likewise"
+        )
     videos, unseen = _videos(configs[0])
     if unseen:
         print(f"note: {unseen}", flush=True)

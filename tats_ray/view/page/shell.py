@@ -59,11 +59,16 @@ def write_page(path: Path, text: str) -> Path:
     try:
         replace_text(path, text)
     except OSError as error:
-        raise UsageError(
-            f"report {path} cannot be written ({error.strerror or error}); free space and write it "
-            f"with `tats report`, or name another file with --out"
-        ) from error
+        raise unwritable(path, error) from error
     return path
+
+
+def unwritable(path: Path, error: OSError) -> UsageError:
+    """What to say where the storage refuses a part of a report."""
+    return UsageError(
+        f"report {path} cannot be written ({error.strerror or error}); free space and write it "
+        "with `tats report`, or name another file with --out"
+    )
 
 
 def _part(name: str) -> str:

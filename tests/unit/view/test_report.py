@@ -267,6 +267,17 @@ def test_error_is_compared_with_predicting_the_mean(
     assert (verdict.light, says in verdict.answer) == (light, True), verdict.answer
 
 
+def test_verdicts_survive_what_is_not_finite_and_zero(metrics: Records) -> None:
+    sick = [
+        {name: np.nan if name.startswith(("eval/eff", "eval/mean")) else value
+         for name, value in record.items()}
+        for record in metrics
+    ]  # fmt: skip
+    assert _examine(sick)[2].light == "unknown"
+    zero = [{"step": step, "epoch": 0, "mae/loss": 0.0} for step in (1, 2)]
+    assert _examine(zero)[0].light == "unknown"
+
+
 def test_bad_videos_are_named_where_the_report_counts_the_clips(metrics: Records) -> None:
     (verdict,) = [v for v in _examine(metrics, {"a.mp4": "cut"}) if "videos be read" in v.question]
     assert verdict.light == "watch"
