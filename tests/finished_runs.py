@@ -17,6 +17,7 @@ from tats_ray.models.zoo import build_mae, build_policy, token_grid
 from tats_ray.runs.run_record import record_end, record_start
 from tats_ray.training.mae_learner import MAELearner
 from tats_ray.training.policy_learner import PolicyLearner
+from tests.pages import records
 
 
 def finished_run(
@@ -62,17 +63,3 @@ def finished_run(
     (folder / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records(steps)))
     record_end(folder, "finished")
     return folder
-
-
-def records(steps: Sequence[int]) -> list[dict[str, float]]:
-    """A training record and a measurement at each step."""
-    found: list[dict[str, float]] = []
-    for at, step in enumerate(steps):
-        position = {"step": step, "epoch": at, "time": 1e9 + step}
-        shares = {"time/mae": 0.6, "time/data": 0.1, "time/policy": 0.3}
-        policy = {"policy/entropy": 0.9, "policy/approx_kl": 0.01} if at else {}
-        found.append({**position, "mae/loss": 0.123456 / 10**at, **shares, **policy})
-        found.append({**position, "eval/error": 0.0222222 / 3**at, "eval/own_error": 0.00033333,
-                      "eval/motion_ratio": 1.0 + at, "eval/motion_auc": 0.75, "eval/entropy": 0.8,
-                      "eval/effective_tokens": 20.5, "eval/error_tokens": 17.0})  # fmt: skip
-    return found

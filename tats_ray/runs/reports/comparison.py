@@ -31,7 +31,7 @@ _FIGURES = {
     "validation error": "eval/error",
     "own masks": "eval/own_error",
     "training error": "mae/loss",
-    "motion": "eval/motion_ratio",
+    "motion (x chance)": "eval/motion_ratio",
     "AUC": "eval/motion_auc",
     "entropy": "eval/entropy",
 }

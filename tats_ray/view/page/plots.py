@@ -109,10 +109,10 @@ class _Canvas:
             self._low, self._high = min(in_sight) / 1.15, max(in_sight) * 1.15
             self._ticks = _decades(self._low, self._high)
         else:
-            in_sight = [*values, *level, *(plot.span or ())]
-            ticks = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(
-                min(in_sight), max(in_sight)
-            )
+            # Round-off in the seventh digit is not to open another step of the axis.
+            in_sight = [float(f"{v:.6g}") for v in (*values, *level, *(plot.span or ()))]
+            locator = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10])
+            ticks = locator.tick_values(min(in_sight), max(in_sight))
             self._ticks = [float(tick) for tick in ticks]
             self._low, self._high = self._ticks[0], self._ticks[-1]
 

@@ -128,9 +128,9 @@ def test_lines_of_fine_tuning_show_loss_and_accuracy(plan: BoardPlan) -> None:
     ]  # fmt: skip
     assert _lines(plan, events) == [
         "start  demo: FRESH START of 60 steps, 10 epochs",
-        "step   6/60  epoch  1/10  loss 2.000  top-1 25.0%  validation -   40 clips/s  "
+        "step   6/60  epoch  1/10  loss 2.00  top-1 25.0%  validation -  40.0 clips/s  "
         "data 10% network 90%  eta 27s",
         "eval  12/60  epoch  2/10  top-1 50.0%",
-        "step  12/60  epoch  2/10  loss 1.500  top-1 37.5%  validation 50.0%   41 clips/s  "
+        "step  12/60  epoch  2/10  loss 1.50  top-1 37.5%  validation 50.0%  41.0 clips/s  "
         "data 10% network 90%  eta 28s",
     ]

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -14,51 +15,10 @@ from PIL import Image
 
 from tats_ray.core.grid import TokenGrid
 from tats_ray.view.page.plots import Line, Plot, plot_html
-from tats_ray.view.page.viewer import (
-    BUDGET_BYTES,
-    ClipView,
-    Column,
-    Look,
-    Viewing,
-    viewer_html,
-)
+from tats_ray.view.page.viewer import BUDGET_BYTES, viewer_html
+from tests.pages import viewing
 
 SMALL = TokenGrid(num_frames=6, image_size=16, patch=8)  # 3 x 2 x 2 tokens
-
-
-def viewing(grid: TokenGrid, *, num_clips: int = 1, steps: tuple[int, ...] = (5,)) -> Viewing:
-    """Noise, which packs worst."""
-    rng = np.random.default_rng(0)
-    lattice = (grid.time, grid.side, grid.side)
-
-    def film() -> np.ndarray:
-        shape = (grid.num_frames, grid.image_size, grid.image_size, 3)
-        return rng.integers(256, size=shape, dtype=np.uint8)
-
-    def look() -> Look:
-        visible = rng.random(lattice) < 0.25
-        error = np.where(visible, 0.0, rng.random(lattice)).astype(np.float32)
-        probability = rng.random(lattice).astype(np.float32)
-        return Look(reconstruction=film(), error=error, visible=visible,
-                    probability=probability / probability.sum())  # fmt: skip
-
-    clips = [
-        ClipView(
-            name=f"</script>{number}.mp4",
-            why="noise",
-            frames=film(),
-            looks=[[look() for _ in steps]],
-            other_visible=rng.random(lattice) < 0.25,
-        )
-        for number in range(num_clips)
-    ]
-    return Viewing(
-        grid=grid,
-        columns=[Column("mine", steps)],
-        clips=clips,
-        rule="All.",
-        other_label="random mask",
-    )
 
 
 def data_of(html: str) -> dict[str, Any]:
@@ -77,7 +37,7 @@ def frames_of(sprite: str, count: int) -> np.ndarray:
 
 
 def test_small_clips_are_packed_exactly() -> None:
-    shown = viewing(SMALL)
+    shown = viewing(SMALL, {"mine": (5,)}, is_noise=True)
     (clip,) = data_of(viewer_html(shown))["clips"]
     (look,) = clip["looks"][0]
     truth = shown.clips[0]
@@ -94,7 +54,7 @@ def test_small_clips_are_packed_exactly() -> None:
 
 
 def test_clips_of_the_papers_size_fit_the_budget_even_as_noise() -> None:
-    html = viewer_html(viewing(TokenGrid(), num_clips=2, steps=(1, 2, 3)))
+    html = viewer_html(viewing(TokenGrid(), {"mine": (1, 2, 3)}, num_clips=2, is_noise=True))
     pictures = re.findall(r'"data:image/jpeg;base64,[^"]*"', html)
     assert len(pictures) == 2 + 2 * 3
     assert sum(map(len, pictures)) <= BUDGET_BYTES + 100
@@ -102,7 +62,7 @@ def test_clips_of_the_papers_size_fit_the_budget_even_as_noise() -> None:
 
 
 def test_error_that_is_not_finite_is_bright_and_leaves_the_others_their_scale() -> None:
-    shown = viewing(SMALL)
+    shown = viewing(SMALL, {"mine": (5,)}, is_noise=True)
     look = shown.clips[0].looks[0][0]
     hidden = np.argwhere(~look.visible)
     look.error[tuple(hidden[0])] = np.nan
@@ -111,6 +71,11 @@ def test_error_that_is_not_finite_is_bright_and_leaves_the_others_their_scale() 
     levels = np.frombuffer(base64.b64decode(found["bytes"]), np.uint8).reshape(3, 2, 2)
     assert levels[tuple(hidden[0])] == levels[tuple(hidden[1])] == 255
     assert 0 < found["top"] <= 1
+
+
+def test_script_stays_small() -> None:
+    script = files("tats_ray.view.page").joinpath("report.js").read_text()
+    assert len(script.splitlines()) <= 300
 
 
 def polylines(html: str) -> list[np.ndarray]:

@@ -6,37 +6,31 @@ import importlib.util
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-import tats_ray
+from tats_ray.core.grid import TokenGrid
 from tats_ray.core.words import three
-from tats_ray.data.decode import read_frames
-from tats_ray.data.synthetic import synthesize
 from tests.browser import CHROMIUM, Tab, chromium
-from tests.commands import tats
-from tests.finished_runs import finished_run, records
+from tests.pages import comparison_of, records, report_of, viewing
 
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium here; apt-get install chromium")
 AXE = importlib.util.find_spec("axe_core_python")
-SIDE, FRAMES, CELLS = 96, 16, 12
+GRID = TokenGrid(num_frames=16, image_size=96, patch=8)
+FRAMES, CELLS = GRID.num_frames, GRID.side
+STEPS = (2, 4, 6, 8)
+ONE = viewing(GRID, {"one": STEPS}, num_clips=4)
 ARROWS = {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Tab": 9}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Reports of runs of four and of two checkpoints, and of both."""
+    """Pages of a run of four checkpoints, and of it and one of two; noise fills the budget."""
     place = tmp_path_factory.mktemp("reports")
-    videos = synthesize(
-        place / "v", num_train=4, num_val=4, num_frames=FRAMES, size=SIDE, workers=1
-    )
-    for name, steps in (("one", (2, 4, 6, 8)), ("two", (4, 8))):
-        finished_run(place / name, videos, steps=steps, image_size=SIDE, num_frames=FRAMES,
-                     seed=len(steps))  # fmt: skip
-    tats("report", place / "one")
-    tats("report", place / "one", place / "two", "--out", place / "both.html")
+    report_of(place / "one.html", ONE)
+    report_of(place / "large.html", viewing(TokenGrid(), {"one": STEPS}, is_noise=True))
+    comparison_of(place / "both.html", viewing(GRID, {"one": STEPS, "two": (4, 8)}, num_clips=2))
     return place
 
 
@@ -46,7 +40,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
         yield tab
 
 
-@pytest.fixture(params=["one/report.html", "both.html"])
+@pytest.fixture(params=["one.html", "large.html", "both.html"])
 def page(request: pytest.FixtureRequest, folder: Path) -> Path:
     return folder / str(request.param)
 
@@ -54,7 +48,7 @@ def page(request: pytest.FixtureRequest, folder: Path) -> Path:
 @pytest.fixture
 def tab(browser: Tab, folder: Path) -> Tab:
     """The report of one run."""
-    browser.open(folder / "one" / "report.html")
+    browser.open(folder / "one.html")
     return browser
 
 
@@ -124,26 +118,39 @@ def middles(tab: Tab) -> np.ndarray:
     )
 
 
-def test_pictures_are_those_of_video_and_networks(tab: Tab, folder: Path) -> None:
-    choose(tab, frame=6, checkpoint=4)
-    name = tab.get("document.querySelector('.pills b').textContent")
-    video = next((folder / "v").rglob(name))
-    decoded = read_frames(str(video), lambda info: range(FRAMES))
-    look_at(tab, "input")
-    within = np.arange(CELLS) * 8 + 4
-    truth = decoded[5][np.ix_(within, within)].reshape(-1, 3)
-    np.testing.assert_array_equal(middles(tab), truth)
-    model = tats_ray.load(folder / "one")
-    visible = np.zeros(model.grid.num_tokens, bool)
-    visible[model.mask(video).visible_idx[0]] = True
-    look_at(tab, "mask")
-    bright = (middles(tab) == truth).all(1)
-    np.testing.assert_array_equal(bright, visible.reshape(-1, CELLS**2)[2])
+def test_views_show_what_the_networks_said(tab: Tab) -> None:
+    clip = ONE.clips[0]
+    choose(tab, frame=6, checkpoint=4)  # the third time slot
+    for layer, film in (
+        ("input", clip.frames),
+        ("reconstruction", clip.looks[0][3].reconstruction),
+    ):
+        look_at(tab, layer)
+        np.testing.assert_array_equal(middles(tab), film[5, :CELLS, :CELLS].reshape(-1, 3))
+    for layer, lattice in (
+        ("mask", clip.looks[0][3].visible),
+        ("other", clip.other_visible),
+        ("motion", clip.moving),
+    ):
+        assert lattice is not None
+        look_at(tab, layer)
+        bright = (middles(tab) == clip.frames[5, 0, 0]).all(1)
+        np.testing.assert_array_equal(bright, lattice[2].ravel())
+    look_at(tab, "error")
+    order = clip.looks[0][3].error[2].ravel()
+    darkest = middles(tab)[order.argmin()].sum()
+    assert darkest < middles(tab)[order.argsort()[len(order) // 2]].sum()
+    assert darkest < 60
     text = tab.get("document.querySelector('#stage figcaption').textContent")
-    assert text.startswith("one, step 8: error ")
-    assert f"{bright.sum()} of 144 tokens visible in this time slot" in text
+    seen = clip.looks[0][3]
+    assert text == (
+        f"one, step 8: error {three(seen.error[~seen.visible].mean())} in this clip, "
+        f"{seen.visible[2].sum()} of 144 tokens visible in this time slot"
+    )
+    look_at(tab, "mask")
     choose(tab, checkpoint=1)
-    assert not ((middles(tab) == truth).all(1) == bright).all()
+    bright = (middles(tab) == clip.frames[5, 0, 0]).all(1)
+    np.testing.assert_array_equal(bright, clip.looks[0][0].visible[2].ravel())
 
 
 def focused(tab: Tab) -> str:
@@ -206,10 +213,9 @@ def test_mouse_and_finger_move_through_time(tab: Tab) -> None:
 
 
 def test_curves_tell_the_values_under_pointer_and_keys(tab: Tab) -> None:
-    measured: dict[str, Any] = {}
-    for record in records((2, 4, 6, 8)):
-        if record["step"] == 4:
-            measured |= record
+    measured: dict[str, float] = {}
+    for record in records(STEPS)[2:4]:
+        measured |= record
     words = (
         f"step 4: training {three(measured['mae/loss'])}; validation "
         f"{three(measured['eval/error'])}; validation, own masks 0.000333"
