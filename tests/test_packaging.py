@@ -45,6 +45,7 @@ def test_wheel_holds_one_package_with_all_code_and_types(wheel: Path) -> None:
         assert found, beside
         modules |= found
     data = {"tats_ray/py.typed", "tats_ray/checkpoints/tiny_mae.safetensors"}
+    data |= {f"tats_ray/view/page/report.{kind}" for kind in ("css", "js")}
     assert set(own) == modules | data
     assert wheel.stat().st_size < 1_000_000
 

@@ -10,7 +10,7 @@ from typing import Annotated, get_args, get_type_hints
 import tyro
 
 from tats_ray.cli.bench import Bench
-from tats_ray.cli.checkpoints import Ckpt, ExportCommand, ShowMasks
+from tats_ray.cli.checkpoints import Ckpt, ExportCommand, Report, ShowMasks
 from tats_ray.cli.cluster import Cluster, Doctor
 from tats_ray.cli.command import Command
 from tats_ray.cli.data import Data
@@ -26,6 +26,7 @@ AnyCommand = (
     Annotated[Pretrain, tyro.conf.subcommand("pretrain")]
     | Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[ShowMasks, tyro.conf.subcommand("show-masks")]
+    | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[Data, tyro.conf.subcommand("data")]
     | Annotated[Env, tyro.conf.subcommand("env")]
     | Annotated[New, tyro.conf.subcommand("new")]

@@ -41,6 +41,27 @@ class ShowMasks(PlainCommand):
 
 
 @dataclass(frozen=True)
+class Report(PlainCommand):
+    """Write the report of a run, or one page that compares several."""
+
+    runs: Annotated[
+        tuple[Path, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="RUN [RUN ...]", help_behavior_hint="(required)"),
+    ]
+    """Run folders. Several give a page with their curves, clips and figures side by side."""
+    compare: MaybePath = None
+    """Checkpoint whose mask the viewer also shows. The default is a uniformly random mask."""
+    out: MaybePath = None
+    """File to write. Default: report.html in the run, or comparison.html here."""
+
+    def carry_out(self) -> None:
+        from tats_ray.runs.reports.report_runs import report
+
+        print(report(self.runs, compare=self.compare, out=self.out))
+
+
+@dataclass(frozen=True)
 class Inspect(PlainCommand):
     """Show what a checkpoint is and what it holds. No code in the file is run."""
 

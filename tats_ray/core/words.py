@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 _NUM_NAMED = 3
 
@@ -28,10 +28,24 @@ def reasons_csv(reasons: Mapping[str, str]) -> str:
     return text.getvalue()
 
 
-def decimal(value: float, digits: int) -> str:
-    """With so many decimals; more where fewer than `digits` (or two) digits would be left of it."""
-    wanted = max(digits, 2)
-    if not value or not math.isfinite(value):
-        return f"{value:.{digits}f}"
-    left = digits + 1 + math.floor(math.log10(abs(value)))
-    return f"{value:.{digits}f}" if left >= wanted else f"{value:.{wanted}g}"
+def three(value: float) -> str:
+    """With three significant digits: `0.985`, `12.3`, `1,230`, `1.44e-05`, `NaN`, `inf`."""
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else f"{value:g}"
+    if value == 0:
+        return "0"
+    rounded = f"{value:.2e}"
+    exponent = int(rounded.partition("e")[2])
+    if not -4 <= exponent < 6:
+        return rounded
+    return f"{float(rounded):,.{max(0, 2 - exponent)}f}"
+
+
+def told_apart(values: Sequence[float]) -> list[str]:
+    """Three significant digits of each at most, or more where two would read the same."""
+    texts: list[str] = []
+    for digits in range(3, 18):
+        texts = [f"{value:.{digits}g}" for value in values]
+        if len(set(texts)) == len(set(values)):
+            break
+    return texts

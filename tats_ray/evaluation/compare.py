@@ -90,11 +90,11 @@ class RunGroup:
         values = self.values(step)
         if np.isnan(values).any():
             return "-"
-        centre = f"{interquartile_mean(values):.4g}"
+        centre = f"{interquartile_mean(values):.3g}"
         if len(values) == 1:
             return centre
         low, high = interval(resampled_means(values, self.letter))
-        return f"{centre} [{low:.4g}, {high:.4g}]"
+        return f"{centre} [{low:.3g}, {high:.3g}]"
 
     @property
     def names(self) -> str:
@@ -147,7 +147,7 @@ def _verdict(first: RunGroup, second: RunGroup, metric: str, step: float) -> str
         return "one seed each: no claim"
     gap = float(interquartile_mean(one) - interquartile_mean(other))
     low, high = interval(resampled_means(one, first.letter) - resampled_means(other, second.letter))
-    found = f"difference {gap:+.4g} [{low:+.4g}, {high:+.4g}]"
+    found = f"difference {gap:+.3g} [{low:+.3g}, {high:+.3g}]"
     if low <= 0 <= high:
         return f"no clear difference ({found}, {counts})"
     if not can_claim(len(one), len(other)):
@@ -173,10 +173,11 @@ def _read(folder: Path, metric: str) -> Run:
         raise UsageError(f"{folder} has no metric {metric!r}{hint}; it has {', '.join(known)}")
     wall_s = records[-1]["time"] - records[0]["time"]
     settings = flat(read_yaml(folder / "config.yaml"))
-    return Run(folder, settings, steps, values, wall_s, _digests(folder / "videos.json"))
+    return Run(folder, settings, steps, values, wall_s, list_digests(folder / "videos.json"))
 
 
-def _digests(path: Path) -> dict[str, str]:
+def list_digests(path: Path) -> dict[str, str]:
+    """Digest of what is in each list of a run, from its `videos.json`; empty where it has none."""
     if not path.is_file():  # a run of version 0.1
         return {}
     listed = json.loads(path.read_text())

@@ -11,7 +11,7 @@ from typing import Any
 
 from tats_ray.config.load import load_config, parse_config
 from tats_ray.core.errors import UsageError
-from tats_ray.core.words import decimal
+from tats_ray.core.words import three
 from tats_ray.data.atari.atari_set import make_atari
 from tats_ray.data.synthetic import synthesize
 from tats_ray.runs.pretrain_run import RunResult, pretrain
@@ -41,18 +41,17 @@ class DemoFigures:
     def line(self) -> str:
         """Of the demo: a sampler that finds what moves."""
         return self._line(
-            f"error {decimal(self.error, 3)} under random masks, "
-            f"{decimal(self.own_error, 3)} under its own"
+            f"error {three(self.error)} under random masks, {three(self.own_error)} under its own"
         )
 
     def line_of_blobs(self) -> str:
         """Of `--blobs`: an autoencoder that leaves the plateau."""
-        return self._line(f"error {decimal(self.first_error, 3)} -> {decimal(self.error, 3)}")
+        return self._line(f"error {three(self.first_error)} -> {three(self.error)}")
 
     def _line(self, errors: str) -> str:
         return (
-            f"demo: {errors}, motion {decimal(self.motion_ratio, 2)}x chance, "
-            f"AUC {decimal(self.motion_auc, 3)}, {self.seconds:.0f} s, report {self.report}"
+            f"demo: {errors}, motion {three(self.motion_ratio)}x chance, "
+            f"AUC {three(self.motion_auc)}, {self.seconds:.0f} s, report {self.report}"
         )
 
 

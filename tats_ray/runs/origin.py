@@ -28,8 +28,12 @@ def origin() -> dict[str, str]:
     return found
 
 
-def about_run(metrics: Sequence[Record]) -> list[tuple[str, str]]:
-    """What a report says of a run that has just ended on this machine."""
+def about_run(metrics: Sequence[Record], *, is_here: bool = True) -> list[tuple[str, str]]:
+    """What a report says of when, where and by which code a run was made.
+
+    Args:
+        is_here: it has just ended on this machine; else only the report is of this machine.
+    """
     code = origin()
     gpus = [torch.cuda.get_device_name(at) for at in range(torch.cuda.device_count())]
     cores = counted(usable_cores(), "core")
@@ -43,6 +47,8 @@ def about_run(metrics: Sequence[Record]) -> list[tuple[str, str]]:
         ),
         ("versions", ", ".join([f"Python {platform.python_version()}", *libraries])),
     ]
+    if not is_here:
+        rows = [(f"report: {what}", value) for what, value in rows]
     times = [record["time"] for record in metrics]
     if not times:
         return rows

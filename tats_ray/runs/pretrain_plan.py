@@ -49,17 +49,6 @@ class Plan:
     """Most bytes of rollouts in an object store, copies included."""
 
     @property
-    def plateau(self) -> float | None:
-        """Error of predicting the mean: (n-1)/n for the n pixels of a patch, targets unbiased.
-
-        None where targets are plain pixels, whose spread is the videos' own.
-        """
-        if not self.config.model.normalize_targets:
-            return None
-        pixels = self.config.model.tubelet * self.config.model.patch**2
-        return (pixels - 1) / pixels
-
-    @property
     def warmup_masks(self) -> str:
         """The masks of the MAE-only epochs, in words."""
         kind = self.config.loop.warmup_mask

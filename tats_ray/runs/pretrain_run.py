@@ -61,9 +61,7 @@ def pretrain(config: RunConfig, *, resume: bool = False, extend: bool = False) -
         if first is not None:
             first.save(folder)
         again = f"tats pretrain {shlex.quote(str(folder / 'config.yaml'))} --resume"
-        outcome = carry_out(
-            plan, folder, shown, again, report=lambda: write_run_report(plan, folder)
-        )
+        outcome = carry_out(plan, folder, shown, again, report=lambda: _report(plan, folder))
     return RunResult(folder, outcome, folder / REPORT_FILE if outcome.is_finished else None)
 
 
@@ -90,9 +88,13 @@ def _complete(plan: Plan, past: Past) -> RunResult:
     report = past.folder / REPORT_FILE
     if not (report.is_file() and report.stat().st_mtime >= past.reached.folder.stat().st_mtime):
         with own_folder(plan.config, plan.lists) as folder:
-            report = write_run_report(plan, folder)
+            report = _report(plan, folder)
             record_end(folder, "finished")
     return RunResult(past.folder, Outcome(True, "", past.reached.position.step), report)
+
+
+def _report(plan: Plan, folder: Path) -> Path:
+    return write_run_report(plan.config, folder, plan.lists.val or plan.lists.train)
 
 
 def _show_complete(past: Past) -> None:

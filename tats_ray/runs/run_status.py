@@ -16,7 +16,7 @@ from tats_ray.config.load import read_yaml
 from tats_ray.config.paths import CONFIG_FILE, is_run_folder
 from tats_ray.core.errors import TatsError, UsageError
 from tats_ray.core.folder_lock import holder_in_words
-from tats_ray.core.words import decimal
+from tats_ray.core.words import three
 from tats_ray.runs.run_record import read_board, read_run
 from tats_ray.view.board import Mode, make_view
 from tats_ray.view.progress import format_duration
@@ -84,7 +84,7 @@ def describe_run(folder: Path) -> Iterator[tuple[str, str]]:
         for name in _ERRORS:
             values = [record[name] for record in records if name in record]
             if values and not math.isnan(values[-1]):
-                yield "error", f"{name} {decimal(values[-1], 3)}"
+                yield "error", f"{name} {three(values[-1])}"
                 break
         age = time.time() - (folder / METRICS_FILE).stat().st_mtime
         yield "last record", f"{format_duration(age)} ago"

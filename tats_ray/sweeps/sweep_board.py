@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tats_ray.config.points import Point, Trial
-from tats_ray.core.words import counted, decimal
+from tats_ray.core.words import counted, three
 from tats_ray.sweeps.sweep_folder import Record, read_record, write_record
 from tats_ray.view.progress import format_duration
 
@@ -19,9 +19,9 @@ def say(what: str, how_much: str) -> None:
 def in_words(measures: dict[str, float]) -> str:
     parts = []
     if "train_error" in measures:
-        parts.append(f"train error {decimal(measures['train_error'], 4)}")
+        parts.append(f"train error {three(measures['train_error'])}")
     if "val_error" in measures:
-        parts.append(f"validation {decimal(measures['val_error'], 4)}")
+        parts.append(f"validation {three(measures['val_error'])}")
     if "knn" in measures:
         parts.append(f"kNN {measures['knn']:.1%}")
     return ", ".join(parts) or "nothing measured"

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tats_ray.core.words import decimal
+from tats_ray.core.words import three
 from tats_ray.ops.ranks import binned, explained_share, kendall, spearman
 from tats_ray.sweeps.sweep_folder import Record, read_records, read_state
 
@@ -47,10 +47,10 @@ class Row:
     def cell(self, measure: str) -> str:
         if not self.measured(measure):
             return "-"
-        scale, digits = (100, 1) if measure == "knn" else (1, 4)
-        text = decimal(scale * self.mean(measure), digits)
+        scale = 100 if measure == "knn" else 1
+        text = three(scale * self.mean(measure))
         spread = self.spread(measure)
-        return text if math.isnan(spread) else f"{text} +- {decimal(scale * spread, digits)}"
+        return text if math.isnan(spread) else f"{text} +- {three(scale * spread)}"
 
     @property
     def state(self) -> str:

@@ -14,7 +14,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from tats_ray.core.words import decimal
+from tats_ray.core.words import three
 from tats_ray.view.lines import PlainView, QuietView
 from tats_ray.view.progress import (
     DATA_BOUND_ADVICE,
@@ -189,7 +189,7 @@ def _measures(progress: Progress, is_unicode: bool, *, is_wide: bool) -> Table:
 
 def _rows(progress: Progress) -> Iterator[tuple[str, Text, str, str]]:
     """What, its value, the metric whose course is drawn, and what it means."""
-    speed = _value(progress, "data/clips_per_s", "{} clips/s", 0)
+    speed = _value(progress, "data/clips_per_s", "{} clips/s")
     if progress.plan.task == "finetune":
         loss, top1, val = "finetune/loss", "finetune/top1", "val/top1"
         yield "loss", _course(progress, loss), loss, "cross-entropy of mixed clips"
@@ -204,16 +204,16 @@ def _rows(progress: Progress) -> Iterator[tuple[str, Text, str, str]]:
         "error under the training masks",
     )
     yield "validation", _course(progress, "eval/error"), "eval/error", "error, fixed random masks"
-    yield "reward", _value(progress, "env/reward", "{}", 3), "env/reward", "mean over the draws"
+    yield "reward", _value(progress, "env/reward", "{}"), "env/reward", "mean over the draws"
     spread = "eval/entropy" if progress.history.get("eval/entropy") else "policy/entropy"
-    shown = _value(progress, spread, "{} of log N", 2)
+    shown = _value(progress, spread, "{} of log N")
     yield "entropy", shown, spread, "1 is uniform, 0 is sure of one token"
     # Where a measurement came without motion, the videos do not know theirs.
     if progress.latest("eval/error") is None or progress.latest("eval/motion_ratio") is not None:
-        ratio = _value(progress, "eval/motion_ratio", "{}x chance", 2)
+        ratio = _value(progress, "eval/motion_ratio", "{}x chance")
         meaning = f"moving tokens among the {progress.plan.num_visible} visible"
         yield "visible motion", ratio, "eval/motion_ratio", meaning
-        auc = _value(progress, "eval/motion_auc", "{}", 2)
+        auc = _value(progress, "eval/motion_auc", "{}")
         yield "motion AUC", auc, "eval/motion_auc", "0.5 is chance, 1 ranks motion first"
     yield "speed", speed, "data/clips_per_s", ""
 
@@ -222,14 +222,14 @@ def _course(progress: Progress, name: str) -> Text:
     first, now = progress.first(name), progress.latest(name)
     if first is None or now is None:
         return Text("-", style="dim")
-    return Text.assemble((f"{decimal(first, 3)} -> ", "dim"), (decimal(now, 3), "bold"))
+    return Text.assemble((f"{three(first)} -> ", "dim"), (three(now), "bold"))
 
 
-def _value(progress: Progress, name: str, form: str, digits: int) -> Text:
+def _value(progress: Progress, name: str, form: str) -> Text:
     value = progress.latest(name)
     if value is None:
         return Text("-", style="dim")
-    return Text(form.format(decimal(value, digits)), style="bold")
+    return Text(form.format(three(value)), style="bold")
 
 
 def _percent(progress: Progress, name: str) -> Text:

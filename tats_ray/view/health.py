@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tats_ray.core.words import counted, decimal, first_few
+from tats_ray.core.words import counted, first_few, three
 from tats_ray.ops.measures import collapse_signs
 from tats_ray.view.records import Record, sampler_start, series
 
@@ -49,9 +50,9 @@ def _error(metrics: Sequence[Record]) -> Verdict:
     question = "Did the error fall?"
     for name, what in (("eval/error", "validation error"), ("mae/loss", "training error")):
         _, values = series(metrics, name)
-        if len(values) > 1:
+        if len(values) > 1 and values[0] > 0:
             fell = 1.0 - values[-1] / values[0]
-            ends = f"{what} {decimal(values[0], 3)} -> {decimal(values[-1], 3)}"
+            ends = f"{what} {three(values[0])} -> {three(values[-1])}"
             course = f"{ends}, {fell:.0%} less{_of_the_mean(metrics, name)}"
             if fell >= 0.2:
                 return Verdict(question, "good" if _beats_the_mean(metrics) else "watch", course)
@@ -80,7 +81,7 @@ def _of_the_mean(metrics: Sequence[Record], name: str) -> str:
     if not measured or measured[-1]["eval/mean_error"] <= 0:
         return ""
     last = measured[-1]
-    shares = [decimal(last[key] / last["eval/mean_error"], 2) for key in (name, "eval/own_error")]
+    shares = [three(last[key] / last["eval/mean_error"]) for key in (name, "eval/own_error")]
     return (
         f"; under random masks it is {shares[0]} times the error of predicting the mean, "
         f"under its own {shares[1]} times"
@@ -92,7 +93,7 @@ def _motion(metrics: Sequence[Record], start: int | None) -> Verdict:
     _, values = series(metrics, "eval/motion_ratio")
     if not values:
         return Verdict(question, "unknown", "needs validation videos with known motion")
-    answer = f"a visible token is {values[-1]:.2f} times as likely to move as any token"
+    answer = f"a visible token is {three(values[-1])} times as likely to move as any token"
     if start is None:
         return Verdict(question, "unknown", f"{answer}; no sampler was trained")
     light: Light = "good" if values[-1] >= 1.2 else "watch" if values[-1] >= 0.95 else "bad"
@@ -107,7 +108,9 @@ def _collapse(
     measured = [
         {name.removeprefix("eval/"): value for name, value in record.items()}
         for record in metrics
-        if start is not None and record["step"] > start and "eval/effective_tokens" in record
+        if start is not None
+        and record["step"] > start
+        and math.isfinite(record.get("eval/effective_tokens", math.nan))
     ]
     if not measured:
         return Verdict(question, "unknown", "nothing was measured while the sampler trained")
@@ -142,7 +145,7 @@ def _steps(metrics: Sequence[Record]) -> Verdict:
         return Verdict(question, "unknown", "the updates did not change the policy")
     recent = divergence[-10:]
     mean = sum(recent) / len(recent)
-    answer = f"recent KL divergence {mean:.2g} nats per update"
+    answer = f"recent KL divergence {three(mean)} nats per update"
     if clipped:
         answer += f", {clipped[-1]:.0%} of the ratios clipped"
     is_clipped = bool(clipped) and clipped[-1] > 0.5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from io import TextIOBase
 
-from tats_ray.core.words import counted, decimal
+from tats_ray.core.words import counted, three
 from tats_ray.view.progress import (
     DATA_BOUND_ADVICE,
     BoardPlan,
@@ -119,21 +119,21 @@ def step_line(progress: Progress) -> str:
     """The means of the last training steps, the last measurements, and how fast it goes."""
     if progress.plan.task == "finetune":
         middle = [
-            f"loss {_fixed(progress.latest('finetune/loss'), 3)}",
+            f"loss {_three(progress.latest('finetune/loss'))}",
             f"top-1 {_percent(progress.latest('finetune/top1'))}",
             f"validation {_percent(progress.latest('val/top1'))}",
         ]
     else:
         middle = [
             f"{progress.plan.phase(progress.step):<{progress.plan.phase_width}}",
-            f"error {_fixed(progress.latest('mae/loss'), 3)}",
-            f"reward {_fixed(progress.latest('env/reward'), 2)}",
+            f"error {_three(progress.latest('mae/loss'))}",
+            f"reward {_three(progress.latest('env/reward'))}",
             *_policy(progress),
         ]
     parts = [
         f"step  {_position(progress)}",
         *middle,
-        f"{_fixed(progress.latest('data/clips_per_s'), 0):>3} clips/s",
+        f"{_three(progress.latest('data/clips_per_s')):>3} clips/s",
         _shares(progress),
         _eta(progress),
     ]
@@ -146,8 +146,8 @@ def eval_line(progress: Progress) -> str:
         return f"eval  {_position(progress)}  top-1 {_percent(progress.latest('val/top1'))}"
     parts = [
         f"eval  {_position(progress)}",
-        f"validation error {_fixed(progress.latest('eval/error'), 3)}{_of_the_mean(progress)}",
-        f"own masks {_fixed(progress.latest('eval/own_error'), 3)}",
+        f"validation error {_three(progress.latest('eval/error'))}{_of_the_mean(progress)}",
+        f"own masks {_three(progress.latest('eval/own_error'))}",
         *_policy(progress),
     ]
     in_play = progress.latest("eval/effective_tokens")
@@ -160,7 +160,7 @@ def _of_the_mean(progress: Progress) -> str:
     """The error as a multiple of that of predicting the mean, which compares across targets."""
     error, mean = progress.latest("eval/error"), progress.latest("eval/mean_error")
     return (
-        f" ({decimal(error / mean, 2)}x that of predicting the mean)"
+        f" ({three(error / mean)}x that of predicting the mean)"
         if error is not None and mean
         else ""
     )
@@ -181,11 +181,11 @@ def _policy(progress: Progress) -> list[str]:
     spread = progress.latest("eval/entropy", "policy/entropy")
     motion, auc = progress.latest("eval/motion_ratio"), progress.latest("eval/motion_auc")
     if spread is not None:
-        parts.append(f"entropy {decimal(spread, 2)}")
+        parts.append(f"entropy {three(spread)}")
     if motion is not None:
-        parts.append(f"motion {decimal(motion, 2)}x")
+        parts.append(f"motion {three(motion)}x")
     if auc is not None:
-        parts.append(f"auc {auc:.2f}".replace("auc 0.", "auc ."))
+        parts.append(f"auc {three(auc)}")
     return parts
 
 
@@ -209,5 +209,5 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.1%}"
 
 
-def _fixed(value: float | None, digits: int) -> str:
-    return "-" if value is None else decimal(value, digits)
+def _three(value: float | None) -> str:
+    return "-" if value is None else three(value)

@@ -89,34 +89,47 @@ def build_panel(
         moving: tensor or array.
         is_normalized: predictions are of normalised patches; else of pixels in [0, 1].
     """
-    with torch.no_grad():
-        pixels = unit_pixels(patchify(clip.cpu().unsqueeze(0), grid))
-        shown = is_visible(visible_idx.cpu().unsqueeze(0), grid.num_tokens)
-        prediction = torch.zeros_like(pixels)
-        rows = reconstruction.hidden_idx.cpu().unsqueeze(-1).expand(-1, -1, pixels.shape[-1])
-        prediction.scatter_(1, rows, reconstruction.prediction.detach().float().cpu())
-        if is_normalized:
-            painted = denormalize(prediction, patch_statistics(pixels))
-        else:
-            painted = prediction.clamp(0.0, 1.0)
-        painted = unpatchify(torch.where(shown.unsqueeze(-1), pixels, painted), grid)
+    shown = is_visible(visible_idx.cpu().unsqueeze(0), grid.num_tokens)[0]
+    painted = paint(clip, reconstruction, shown, grid, is_normalized=is_normalized)
     first = slice(0, None, grid.tubelet)
     return MaskPanel(
         frames=rearrange(clip[:, first].cpu(), "c t h w -> t h w c").numpy(),
-        reconstruction=rearrange(painted[0, :, first], "c t h w -> t h w c").numpy(),
-        error=_lattice(reconstruction.error.detach().float()[0], grid),
-        probability=_lattice(log_prob.detach().float().exp(), grid),
-        visible=_lattice(shown[0], grid),
-        other_visible=None if other_visible is None else _lattice(other_visible, grid),
+        reconstruction=rearrange(painted[:, first], "c t h w -> t h w c").numpy(),
+        error=lattice(reconstruction.error.detach().float()[0], grid),
+        probability=lattice(log_prob.detach().float().exp(), grid),
+        visible=lattice(shown, grid),
+        other_visible=None if other_visible is None else lattice(other_visible, grid),
         label=label,
         other_label=other_label,
         title=title,
         is_normalized=is_normalized,
-        moving=None if moving is None else _lattice(torch.as_tensor(moving), grid),
+        moving=None if moving is None else lattice(torch.as_tensor(moving), grid),
     )
 
 
-def _lattice(values: Tensor, grid: TokenGrid) -> np.ndarray:
+@torch.no_grad()
+def paint(
+    clip: UInt8[Tensor, "C F H W"],
+    reconstruction: Reconstruction,
+    visible: Bool[Tensor, " N"],
+    grid: TokenGrid,
+    *,
+    is_normalized: bool,
+) -> Float[Tensor, "C F H W"]:
+    """The clip with predictions in its hidden patches, in [0, 1]; arguments as `build_panel`."""
+    pixels = unit_pixels(patchify(clip.cpu().unsqueeze(0), grid))
+    prediction = torch.zeros_like(pixels)
+    rows = reconstruction.hidden_idx.cpu().unsqueeze(-1).expand(-1, -1, pixels.shape[-1])
+    prediction.scatter_(1, rows, reconstruction.prediction.float().cpu())
+    if is_normalized:
+        painted = denormalize(prediction, patch_statistics(pixels))
+    else:
+        painted = prediction.clamp(0.0, 1.0)
+    return unpatchify(torch.where(visible.cpu()[:, None], pixels, painted), grid)[0]
+
+
+def lattice(values: Tensor, grid: TokenGrid) -> np.ndarray:
+    """Values of tokens, `N`, as `t h w`."""
     return values.cpu().numpy().reshape(grid.time, grid.side, grid.side)
 
 
@@ -221,7 +234,7 @@ class _Rows:
         bar = self.figure.colorbar(image, cax=place, extend=extend)
         low, high = image.get_clim()
         bar.set_ticks([low, (low + high) / 2, high])
-        bar.set_ticklabels([f"{value:.2g}{suffix}" for value in (low, (low + high) / 2, high)])
+        bar.set_ticklabels([f"{value:.3g}{suffix}" for value in (low, (low + high) / 2, high)])
         bar.ax.tick_params(
             labelsize=7.5, length=2, color=self._theme.muted, labelcolor=self._theme.ink
         )

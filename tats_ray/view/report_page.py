@@ -1,4 +1,4 @@
-"""The report of a run: one self-contained HTML file."""
+"""The pages that runs end in: the report of one, and the comparison of several."""
 
 from __future__ import annotations
 
@@ -8,12 +8,24 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from tats_ray.view.curves import DARK, LIGHT, PLATEAU, Curve, Theme, draw_curves
+from tats_ray.view.curves import (
+    DARK,
+    LIGHT,
+    PLATEAU,
+    Theme,
+    curves_of,
+    curves_over_each_other,
+)
 from tats_ray.view.glossary import GLOSSARY
 from tats_ray.view.health import Light, Verdict, examine
+from tats_ray.view.page.plots import Plot, plot_html
+from tats_ray.view.page.shell import page_html, section, table, write_page
+from tats_ray.view.page.viewer import Viewing, viewer_html
 from tats_ray.view.records import Record, sampler_start, without_stub
 
 REPORT_FILE = "report.html"
+_PICTURE_BYTES = 900_000
+"""A picture that is larger stays beside the page, which is to be small."""
 
 _LIGHTS: Mapping[Light, str] = {
     "good": "good",
@@ -24,12 +36,14 @@ _LIGHTS: Mapping[Light, str] = {
 
 
 def write_report(
-    run: Path,
+    path: Path,
     *,
     title: str,
     summary: Sequence[tuple[str, str, str]],
     metrics: Sequence[Record],
-    pictures: Sequence[tuple[str, Path, Path]],
+    viewing: Viewing | None,
+    unseen: str = "",
+    picture: tuple[str, Path, Path] | None = None,
     config_yaml: str,
     next_commands: Sequence[str],
     bad_videos: Mapping[str, str] | None = None,
@@ -39,40 +53,100 @@ def write_report(
     num_visible: int,
     num_tokens: int,
 ) -> Path:
-    """Write `<run>/report.html`.
+    """Write the report of a run as one file that needs no other.
 
     Args:
         summary: the headline figures: what, value, and what it means in plain language.
         metrics: as `tracking.read_metrics` gives them.
-        pictures: caption of each mask picture, and its PNGs for light and dark pages.
+        viewing: the clips to scrub through.
+        unseen: why there are none, a sentence.
+        picture: caption of a mask picture, and its PNGs for light and dark pages.
         bad_videos: as `tracking.read_bad_videos` gives them.
         about: what and value of when, where and by which code the run was made.
         plateau: reconstruction error of predicting the mean; None where it has no fixed value.
         sampler_step: MAE steps before the sampler takes part; default: where the first policy
             metrics were recorded.
         num_visible, num_tokens: tokens shown, and tokens of a clip.
+
+    Raises:
+        UsageError: when it cannot be written.
     """
     start = sampler_start(metrics) if sampler_step is None else sampler_step
     metrics = without_stub(metrics)
     verdicts = examine(metrics, bad_videos, num_visible=num_visible, num_tokens=num_tokens)
+    plots = curves_of(metrics, plateau=plateau, sampler_step=start)
     sections = [
         _summary(summary),
-        _section("Is it healthy?", _health(verdicts)),
-        _section("What the sampler looks at", "".join(_picture(*pair) for pair in pictures)),
-        _section("Curves", _curves(draw_curves(metrics, plateau=plateau, sampler_step=start))),
-        _section("What next", _commands(next_commands)),
-        _section("What the numbers mean", _glossary(metrics)),
-        _section("About this run", _about(about)),
-        _section("Configuration", _config(config_yaml)),
+        section("Is it healthy?", _health(verdicts)),
+        section("What the sampler looks at", _clips(viewing, unseen) + _picture(picture)),
+        section("Curves", _curves(plots)),
+        section("What next", _commands(next_commands)),
+        section("What the numbers mean", _glossary(metrics)),
+        section("About this run", _about(about)),
+        section("Configuration", _config(config_yaml)),
     ]
-    page = _PAGE.format(title=escape(title), style=_style(), body="\n".join(filter(None, sections)))
-    path = run / REPORT_FILE
-    path.write_text(page, encoding="utf-8")
-    return path
+    return write_page(path, _page(title, sections))
 
 
-def _section(title: str, body: str) -> str:
-    return f"<section>\n<h2>{escape(title)}</h2>\n{body}\n</section>" if body else ""
+def write_comparison(
+    path: Path,
+    *,
+    title: str,
+    notes: Sequence[str],
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    metrics: Mapping[str, Sequence[Record]],
+    viewing: Viewing | None,
+    unseen: str = "",
+    next_commands: Sequence[str],
+) -> Path:
+    """Write a page about several runs.
+
+    Args:
+        notes: what makes them hard to compare, a sentence each.
+        head, rows: the table of final figures, a row for each run.
+        metrics: records of each run, by its name.
+        viewing, unseen: as for `write_report`.
+
+    Raises:
+        UsageError: when it cannot be written.
+    """
+    metrics = {run: without_stub(records) for run, records in metrics.items()}
+    sections = [
+        section("Final figures", _notes(notes) + table(head, rows)),
+        section("The same clips", _clips(viewing, unseen)),
+        section("Curves", _curves(curves_over_each_other(metrics))),
+        section("What next", _commands(next_commands)),
+    ]
+    return write_page(path, _page(title, sections))
+
+
+def _page(title: str, sections: Sequence[str]) -> str:
+    more = ("#8f4fc4", "#a67c00", "#00838f", "#c2387b", "#5f6b76")
+    more_in_the_dark = ("#b98ae6", "#d3a72c", "#3fb6c3", "#ec7db1", "#9aa7b3")
+    return page_html(
+        title,
+        sections,
+        light=_colours(LIGHT, more) + "--page:#f7f6f2;--good:#17743e;--watch:#8a5a00;--bad:#b8302a",
+        dark=_colours(DARK, more_in_the_dark)
+        + "--page:#121211;--good:#4fc07f;--watch:#e0a63c;--bad:#ef7269",
+    )
+
+
+def _colours(theme: Theme, more: Sequence[str]) -> str:
+    named = {"surface": theme.surface, "ink": theme.ink, "muted": theme.muted, "line": theme.grid}
+    named |= {f"s{number}": colour for number, colour in enumerate((*theme.series, *more))}
+    return "".join(f"--{name}:{colour};" for name, colour in named.items())
+
+
+def _notes(notes: Sequence[str]) -> str:
+    return f'<ul class="notes">{"".join(f"<li>{escape(n)}</li>" for n in notes)}</ul>' * bool(notes)
+
+
+def _clips(viewing: Viewing | None, unseen: str) -> str:
+    if viewing is None:
+        return f'<p class="note">{escape(unseen)}</p>' if unseen else ""
+    return viewer_html(viewing)
 
 
 def _summary(rows: Sequence[tuple[str, str, str]]) -> str:
@@ -94,40 +168,27 @@ def _health(verdicts: Sequence[Verdict]) -> str:
     return f'<ul class="health">{"".join(rows)}</ul>'
 
 
-def _picture(caption: str, light: Path, dark: Path) -> str:
-    words = escape(caption)
-    png = light.read_bytes()
-    width = round(0.68 * int.from_bytes(png[16:20], "big"))  # of a PNG's header, in pixels
+def _picture(picture: tuple[str, Path, Path] | None) -> str:
+    """One clip at a glance, also for readers without scripts and for printers."""
+    if picture is None:
+        return ""
+    words = escape(picture[0])
+    light, dark = (path.read_bytes() for path in picture[1:])
+    if len(light) + len(dark) > _PICTURE_BYTES:
+        return f'<p class="note">All views of {words} at a glance: {escape(str(picture[1]))}</p>'
+    width = round(0.68 * int.from_bytes(light[16:20], "big"))  # of a PNG's header, in pixels
     return (
         '<figure class="masks"><p class="hint">Swipe sideways to see the whole picture.</p>'
-        f"<div><picture>{_dark_source(dark.read_bytes())}"
-        f'<img src="{_data_uri(png)}" style="max-width:{width}px" '
+        '<div tabindex="0" role="group" aria-label="All views at a glance"><picture>'
+        f'<source media="(prefers-color-scheme: dark)" srcset="{_data_uri(dark)}">'
+        f'<img src="{_data_uri(light)}" style="max-width:{width}px" '
         f'alt="Frames, reconstruction, error, sampling probability and masks of {words}">'
-        f"</picture></div><figcaption>{words}</figcaption></figure>"
+        f"</picture></div><figcaption>All views of {words} at a glance</figcaption></figure>"
     )
 
 
-def _dark_source(png: bytes) -> str:
-    return f'<source media="(prefers-color-scheme: dark)" srcset="{_data_uri(png)}">'
-
-
-def _curves(curves: Sequence[Curve]) -> str:
-    figures = [
-        f"<figure><h3>{escape(curve.title)}</h3>{_legend(curve)}<picture>"
-        f"{_dark_source(curve.dark)}"
-        f'<img src="{_data_uri(curve.light)}" alt="{escape(curve.title)} over MAE steps"></picture>'
-        f"<figcaption>{escape(curve.meaning)}</figcaption></figure>"
-        for curve in curves
-    ]
-    return f'<div class="curves">{"".join(figures)}</div>' if figures else ""
-
-
-def _legend(curve: Curve) -> str:
-    names = [
-        f'<span><i class="s{number}"></i>{escape(name)}</span>'
-        for number, name in enumerate(curve.legend)
-    ]
-    return f'<p class="legend">{"".join(names)}</p>'
+def _curves(plots: Sequence[Plot]) -> str:
+    return f'<div class="curves">{"".join(map(plot_html, plots))}</div>' if plots else ""
 
 
 def _commands(commands: Sequence[str]) -> str:
@@ -164,87 +225,3 @@ def _config(config_yaml: str) -> str:
 
 def _data_uri(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
-
-
-def _style() -> str:
-    return (
-        f":root{{{_colours(LIGHT)}--page:#f7f6f2;--good:#1f8a4c;--watch:#b87700;--bad:#c73a32}}"
-        f"@media (prefers-color-scheme: dark){{:root{{{_colours(DARK)}"
-        f"--page:#121211;--good:#4fc07f;--watch:#e0a63c;--bad:#ef7269}}}}{_STYLE}"
-    )
-
-
-def _colours(theme: Theme) -> str:
-    named = {"surface": theme.surface, "ink": theme.ink, "muted": theme.muted, "line": theme.grid}
-    named |= {f"s{number}": colour for number, colour in enumerate(theme.series)}
-    return "".join(f"--{name}:{colour};" for name, colour in named.items())
-
-
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-<main>
-<header><h1>{title}</h1></header>
-{body}
-</main>
-</body>
-</html>
-"""
-
-_STYLE = """
-*{box-sizing:border-box}
-body{margin:0;background:var(--page);color:var(--ink);
-font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Liberation Sans",sans-serif}
-main{max-width:1040px;margin:0 auto;padding:2rem 1.1rem 4rem}
-h1{font-size:1.55rem;line-height:1.25;margin:0 0 1.2rem}
-h2{font-size:1.15rem;margin:2.4rem 0 .8rem}
-h3{font-size:.95rem;margin:0}
-p,dl,dd,ul,figure{margin:0;padding:0}
-code,pre{font:.84rem/1.5 ui-monospace,"DejaVu Sans Mono",Menlo,monospace}
-figcaption,.tile span,.health p,.legend{color:var(--muted);font-size:.86rem}
-.tile,figure,.health,.glossary,details,pre{background:var(--surface);border:1px solid var(--line);
-border-radius:10px}
-.tiles{display:grid;gap:.8rem;grid-template-columns:repeat(auto-fit,minmax(min(100%,230px),1fr))}
-.tile{padding:.9rem 1rem}
-.tile dt{color:var(--muted);font-size:.86rem}
-.tile b{display:block;font-size:1.4rem;line-height:1.3;font-variant-numeric:tabular-nums}
-.tile span{display:block;margin-top:.25rem}
-.health{list-style:none}
-.health li{display:flex;gap:.8rem;padding:.7rem 1rem;border-top:1px solid var(--line)}
-.health li:first-child{border-top:0}
-.health li>i{flex:none;width:.8rem;height:.8rem;margin-top:.36rem;border-radius:50%;
-background:var(--light);border:2px solid var(--light)}
-.health em{font-style:normal;font-size:.86rem;color:var(--light);margin-left:.35rem}
-.good{--light:var(--good)}.watch{--light:var(--watch)}.bad{--light:var(--bad)}
-.unknown{--light:var(--muted)}.health .unknown>i{background:none}
-.curves{display:grid;gap:.9rem;grid-template-columns:repeat(auto-fit,minmax(min(100%,400px),1fr))}
-figure{padding:.9rem 1rem}
-img{display:block;width:100%;height:auto}
-.legend{display:flex;gap:1rem;min-height:1.3rem}
-.legend i{display:inline-block;width:.9rem;height:.25rem;border-radius:2px;margin-right:.4rem;
-vertical-align:middle}
-.s0{background:var(--s0)}.s1{background:var(--s1)}.s2{background:var(--s2)}
-figcaption{margin-top:.5rem}
-.masks{margin-bottom:.9rem}
-.masks div{overflow-x:auto;border-radius:6px}
-.hint{display:none;color:var(--muted);font-size:.86rem;margin-bottom:.4rem}
-.masks img{min-width:500px;margin:0 auto}
-.glossary{padding:.4rem 1rem 1rem;display:grid;grid-template-columns:minmax(0,15rem) 1fr;
-column-gap:1rem}
-.glossary dt,.glossary dd{padding-top:.6rem;overflow-wrap:anywhere}
-details{padding:.8rem 1rem}
-summary{cursor:pointer}
-pre{padding:.7rem 1rem;margin:.5rem 0;overflow-x:auto}
-details pre{border:0;padding:.4rem 0}
-@media (max-width:560px){.glossary{display:block}.glossary dd{padding-top:.1rem}
-section>pre{white-space:pre-wrap;overflow-wrap:anywhere}
-.hint{display:block}.masks div{border-right:3px solid var(--s0)}
-main{padding-top:1.2rem}}
-"""

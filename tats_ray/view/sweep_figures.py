@@ -55,7 +55,7 @@ def draw_bars(bars: Sequence[Bar], path: Path, *, ours: str, title: str) -> Figu
     spreads = [0.0 if math.isnan(bar.spread) else bar.spread for bar in bars]
     colors = [_OURS if bar.is_best else _PALE for bar in bars]
     left.barh(places, np.nan_to_num(values), 0.66, color=colors, xerr=spreads, ecolor=LIGHT.muted)
-    texts = ["-" if math.isnan(bar.value) else f"{bar.value:#.4g}" for bar in bars]
+    texts = ["-" if math.isnan(bar.value) else f"{bar.value:#.3g}" for bar in bars]
     _finish(left, texts, values, spreads, f"{ours}, ours")
     left.set_yticks(places, [bar.name for bar in bars], fontsize=8, color=LIGHT.ink)
     if has_paper:
@@ -125,7 +125,7 @@ def draw_heat(
     shade = 0.1 + 0.8 * (1 - shade if is_best_lowest else shade)
     axes.imshow(shade, cmap=_SHADES, vmin=0.0, vmax=1.0, aspect="auto")
     for (row, column), value in np.ndenumerate(cells):
-        text = "not tried" if math.isnan(value) else f"{value:.4g}"
+        text = "not tried" if math.isnan(value) else f"{value:.3g}"
         dark = not math.isnan(value) and shade[row, column] > 0.45
         ink = "white" if dark else LIGHT.ink if text[0].isdigit() else LIGHT.muted
         axes.text(column, row, text, ha="center", va="center", fontsize=8, color=ink)

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from tats_ray.core.words import counted, decimal, first_few
+from tats_ray.core.words import counted, first_few, three, told_apart
 from tests.test_layers import SOURCES, room
 
 NOUNS = (
@@ -57,25 +57,33 @@ def test_texts_count_with_counted(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "digits", "text"),
+    ("value", "text"),
     [
-        (0.9921, 3, "0.992"),
-        (0.64449, 3, "0.644"),
-        (12.3456, 3, "12.346"),
-        (0.0042, 3, "0.0042"),
-        (0.00004213, 3, "4.21e-05"),
-        (-0.0001234, 3, "-0.000123"),
-        (0.0, 3, "0.000"),
-        (0.5, 2, "0.50"),
-        (0.004, 2, "0.004"),
-        (31.4, 0, "31"),
-        (0.37, 0, "0.37"),
-        (math.nan, 3, "nan"),
-        (math.inf, 2, "inf"),
+        (0.9921, "0.992"),
+        (1.0, "1.00"),
+        (9.999, "10.0"),
+        (12.3456, "12.3"),
+        (999.6, "1,000"),
+        (31415.9, "31,400"),
+        (2.5e6, "2.50e+06"),
+        (0.0042, "0.00420"),
+        (0.00004213, "4.21e-05"),
+        (-0.0001234, "-0.000123"),
+        (0.0, "0"),
+        (math.nan, "NaN"),
+        (math.inf, "inf"),
+        (-math.inf, "-inf"),
     ],
 )
-def test_no_number_vanishes(value: float, digits: int, text: str) -> None:
-    assert decimal(value, digits) == text
+def test_number_has_three_significant_digits(value: float, text: str) -> None:
+    assert three(value) == text
+    if math.isfinite(value):
+        assert float(text.replace(",", "")) == pytest.approx(value, rel=0.005)
+
+
+def test_ticks_of_an_axis_differ() -> None:
+    assert told_apart([0.0, 0.5, 1.0]) == ["0", "0.5", "1"]
+    assert told_apart([0.9985, 0.999, 0.9995]) == ["0.9985", "0.999", "0.9995"]
 
 
 def test_only_the_first_few_are_named() -> None:

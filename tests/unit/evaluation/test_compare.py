@@ -60,8 +60,8 @@ def test_groups_that_differ_are_told_apart_and_the_lower_error_is_better(
     runs += make_group(tmp_path, "reinforce", [0.60, 0.62, 0.59, 0.61, 0.60])
     text = printed(capsys, *runs)
     # By hand: of five values the middle three count.
-    assert "0.5033 [" in text
-    assert "0.6033 [" in text
+    assert "0.503 [" in text
+    assert "0.603 [" in text
     assert "A and B: A is better: lower eval/error (difference -0.1 [" in text
     assert "algorithm.name: A ppo, B reinforce" in text
     assert "algorithm.entropy_coef: A 0.0001, B 0.0" in text

@@ -20,7 +20,6 @@ from tats_ray.core.types import Position
 from tats_ray.models.policy import is_learned
 from tats_ray.models.zoo import build_mae, build_policy, token_grid
 from tats_ray.runs import carry_out, forecast, pretrain_run
-from tats_ray.runs.pretrain_plan import Plan
 from tats_ray.runs.run_record import record_end
 from tats_ray.runs.step_timing import StepTiming
 from tats_ray.runtime.driver.fit import Outcome
@@ -86,10 +85,10 @@ def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Started:
     return found
 
 
-def report(plan: Plan, folder: Path) -> Path:
+def report(config: RunConfig, folder: Path, videos: Any) -> Path:
     """Stands for a report; its text is the length of the run."""
     assert (folder / LOCK_FILE).exists()
-    (folder / "report.html").write_text(str(plan.config.loop.epochs))
+    (folder / "report.html").write_text(str(config.loop.epochs))
     return folder / "report.html"
 
 

@@ -96,8 +96,8 @@ def test_table_has_paper_ours_spread_and_both_best_rows(
     text = capsys.readouterr().out
     lines = {line.split("  ")[0]: line for line in text.splitlines()}
     # Standard deviation of 0.6 and 0.8 with one degree of freedom: 0.2 / sqrt(2).
-    assert "0.4000" in lines["(0)"]
-    assert "0.7000 +- 0.1414" in lines["(0)"]
+    assert "0.400" in lines["(0)"]
+    assert "0.700 +- 0.141" in lines["(0)"]
     assert "0.1000 and 0.9000 *" in lines["m_o=3 *"]
     assert "failed: loss is nan" in lines["m_o=3 *"]
     assert "25.0" in lines["m_o=1"]

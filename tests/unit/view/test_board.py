@@ -197,7 +197,7 @@ def test_board_of_fine_tuning_shows_its_own_figures(plan: BoardPlan) -> None:
     ]
     text = _text(_progress(plan, events))
     assert "fine-tuning" in text
-    assert "2.000 -> 1.500" in _row(text, "loss")
+    assert "2.00 -> 1.50" in _row(text, "loss")
     assert "50.0%" in _row(text, "validation")
     assert "75%" in _row(text, "time in network")
     assert "policy" not in text

@@ -28,16 +28,16 @@ def test_lines_of_a_run_say_where_it_stands(plan: BoardPlan, script: Script) -> 
     lines = _lines(plan, script(until=42))
     assert lines[:4] == [
         "start  demo: FRESH START of 60 steps, 10 epochs",
-        "step   6/60  epoch  1/10  MAE only       error 0.940  reward 0.84  312 clips/s  "
+        "step   6/60  epoch  1/10  MAE only       error 0.940  reward 0.840  312 clips/s  "
         "data  8% mae 80% policy 12%  eta 27s at this rate",
-        "step  12/60  epoch  2/10  MAE only       error 0.880  reward 0.78  312 clips/s  "
+        "step  12/60  epoch  2/10  MAE only       error 0.880  reward 0.780  312 clips/s  "
         "data  8% mae 80% policy 12%  eta 24s at this rate",
-        "eval  12/60  epoch  2/10  validation error 0.900  own masks 0.880  entropy 0.99  "
-        "motion 1.02x  auc .50  240/256 tokens in use",
+        "eval  12/60  epoch  2/10  validation error 0.900  own masks 0.880  entropy 0.990  "
+        "motion 1.02x  auc 0.500  240/256 tokens in use",
     ]
     assert lines[-1] == (
-        "step  42/60  epoch  7/10  MAE + sampler  error 0.580  reward 0.48  entropy 0.88  "
-        "motion 1.80x  auc .75  312 clips/s  data  8% mae 80% policy 12% (hand-over 2%)  "
+        "step  42/60  epoch  7/10  MAE + sampler  error 0.580  reward 0.480  entropy 0.880  "
+        "motion 1.80x  auc 0.750  312 clips/s  data  8% mae 80% policy 12% (hand-over 2%)  "
         "eta 18s"
     )
 
@@ -128,9 +128,9 @@ def test_lines_of_fine_tuning_show_loss_and_accuracy(plan: BoardPlan) -> None:
     ]  # fmt: skip
     assert _lines(plan, events) == [
         "start  demo: FRESH START of 60 steps, 10 epochs",
-        "step   6/60  epoch  1/10  loss 2.000  top-1 25.0%  validation -   40 clips/s  "
+        "step   6/60  epoch  1/10  loss 2.00  top-1 25.0%  validation -  40.0 clips/s  "
         "data 10% network 90%  eta 27s",
         "eval  12/60  epoch  2/10  top-1 50.0%",
-        "step  12/60  epoch  2/10  loss 1.500  top-1 37.5%  validation 50.0%   41 clips/s  "
+        "step  12/60  epoch  2/10  loss 1.50  top-1 37.5%  validation 50.0%  41.0 clips/s  "
         "data 10% network 90%  eta 28s",
     ]

@@ -12,11 +12,14 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from tats_ray.view.curves import draw_curves
+from tats_ray.core.errors import UsageError
+from tats_ray.view.curves import curves_of
 from tats_ray.view.glossary import GLOSSARY
 from tats_ray.view.health import examine
+from tats_ray.view.page.viewer import Viewing
 from tats_ray.view.records import sampler_start, series, without_stub
 from tats_ray.view.report_page import write_report
+from tests.full_disk import disk_full_at
 
 Records = list[dict[str, Any]]
 _VOID = {"meta", "img", "source", "br", "link", "input", "hr"}
@@ -71,13 +74,20 @@ def dark_picture(tmp_path: Path) -> Path:
     return path
 
 
-def _write(run: Path, metrics: Records, pictures: list[tuple[str, Path, Path]]) -> str:
+def _write(
+    run: Path,
+    metrics: Records,
+    picture: tuple[str, Path, Path] | None = None,
+    viewing: Viewing | None = None,
+) -> str:
     path = write_report(
-        run,
+        run / "report.html",
         title="demo <b>&</b>",
         summary=[("Validation error", "1.0 -> 0.5", "under <fixed> masks")],
         metrics=metrics,
-        pictures=pictures,
+        viewing=viewing,
+        unseen="No clips: <none> could be read",
+        picture=picture,
         config_yaml='name: "<script>alert(1)</script>"\nseed: 0\n',
         next_commands=["tats show-masks runs/demo a&b.mp4", "two", "three"],
         about=[("machine", "a <box>"), ("commit", "abc123")],
@@ -91,12 +101,12 @@ def _write(run: Path, metrics: Records, pictures: list[tuple[str, Path, Path]]) 
 def test_report_is_well_formed_and_complete(
     tmp_path: Path, metrics: Records, picture: Path, dark_picture: Path
 ) -> None:
-    text = _write(tmp_path, metrics, [("a.mp4", picture, dark_picture)])
+    text = _write(tmp_path, metrics, ("a.mp4", picture, dark_picture))
     page = _Page(text)
-    assert page.tags.count("img") == 1 + 7
+    assert page.tags.count("svg") == 7
+    assert page.tags.count("img") == page.tags.count("source") == 1
     for path in (picture, dark_picture):
         assert base64.b64encode(path.read_bytes()).decode() in text
-    assert page.tags.count("source") == 1 + 7
     for words in (
         "demo <b>&</b>",
         "1.0 -> 0.5",
@@ -112,6 +122,7 @@ def test_report_is_well_formed_and_complete(
         "a <box>",
         "abc123",
         "Swipe sideways",
+        "No clips: <none> could be read",
     ):
         assert words in page.words
     assert "details" in page.tags
@@ -120,18 +131,38 @@ def test_report_is_well_formed_and_complete(
 def test_report_needs_nothing_but_itself(
     tmp_path: Path, metrics: Records, picture: Path, dark_picture: Path
 ) -> None:
-    text = _write(tmp_path, metrics, [("a.mp4", picture, dark_picture)])
+    text = _write(tmp_path, metrics, ("a.mp4", picture, dark_picture))
     page = _Page(text)
-    assert all(address.startswith("data:image/png;base64,") for address in page.addresses)
-    assert "script" not in page.tags
+    kinds = ("data:image/png;base64,", "data:,")
+    assert all(address.startswith(kinds) for address in page.addresses)
     assert not re.search(r"https?:|url\(|@import", text)
+    assert "default-src 'none'" in text
     assert "prefers-color-scheme" in text
     assert 'name="viewport"' in text
 
 
+def test_large_picture_stays_beside_the_page(
+    tmp_path: Path, metrics: Records, picture: Path, dark_picture: Path
+) -> None:
+    dark_picture.write_bytes(bytes(1_000_000))
+    text = _write(tmp_path, metrics, ("a.mp4", picture, dark_picture))
+    assert len(text) < 500_000
+    assert str(picture) in text
+
+
+def test_report_on_a_full_disk_leaves_the_old_one_and_says_what_to_do(
+    tmp_path: Path, metrics: Records
+) -> None:
+    old = _write(tmp_path, metrics)
+    with disk_full_at(".report.html.draft"), pytest.raises(UsageError, match=r"space.*--out"):
+        _write(tmp_path, metrics[:3])
+    assert (tmp_path / "report.html").read_text() == old
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
 def test_glossary_of_the_page_shows_names_as_code(tmp_path: Path, metrics: Records) -> None:
-    text = _write(tmp_path, metrics, [])
-    assert "`" not in text
+    text = _write(tmp_path, metrics)
+    assert "`" not in text.partition("<script>")[0]
     assert "<code>model.normalize_targets: false</code>" in text
 
 
@@ -155,26 +186,24 @@ def test_last_record_of_few_steps_is_not_drawn(metrics: Records) -> None:
 
 def test_curve_of_plain_pixels_has_no_line_for_predicting_the_mean(metrics: Records) -> None:
     errors = [{"step": r["step"], "mae/loss": r["mae/loss"]} for r in metrics if "mae/loss" in r]
-    (normalised,), (plain,) = (draw_curves(errors, plateau=level) for level in (0.998, None))
-    assert plain.light != normalised.light
+    (normalised,), (plain,) = (curves_of(errors, plateau=level) for level in (0.998, None))
+    assert normalised.level == (0.998, "predicting the mean: 0.998")
+    assert plain.level is None
 
 
 def test_report_of_a_run_that_measured_nothing_is_a_page_too(tmp_path: Path) -> None:
-    page = _Page(_write(tmp_path, [], []))
-    assert "img" not in page.tags
+    page = _Page(_write(tmp_path, []))
+    assert not {"img", "svg"} & {*page.tags}
     assert page.words.count("not measured") >= 5
 
 
 def test_curves_exist_for_what_was_measured_only(metrics: Records) -> None:
-    assert len(draw_curves(metrics)) == 7
+    assert len(curves_of(metrics)) == 7
     without_videos_of_motion = [
         {name: value for name, value in record.items() if "motion" not in name}
         for record in metrics
     ]
-    assert len(draw_curves(without_videos_of_motion)) == 5
-    for curve in draw_curves(metrics, plateau=0.998, sampler_step=30):
-        assert curve.light[:4] == curve.dark[:4] == b"\x89PNG"
-        assert curve.light != curve.dark
+    assert len(curves_of(without_videos_of_motion)) == 5
 
 
 def test_series_leaves_out_what_is_not_finite() -> None:
@@ -236,6 +265,17 @@ def test_error_is_compared_with_predicting_the_mean(
             record |= {"eval/mean_error": mean, "eval/own_error": own}
     verdict = _examine(metrics)[0]
     assert (verdict.light, says in verdict.answer) == (light, True), verdict.answer
+
+
+def test_verdicts_survive_what_is_not_finite_and_zero(metrics: Records) -> None:
+    sick = [
+        {name: np.nan if name.startswith(("eval/eff", "eval/mean")) else value
+         for name, value in record.items()}
+        for record in metrics
+    ]  # fmt: skip
+    assert _examine(sick)[2].light == "unknown"
+    zero = [{"step": step, "epoch": 0, "mae/loss": 0.0} for step in (1, 2)]
+    assert _examine(zero)[0].light == "unknown"
 
 
 def test_bad_videos_are_named_where_the_report_counts_the_clips(metrics: Records) -> None:

@@ -1,0 +1,1 @@
+"""What trained networks make of single clips, for people to look at."""
