@@ -78,7 +78,7 @@ def test_masks_under_another_ratio_are_rounded_as_each_sampler_does(
     made = synthesize(tmp_path / "v", num_train=1, num_val=1, num_frames=16, size=32, workers=1)
     panels = []
     monkeypatch.setattr(
-        "tats_ray.evaluation.show_masks.draw_masks", lambda p, out: panels.append(p)
+        "tats_ray.evaluation.show_masks._write", lambda p, out: panels.append(p)
     )
     show_masks(
         own_run(tmp_path / "main", sampler=sampler),
@@ -146,7 +146,7 @@ def test_compared_checkpoints_of_one_run_are_told_apart(
 ) -> None:
     panels = []
     monkeypatch.setattr(
-        "tats_ray.evaluation.show_masks.draw_masks", lambda p, out: panels.append(p)
+        "tats_ray.evaluation.show_masks._write", lambda p, out: panels.append(p)
     )
     run = own_run(own_run(tmp_path / "twice"), step=9)
     saved = run / "checkpoints"
@@ -296,7 +296,7 @@ def test_mask_of_a_clip_is_the_one_that_show_masks_draws(
     video = next(made.train_list.parent.rglob("*.mp4"))
     panels = []
     monkeypatch.setattr(
-        "tats_ray.evaluation.show_masks.draw_masks", lambda p, out: panels.append(p)
+        "tats_ray.evaluation.show_masks._write", lambda p, out: panels.append(p)
     )
     run = own_run(tmp_path / "run", sampler=sampler)
     show_masks(run, video, tmp_path / "masks.png")
