@@ -64,7 +64,12 @@ def test_film_over_training_has_a_picture_for_each_checkpoint_in_order_of_steps(
 @pytest.mark.parametrize(
     ("out", "over_training", "is_list", "says"),
     [
-        ("a.png", True, False, r"is one picture; the checkpoints of a run need a film, --out masks"),
+        (
+            "a.png",
+            True,
+            False,
+            r"is one picture; the checkpoints of a run need a film, --out masks",
+        ),
         ("a.pdf", False, True, r"is one picture; the videos of .*train\.csv need a film"),
         ("a.gif", True, True, r"--over-training films one video, and .*train\.csv is a list"),
     ],
