@@ -54,7 +54,8 @@ def contact_sheet(
         sheet.paste(Image.fromarray(frame.pixels).resize(size, Image.Resampling.LANCZOS), (x, y))
         for box in frame.boxes:
             left, up, right, down = (round(scale * edge) for edge in box)
-            pen.rectangle((x + left, y + up, x + right - 1, y + down - 1), outline=_YELLOW, width=2)
+            edges = (x + left, y + up, x + max(left, right - 1), y + max(up, down - 1))
+            pen.rectangle(edges, outline=_YELLOW, width=2)
         pen.text((x, y + size[1] + 3), frame.caption, _INK, font)
     for index, line in enumerate(lines):
         y = total - _MARGIN - (len(lines) - index) * _LINE
@@ -88,10 +89,9 @@ class HeatFilm:
         for index, frame in enumerate(frames):
             height, width = frame.shape[:2]
             scale = min(1.0, _FILM_SIDE / max(height, width))
-            size = (max(2, int(side * scale) // 2 * 2) for side in (width, height))
-            small = Image.fromarray(frame).resize(tuple(size), Image.Resampling.BILINEAR)
-            slot = index // self._per_slot
-            yield self._tinted(small, slot)
+            size = _even(width * scale), _even(height * scale)
+            small = Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR)
+            yield self._tinted(small, index // self._per_slot)
 
     def _tinted(self, picture: Image.Image, slot: int) -> UInt8[np.ndarray, "h w 3"]:
         amount = np.clip((self._heat[slot] - 1) / (self._top - 1), 0, 1)
@@ -104,3 +104,7 @@ class HeatFilm:
             edge = (0, 0, picture.width - 1, picture.height - 1)
             ImageDraw.Draw(picture).rectangle(edge, outline=_YELLOW, width=4)
         return np.asarray(picture)
+
+
+def _even(side: float) -> int:
+    return max(2, int(side) // 2 * 2)
