@@ -46,6 +46,16 @@ def find(path: str | Path) -> Path:
     )
 
 
+def kept(path: str | Path) -> list[Path]:
+    """All checkpoints of the run that `path` means, oldest first; arguments as `find`.
+
+    Raises:
+        CheckpointError: when there is none.
+    """
+    root = find(path).parent
+    return candidates(root)[::-1]
+
+
 def candidates(root: Path) -> list[Path]:
     """Folders that a run can go on from, newest first.
 

@@ -18,6 +18,7 @@ from tats_ray.cli.downstream import Extract, ProbeCommand, Test
 from tats_ray.cli.envs import Env
 from tats_ray.cli.jobs import Logs, Status, Stop, Submit, WatchCommand
 from tats_ray.cli.new import New
+from tats_ray.cli.selecting import SelectCommand
 from tats_ray.cli.train import Demo, Fields, Finetune, Pretrain
 from tats_ray.cli.tune import Compare, Tune, TuneReport
 from tats_ray.core.errors import UsageError
@@ -27,6 +28,7 @@ AnyCommand = (
     | Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[ShowMasks, tyro.conf.subcommand("show-masks")]
     | Annotated[Report, tyro.conf.subcommand("report")]
+    | Annotated[SelectCommand, tyro.conf.subcommand("select")]
     | Annotated[Data, tyro.conf.subcommand("data")]
     | Annotated[Env, tyro.conf.subcommand("env")]
     | Annotated[New, tyro.conf.subcommand("new")]

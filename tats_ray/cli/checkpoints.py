@@ -19,13 +19,15 @@ class ShowMasks(PlainCommand):
     checkpoint: PathArg
     """A run folder, or one of its checkpoints."""
     video: PathArg
-    """Video file, from whose middle a clip is cut."""
+    """Video file, from whose middle a clip is cut. Or a list of videos (.csv, .txt) for a film."""
     out: Path = Path("masks.png")
-    """File to write: .png, .jpg, .pdf or .svg, or .gif or .mp4 for an animation."""
+    """File to write: .png, .jpg, .pdf or .svg, or .gif or .mp4 for a film."""
     compare: MaybePath = None
     """Checkpoint whose mask fills the last row. The default is a uniformly random mask."""
     mask_ratio: MaybeFloat = None
     """Mask ratio to use instead of the checkpoint's own."""
+    over_training: bool = False
+    """Film how the mask changed: one picture for each checkpoint that the run has kept."""
 
     def carry_out(self) -> None:
         from tats_ray.evaluation.show_masks import show_masks
@@ -36,6 +38,7 @@ class ShowMasks(PlainCommand):
             self.out,
             compare=self.compare,
             mask_ratio=self.mask_ratio,
+            over_training=self.over_training,
         )
         print(out)
 

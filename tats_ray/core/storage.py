@@ -86,6 +86,26 @@ def replace_text(path: Path, text: str) -> None:
 
 
 @contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A hidden file beside `path`, of the same ending, to write; it gets the name once it is whole.
+
+    Raises:
+        UsageError: in one line, where the storage refuses.
+    """
+    draft = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.draft{path.suffix}")
+    try:
+        yield draft
+        sync_file(draft)
+        draft.replace(path)
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be written ({error.strerror or error}); free space, or write elsewhere"
+        ) from error
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+@contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """A hidden folder beside `path` to write into; it gets the name once all is written.
 

@@ -130,6 +130,24 @@ def all_frames(path: str) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
         )
 
 
+def timed_frames(path: str) -> Iterator[tuple[float, UInt8[np.ndarray, "H W 3"]]]:
+    """Every frame with its time, seconds from the first one's; 25 a second where none is known.
+
+    Raises:
+        VideoError: where the video cannot be decoded.
+    """
+    if Path(path).is_dir():
+        for index, picture in enumerate(frame_files(path)):
+            yield index / 25, read_picture(path, picture)
+        return
+    with _video_errors(path), closing(_decode(path)) as frames:
+        to_rgb, first = _Converter(), 0.0
+        for index, frame in enumerate(frames):
+            time_s = index / 25 if frame.time is None else frame.time
+            first = first if index else time_s
+            yield time_s - first, to_rgb(frame)
+
+
 def announced(path: str) -> tuple[int, int]:
     """How many frames the header of a video announces (0 for none), and how many are stored."""
     if Path(path).is_dir():

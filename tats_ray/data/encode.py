@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -28,8 +31,8 @@ _OPTIONS: dict[Codec, tuple[str, str, dict[str, str]]] = {
 
 def write_video(
     path: Path | str,
-    frames: UInt8[np.ndarray, "F H W 3"],
-    fps: int = 25,
+    frames: Iterable[UInt8[np.ndarray, "H W 3"]],
+    fps: int | Fraction = 25,
     codec: Codec = "h264",
     *,
     gop: int = 12,
@@ -39,7 +42,8 @@ def write_video(
 
     Args:
         path: where to write; `.mp4`, `.mkv`, `.mov` or `.avi`.
-        frames: RGB, 0-255; height and width even, for chroma is stored at half size.
+        frames: RGB, 0-255, taken one by one; height and width even, for chroma is stored at half
+            size.
         fps: frames a second.
         codec: H.264 (crf 14), MPEG-4 part 2, the codec of UCF101 and HMDB51 (quantiser 2-3), or
             H.264 in RGB that gives every pixel back as it was.
@@ -48,14 +52,17 @@ def write_video(
 
     Raises:
         UsageError: when the frames are none, or odd in height or width.
+        OSError: when the storage refuses.
     """
     import av
 
-    num_frames, height, width, _ = frames.shape
-    if num_frames < 1 or height % 2 or width % 2:
+    frames = iter(frames)
+    first = next(frames, None)
+    height, width = (0, 0) if first is None else first.shape[:2]
+    if first is None or height % 2 or width % 2:
+        what = "no frames" if first is None else f"frames of {width}x{height}"
         raise UsageError(
-            f"{path}: cannot encode {num_frames} frames of {width}x{height}; "
-            "give at least one frame, of even width and height"
+            f"{path}: cannot encode {what}; give at least one frame, of even width and height"
         )
     name, pixels, options = _OPTIONS[codec]
     options = {**options, "g": str(gop), "bf": str(num_b_frames)}
@@ -63,7 +70,7 @@ def write_video(
         stream = container.add_stream(name, rate=fps, options=options)
         assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = width, height, pixels
-        for rgb in frames:
+        for rgb in chain([first], frames):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))

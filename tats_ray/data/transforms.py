@@ -201,6 +201,16 @@ def crop_and_resize(
     return pixels.flip(-1) if box.is_flipped else pixels.contiguous()
 
 
+def resized(
+    frame: UInt8[np.ndarray, "h w C"], height: int, width: int
+) -> UInt8[Tensor, "C height width"]:
+    """A whole frame at another size, as `crop_and_resize` resizes."""
+    pixels = rearrange(torch.from_numpy(frame.copy()), "h w c -> 1 c h w")
+    if pixels.shape[2:] != (height, width):
+        pixels = interpolate(pixels, size=(height, width), mode="bilinear", antialias=True)
+    return pixels[0]
+
+
 def crop_mask(
     mask: Bool[np.ndarray, "F H W"], box: CropBox, size: int
 ) -> Bool[np.ndarray, "F side side"]:

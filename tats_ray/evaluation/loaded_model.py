@@ -20,6 +20,7 @@ from tats_ray.core.grid import TokenGrid
 from tats_ray.core.protocols import MaskPolicy
 from tats_ray.core.seeds import stream
 from tats_ray.core.types import Selection
+from tats_ray.evaluation.selecting.select_frames import VideoSelection, select_frames
 from tats_ray.models.head import ClassifierHead
 from tats_ray.models.mae import MaskedAutoencoder
 from tats_ray.models.zoo import num_visible
@@ -105,6 +106,21 @@ class Model:
         count = num_visible(self.config.sampler, self.grid, mask_ratio)
         tokens = self.mae.embed(self._clips(clip))
         return self.policy.act(tokens, count, generator=stream(seed, "show", "main"))
+
+    def select(
+        self, video: str | Path, k: int, *, mask_ratio: float | None = None
+    ) -> VideoSelection:
+        """Choose the `k` most telling frames of a whole video, as `tats select` does.
+
+        Args:
+            video: a video file, or a folder of numbered pictures.
+            mask_ratio: share of tokens to hide, inside (0, 1); default: that of the checkpoint.
+
+        Raises:
+            UsageError: where no sampler has learned, or `k` is below 1 or above the number of time
+                slots, or the video is shorter than a clip.
+        """
+        return select_frames(self, video, k, mask_ratio=mask_ratio)
 
     @torch.no_grad()
     def classify(self, clip: Clips) -> Float[Tensor, "B classes"]:

@@ -34,6 +34,8 @@ _CELL, _GAP, _ROW_GAP = 1.1, 0.05, 0.09
 _LEFT, _RIGHT, _TOP, _BOTTOM = 1.95, 0.85, 0.62, 0.12
 _BAR_GAP, _BAR_WIDTH = 0.1, 0.1
 
+_CAPTION_LINE, _CAPTION_CHARACTER = 0.125, 0.057
+
 _DPI = 150
 _LABEL_CHARACTERS = 20
 _Box = tuple[float, float, float, float]
@@ -63,6 +65,26 @@ class MaskPanel:
     """Tokens that truly move, where that is known."""
     is_normalized: bool = True
     """Errors are of normalised patches; else of pixels in [0, 1]."""
+    tops: tuple[float, float] | None = None
+    """Ends of the scales of error and probability, where panels share them; default: its own."""
+
+    @property
+    def caption(self) -> str:
+        """What is true of the reconstruction."""
+        guess = (
+            "The network predicts the pattern of each hidden patch only: its mean and contrast are "
+            "taken from the video."
+            if self.is_normalized
+            else "Hidden patches are the network's own prediction, colours included."
+        )
+        return f"Reconstruction: visible patches are copied from the video. {guess}"
+
+    def own_tops(self) -> tuple[float, float]:
+        """Ends of the scales of error and probability that suit this panel alone."""
+        # A single bad token must not leave the others black; the bar's tip says that one was cut.
+        hidden = self.error[~self.visible]
+        top = float(np.quantile(hidden, 0.99)) if hidden.size else 0.0
+        return top or 1.0, float(self.probability.max()) or 1.0
 
 
 def build_panel(
@@ -135,16 +157,18 @@ def lattice(values: Tensor, grid: TokenGrid) -> np.ndarray:
 
 def one_by_one(panel: MaskPanel) -> UInt8[np.ndarray, "t H W 3"]:
     """A picture of each time slot, for an animation; height and width are even, as videos need."""
-    pictures = []
-    for slot in range(len(panel.frames)):
-        figure = draw_masks(panel, None, slots=[slot])
-        figure.set_dpi(_DPI)
-        canvas = FigureCanvasAgg(figure)
-        canvas.draw()
-        pixels = np.asarray(canvas.buffer_rgba())
-        height, width = (side // 2 * 2 for side in pixels.shape[:2])
-        pictures.append(pixels[:height, :width, :3])
-    return np.stack(pictures)
+    slots = range(len(panel.frames))
+    return np.stack([as_pixels(draw_masks(panel, None, slots=[slot])) for slot in slots])
+
+
+def as_pixels(figure: Figure) -> UInt8[np.ndarray, "H W 3"]:
+    """A figure as it would be saved; height and width are even."""
+    figure.set_dpi(_DPI)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())
+    height, width = (side // 2 * 2 for side in pixels.shape[:2])
+    return pixels[:height, :width, :3]
 
 
 def draw_masks(
@@ -164,12 +188,10 @@ def draw_masks(
     rows.pixels("frames", "first of each time slot", panel.frames)
     painted = "hidden patches" + (", at their\ntrue mean and deviation" * panel.is_normalized)
     rows.pixels("reconstruction", painted, panel.reconstruction)
-    # A single bad token must not leave the others black; the bar's tip says that one was cut.
-    hidden = panel.error[~panel.visible]
-    top = float(np.quantile(hidden, 0.99)) if hidden.size else 0.0
+    top, likeliest = panel.tops or panel.own_tops()
     scale = "normalised\npixels" if panel.is_normalized else "pixels\nfrom 0 to 1"
     image = rows.lattice("error", f"per token, {scale}; 0 where visible", panel.error,
-                         cmap="magma", vmin=0.0, vmax=top or 1.0)  # fmt: skip
+                         cmap="magma", vmin=0.0, vmax=top)  # fmt: skip
     rows.colour_bar(image, "max" if panel.error.max() > 1.01 * top else "neither")
     times_uniform = panel.probability * panel.probability.size
     image = rows.lattice(
@@ -178,7 +200,7 @@ def draw_masks(
         times_uniform,
         cmap="viridis",
         vmin=0.0,
-        vmax=float(times_uniform.max()) or 1.0,
+        vmax=likeliest * panel.probability.size,
     )
     rows.colour_bar(image, "neither", suffix="x")
     if panel.moving is not None:
@@ -186,6 +208,7 @@ def draw_masks(
     rows.mask(panel.label, panel.visible)
     if panel.other_visible is not None:
         rows.mask(panel.other_label, panel.other_visible)
+    rows.caption()
     if path is not None:
         rows.figure.savefig(path, dpi=_DPI)
     return rows.figure
@@ -200,7 +223,10 @@ class _Rows:
         self._height = _CELL * height / width
         num_rows = 5 + (panel.other_visible is not None)
         self._total_width = _LEFT + self._count * (_CELL + _GAP) - _GAP + _RIGHT
-        self._total_height = _TOP + num_rows * (self._height + _ROW_GAP) - _ROW_GAP + _BOTTOM
+        characters = int((self._total_width - 2 * _BOTTOM) / _CAPTION_CHARACTER)
+        self._caption = wrap(panel.caption, characters)
+        below = _BOTTOM + len(self._caption) * _CAPTION_LINE
+        self._total_height = _TOP + num_rows * (self._height + _ROW_GAP) + below
         self.figure = Figure(
             figsize=(self._total_width, self._total_height), facecolor=theme.surface
         )
@@ -239,6 +265,13 @@ class _Rows:
             labelsize=7.5, length=2, color=self._theme.muted, labelcolor=self._theme.ink
         )
         bar.outline.set_visible(False)
+
+    def caption(self) -> None:
+        """Below the last row."""
+        y = self._bottom - _ROW_GAP
+        for line in self._caption:
+            y -= _CAPTION_LINE
+            self._text(_BOTTOM, y + _CAPTION_LINE / 2, line, 7.5, self._theme.muted)
 
     def outline(self, marked: Bool[np.ndarray, "t h w"]) -> None:
         """A thin line around the marked tokens of the present row."""

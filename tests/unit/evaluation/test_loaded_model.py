@@ -77,9 +77,7 @@ def test_masks_under_another_ratio_are_rounded_as_each_sampler_does(
     assert NUM_TOKENS == 32
     made = synthesize(tmp_path / "v", num_train=1, num_val=1, num_frames=16, size=32, workers=1)
     panels = []
-    monkeypatch.setattr(
-        "tats_ray.evaluation.show_masks.draw_masks", lambda p, out: panels.append(p)
-    )
+    monkeypatch.setattr("tats_ray.evaluation.show_masks._write", lambda p, out: panels.append(p))
     show_masks(
         own_run(tmp_path / "main", sampler=sampler),
         next(made.train_list.parent.rglob("*.mp4")),
@@ -145,9 +143,7 @@ def test_compared_checkpoints_of_one_run_are_told_apart(
     scene: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     panels = []
-    monkeypatch.setattr(
-        "tats_ray.evaluation.show_masks.draw_masks", lambda p, out: panels.append(p)
-    )
+    monkeypatch.setattr("tats_ray.evaluation.show_masks._write", lambda p, out: panels.append(p))
     run = own_run(own_run(tmp_path / "twice"), step=9)
     saved = run / "checkpoints"
     show_masks(
@@ -295,9 +291,7 @@ def test_mask_of_a_clip_is_the_one_that_show_masks_draws(
     made = synthesize(tmp_path / "v", num_train=1, num_val=1, num_frames=16, size=32, workers=1)
     video = next(made.train_list.parent.rglob("*.mp4"))
     panels = []
-    monkeypatch.setattr(
-        "tats_ray.evaluation.show_masks.draw_masks", lambda p, out: panels.append(p)
-    )
+    monkeypatch.setattr("tats_ray.evaluation.show_masks._write", lambda p, out: panels.append(p))
     run = own_run(tmp_path / "run", sampler=sampler)
     show_masks(run, video, tmp_path / "masks.png")
     model = tats_ray.load(run)

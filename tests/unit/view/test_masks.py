@@ -127,6 +127,22 @@ def test_pictures_of_single_slots_keep_the_colours_of_the_whole() -> None:
     assert "slot 2" in [text.get_text() for text in single.texts]
 
 
+@pytest.mark.parametrize(("is_normalized", "slots"), [(True, None), (False, None), (True, [0])])
+def test_caption_says_what_the_reconstruction_takes_from_the_video(
+    is_normalized: bool, slots: list[int] | None
+) -> None:
+    figure = draw_masks(_panel(is_normalized=is_normalized), None, slots=slots)
+    figure.canvas.draw()
+    cells = [axes for axes in figure.axes if axes.images]
+    lowest = min(cell.get_window_extent().y0 for cell in cells)
+    below = [text for text in figure.texts if text.get_window_extent().y1 < lowest]
+    said = " ".join(text.get_text() for text in below)
+    assert said.startswith("Reconstruction: visible patches are copied from the video.")
+    assert ("mean and contrast are taken from the video" in said) == is_normalized
+    assert ("own prediction, colours included" in said) != is_normalized
+    assert all(text.get_window_extent().y0 >= 0 for text in below)
+
+
 @pytest.mark.parametrize("slots", [None, [0]])
 def test_all_labels_lie_within_the_picture(slots: list[int] | None) -> None:
     figure = draw_masks(_panel(), None, slots=slots)

@@ -1,0 +1,1 @@
+"""What `tats select` shows."""
