@@ -56,7 +56,7 @@ class LabelledDataConfig(ConfigBase):
     min_frames: AtLeastOne = 2
     """Videos with fewer frames count as unreadable."""
     decoder: Literal["auto", "decord", "pyav", "torchcodec"] = "auto"
-    """auto uses the fastest reader that was found exact on each file. Other names skip that check."""
+    """auto uses the fastest reader that proved exact on the file. Other names skip that check."""
     num_workers: Count = 4
     """Loader processes per learner. With 0 the learner decodes by itself."""
     cache_mb: Count = 0

@@ -51,7 +51,7 @@ class DataConfig(ConfigBase):
     augment: Literal["multi_scale_crop", "random_resized_crop", "center"] = "multi_scale_crop"
     """Training crop. random_resized_crop: area [0.5, 1] and flips [S text versus table, A14]."""
     decoder: Literal["auto", "decord", "pyav", "torchcodec"] = "auto"
-    """auto uses the fastest reader that was found exact on each file. Other names skip that check."""
+    """auto uses the fastest reader that proved exact on the file. Other names skip that check."""
     num_workers: Count = 4
     """Loader processes per learner. With 0 the learner decodes by itself."""
     cache_mb: Count = 0

@@ -9,7 +9,7 @@ A folder of numbered pictures is a video, too [catalog/frame_folders.py].
 PyAV decodes from the start and is always exact. The readers that jump pay in long videos with many
 key frames [readers/jumping.py]. They show other frames of some files: neighbours (HEVC, MPEG-PS,
 edit lists), other colours (10 bit, interlaced, odd sizes), or none. So "auto" takes one only where
-it was compared with PyAV on that very file [readers/compare.py], and PyAV everywhere else.
+it was compared with PyAV on that very file [readers/comparison.py], and PyAV everywhere else.
 """
 
 from __future__ import annotations

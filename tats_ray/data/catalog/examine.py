@@ -19,7 +19,7 @@ from tats_ray.core.errors import VideoError
 from tats_ray.core.words import counted
 from tats_ray.data.catalog.video_index import IndexRow
 from tats_ray.data.decode import VideoInfo, all_frames, announced, probe
-from tats_ray.data.readers.compare import Comparison, checksum
+from tats_ray.data.readers.comparison import Comparison, checksum
 from tats_ray.data.readers.jumping import installed, label_of
 
 # A file that was cut has fewer; some sound ones lack a frame or two of what the header says.

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tats_ray.core.errors import VideoError
 from tats_ray.data.decode import VideoInfo
-from tats_ray.data.readers.compare import first_look
+from tats_ray.data.readers.comparison import first_look
 
 _COLUMNS = "path,size,time,frames,fps,width,height,codec,reader,checked,reason,notes,compared,sum"
 

@@ -1,7 +1,7 @@
 """decord and torchcodec: they jump to a frame, which is fast in long videos and exact in some.
 
-In which files they are exact is found out by comparison, file by file [readers/compare.py]. decord2
-is a build of decord for machines that decord has no wheel for; it is imported by the same name.
+In which files they are exact is found out by comparison, file by file [readers/comparison.py].
+decord2 is a build of decord for machines that decord has no wheel for, imported by the same name.
 """
 
 from __future__ import annotations

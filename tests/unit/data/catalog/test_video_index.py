@@ -62,10 +62,11 @@ def test_another_process_opens_no_file_to_count_it(videos: Path, looked_at: list
     assert len(looked_at) == NUM_VIDEOS
     lines = videos.with_suffix(".index").read_text().splitlines()
     assert (
-        lines[0] == "path,size,time,frames,fps,width,height,codec,reader,checked,reason,notes,sum"
+        lines[0]
+        == "path,size,time,frames,fps,width,height,codec,reader,checked,reason,notes,compared,sum"
     )
     assert len(lines) == 1 + NUM_VIDEOS
-    assert ",20,25.0,64,64,h264,decord,no,,," in lines[1]
+    assert ",20,25.0,64,64,h264,pyav,no,,,," in lines[1]
     assert [entry.probe() for entry in entries_anew(videos)] == first
     assert len(looked_at) == NUM_VIDEOS
 
@@ -180,7 +181,7 @@ def test_index_of_ucf101s_size_loads_in_a_moment(tmp_path: Path) -> None:
     """13,320 lines; measured 0.15 s on a quiet core, and half the bound is left to busy ones."""
     index = VideoIndex(tmp_path / "train.index", tmp_path)
     (tmp_path / "v.avi").touch()
-    index.add(str(tmp_path / "v.avi"), IndexRow(VideoInfo(99, 320, 240, 25.0, "mpeg4", False)))
+    index.add(str(tmp_path / "v.avi"), IndexRow(VideoInfo(99, 320, 240, 25.0, "mpeg4")))
     header, line, _ = index.path.read_text().split("\n")
     index.path.write_text(header + f"\n{line}" * 13320 + "\n")
     began = time.process_time()
