@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import pickle
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from tats_ray.data.dataset import ClipDataset, collate
 from tats_ray.data.decode import VideoInfo
 from tats_ray.data.encode import write_video
 from tats_ray.data.manifest import VideoEntry, read_list
+from tats_ray.data.readers.jumping import label_of
 from tats_ray.data.sampler import ClipSampler
 
 NUM_VIDEOS = 6
@@ -116,6 +118,22 @@ def test_file_that_has_changed_is_looked_at_again(videos: Path, looked_at: list[
     assert len(looked_at) == 3
     assert entries_anew(videos)[0].probe().num_frames == 7
     assert len(looked_at) == 3
+
+
+def test_file_that_changes_during_a_run_loses_its_reader_and_one_that_vanishes_is_told(
+    videos: Path,
+) -> None:
+    entry = entries_anew(videos)[0]
+    assert entry.index is not None
+    info = replace(entry.probe(), reader=label_of("decord"))
+    entry.index.add(entry.path, IndexRow(info, True, compared=info.reader))
+    assert entries_anew(videos)[0].probe().reader == label_of("decord")
+    write_video(entry.path, numbered_frames(30))  # it grows
+    assert (entry.probe().num_frames, entry.probe().reader) == (30, "")
+    assert entry.index.find(entry.path) == IndexRow(entry.probe())
+    Path(entry.path).unlink()
+    with pytest.raises(VideoError, match=r"cannot be opened \(No such file or directory\)"):
+        entry.probe()
 
 
 def test_folder_that_was_moved_keeps_its_index(
