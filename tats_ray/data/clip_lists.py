@@ -30,8 +30,9 @@ def read_lists(data: DataConfig | LabelledDataConfig) -> Lists:
         UsageError: for what is wrong with a list, its first bad line named, and for a decoder that
             this machine does not have.
     """
-    if data.decoder in JUMPING and (missing := why_missing(data.decoder)):
-        raise UsageError(f"data.decoder {data.decoder}: {missing}")
+    for reader in JUMPING:
+        if data.decoder == reader and (missing := why_missing(reader)):
+            raise UsageError(f"data.decoder {reader}: {missing}")
 
     def read(path: str) -> list[VideoEntry]:
         needs_labels = isinstance(data, LabelledDataConfig)

@@ -27,7 +27,6 @@ from tats_ray.core.arrays import UInt8
 from tats_ray.core.errors import TatsError, UsageError, VideoError
 from tats_ray.data.catalog.frame_folders import frame_files, read_picture
 from tats_ray.data.readers.jumping import (
-    JUMPING,
     Choose,
     checked,
     named,
@@ -102,7 +101,7 @@ def read_frames(
     """
     if Path(path).is_dir():
         return _read_folder(path, choose)
-    if backend in JUMPING:
+    if backend == "decord" or backend == "torchcodec":
         return read_jumping(path, choose, backend)
     info = look() if look is not None else probe(path)
     if backend == "auto" and (reader := named(info.reader)) is not None:
@@ -113,7 +112,7 @@ def read_frames(
     return _read_pyav(path, choose, info.num_frames)
 
 
-def all_frames(path: str) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+def all_frames(path: str) -> Generator[UInt8[np.ndarray, "H W 3"], None, None]:
     """Every frame, decoded from the start: what other ways to read are held against.
 
     Raises:

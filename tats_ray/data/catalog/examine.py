@@ -98,6 +98,8 @@ def _from_the_start(path: str, info: VideoInfo) -> tuple[IndexRow, list[int]]:
     notes = ""
     if repeats > _MOST_REPEATS * len(sums):
         notes = f"repeats the frame before in {repeats} of {counted(len(sums), 'frame')}"
+    # A file whose packets show more frames than there are packets is right from now on.
+    info = replace(info, num_frames=max(info.num_frames, len(sums)))
     return IndexRow(info, True, reason, notes), sums
 
 

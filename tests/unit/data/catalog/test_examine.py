@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,16 @@ def test_avi_that_was_cut_between_two_frames_is_told(
     monkeypatch.setattr(module, "announced", lambda path: (50, 20))
     row = verdict(tmp_path / "a.avi")
     assert row.reason == "ends after 20 of the 50 frames that it announces"
+
+
+def test_frames_are_counted_anew_where_there_are_more_than_at_first_sight(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_video(tmp_path / "a.avi", numbered_frames(20), 25, "mpeg4")
+    few = replace(decode.probe(str(tmp_path / "a.avi")), num_frames=18)
+    monkeypatch.setattr(module, "probe", lambda path: few)
+    row = verdict(tmp_path / "a.avi")
+    assert (row.reason, row.info and row.info.num_frames) == ("", 20)
 
 
 def test_repeated_frames_are_noted_and_not_broken(tmp_path: Path) -> None:
