@@ -105,17 +105,17 @@ def _from_the_start(path: str, info: VideoInfo) -> tuple[IndexRow, list[int]]:
 
 def _compared(path: str, row: IndexRow, sums: list[int]) -> Iterator[Examined]:
     """The row after each of the readers that jump, of which any may crash or stall."""
-    assert row.info is not None
-    comparison = None
+    info, comparison = row.info, None
+    assert info is not None
     for reader in installed():
         yield Examined(row, trying=reader)
         try:
-            comparison = comparison or Comparison(path, row.info, sums)
+            comparison = comparison or Comparison(path, info, sums)
             note = comparison.add(reader)
         except VideoError:
             break  # PyAV has just read it, and the file changes at this moment
-        info = replace(row.info, reader=comparison.fastest)
-        row = replace(row, info=info, notes="; ".join(filter(None, [row.notes, note])))
+        notes = "; ".join(filter(None, [row.notes, note]))
+        row = replace(row, info=replace(info, reader=comparison.fastest), notes=notes)
     yield Examined(replace(row, compared=labels()))
 
 
