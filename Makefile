@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 TEST_ENV := RAY_AUTH_MODE=disabled RAY_USAGE_STATS_ENABLED=0
 FLAGS ?=
 
-.PHONY: demo test test-long chaos cluster-test test-rllib test-hf457 check docs bench lock clean help
+.PHONY: demo test test-long chaos cluster-test test-rllib test-hf457 test-readers check docs bench lock clean help
 
 help:
 	@echo "make demo    train on videos of Pong and show what was learned (under 3 minutes)"
@@ -18,6 +18,7 @@ help:
 	@echo "make chaos   kill a random process of a run every 20 s for 5 minutes"
 	@echo "make test-rllib   run the RLlib example in an environment of its own"
 	@echo "make test-hf457   run the tests of the export with transformers 4.57"
+	@echo "make test-readers run the tests of the video readers with torchcodec, and with decord2"
 	@echo "make cluster-test  real clusters on test hosts of this machine (root, Linux; 6 minutes)"
 	@echo "make check   formatting, lint, strict types"
 	@echo "make docs    build the documentation as a web site in build/site"
@@ -81,6 +82,27 @@ $(VENV)-hf457/installed: $(VENV)/installed
 test-hf457: $(VENV)-hf457/installed
 	@$(TEST_ENV) PYTHONPATH=. $(VENV)-hf457/bin/python -m pytest tests/unit/checkpoints/test_huggingface.py $(FLAGS)
 
+# torchcodec wants FFmpeg's libraries by their plain names; PyAV brings the same ones under others.
+# decord2 stands before decord, whose name it has, in an environment of its own.
+$(VENV)-readers/installed: $(VENV)/installed
+	@$(BIN)/python -m venv $(VENV)-readers
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	> "$$($(VENV)-readers/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/base.pth"
+	@$(VENV)-readers/bin/python -m pip install --quiet --disable-pip-version-check --no-deps "torchcodec==0.17.0"
+	@$(VENV)-readers/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	--target $(VENV)-readers/decord2 "decord2==3.4.0"
+	@mkdir -p $(VENV)-readers/ffmpeg
+	@for file in $$($(BIN)/python -c 'import av, pathlib; print(pathlib.Path(av.__file__).parents[1])')/av.libs/*; do \
+	name=$$(basename $$file); ln -sf $$file $(VENV)-readers/ffmpeg/$$name; \
+	ln -sf $$file $(VENV)-readers/ffmpeg/$$(sed -E 's/^(lib(av|sw)[a-z]+)-[0-9a-f]{8}(\.so\.[0-9]+).*/\1\3/' <<< $$name); done
+	@touch $@
+
+READER_TESTS := tests/unit/data/test_decode.py tests/unit/data/readers tests/unit/data/catalog
+test-readers: $(VENV)-readers/installed
+	@$(TEST_ENV) LD_LIBRARY_PATH=$(CURDIR)/$(VENV)-readers/ffmpeg PYTHONPATH=. \
+	$(VENV)-readers/bin/python -m pytest $(READER_TESTS) $(FLAGS)
+	@$(TEST_ENV) PYTHONPATH=.:$(VENV)-readers/decord2 $(BIN)/python -m pytest $(READER_TESTS) $(FLAGS)
+
 # The site needs nothing of .venv: docstrings are read, not imported.
 $(VENV)-docs/installed: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer found; install one, or use make PYTHON=/path/to/python3.12"; exit 2; }
@@ -103,7 +125,8 @@ bench: $(VENV)/installed
 lock: $(VENV)/installed
 	@$(BIN)/python -m pip freeze --all --exclude pip --exclude wheel --exclude-editable \
 	| sed -E 's/^((nvidia|cuda|triton)[^;]*)$$/\1 ; sys_platform == "linux" and platform_machine == "x86_64"/' \
+	| sed -E 's/^(decord==.*)$$/\1 ; platform_machine == "x86_64"\ndecord2==3.4.0 ; platform_machine != "x86_64"/' \
 	> requirements.lock
 
 clean:
-	rm -rf $(VENV) $(VENV)-rllib $(VENV)-hf457 $(VENV)-docs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-rllib $(VENV)-hf457 $(VENV)-readers $(VENV)-docs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -40,7 +40,8 @@ FLOORS = {
 
 DOORS = {
     "ray": ("runtime/", "benchmarks/"),
-    "decord": ("data/decode.py",),
+    "decord": ("data/readers/jumping.py",),
+    "torchcodec": ("data/readers/jumping.py",),
     "av": ("data/decode.py", "data/encode.py"),
     "ale_py": ("data/atari/console.py",),
     "timm": ("models/",),

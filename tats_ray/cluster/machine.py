@@ -81,6 +81,7 @@ def _decoder(backend: Literal["pyav", "decord"]) -> Finding:
     """Write a video and read it back, as a run would."""
     from tats_ray.data.decode import read_frames
     from tats_ray.data.encode import write_video
+    from tats_ray.data.readers.jumping import label_of
 
     made = np.full((8, 32, 32, 3), 90, dtype=np.uint8)
     made[4:] = 180
@@ -91,15 +92,18 @@ def _decoder(backend: Literal["pyav", "decord"]) -> Finding:
         read = read_frames(path, lambda n: [0, n - 1], backend=backend)
     if np.abs(read.astype(int) - made[[0, 7]]).max() > 12:
         return Finding(name, "returns other frames than were written", "FAIL", "reinstall it")
-    package = "av" if backend == "pyav" else backend
-    return Finding(name, f"{metadata.version(package)}, 8 frames written and read back")
+    version = metadata.version("av") if backend == "pyav" else label_of(backend).split()[1]
+    return Finding(name, f"{version}, 8 frames written and read back")
 
 
 def _ffmpeg() -> Finding:
-    """Both decoders carry an FFmpeg of their own, so the system needs none."""
+    """All decoders but torchcodec carry an FFmpeg of their own."""
     found = []
-    for package in ("av", "decord"):
-        files = metadata.files(package) or []
+    for package in ("av", "decord", "decord2", "torchcodec"):
+        try:
+            files = metadata.files(package) or []
+        except metadata.PackageNotFoundError:
+            continue
         names = {re.sub(r"-[0-9a-f]{8}", "", f.name) for f in files if "libavcodec" in f.name}
         found.append(f"{package}: {', '.join(sorted(names)) or 'none, it uses that of the system'}")
     return Finding("ffmpeg bundles", "; ".join(found))

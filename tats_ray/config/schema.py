@@ -50,8 +50,8 @@ class DataConfig(ConfigBase):
     """Videos with fewer frames are unreadable. A clip beyond the end repeats the last frame."""
     augment: Literal["multi_scale_crop", "random_resized_crop", "center"] = "multi_scale_crop"
     """Training crop. random_resized_crop: area [0.5, 1] and flips [S text versus table, A14]."""
-    decoder: Literal["auto", "decord", "pyav"] = "auto"
-    """auto uses decord where it is frame-exact and PyAV elsewhere."""
+    decoder: Literal["auto", "decord", "pyav", "torchcodec"] = "auto"
+    """auto uses the fastest reader that proved exact on the file. Other names skip that check."""
     num_workers: Count = 4
     """Loader processes per learner. With 0 the learner decodes by itself."""
     cache_mb: Count = 0

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 from tats_ray.config.finetune_schema import LabelledDataConfig
 from tats_ray.config.schema import DataConfig
+from tats_ray.core.errors import UsageError
 from tats_ray.core.grid import TokenGrid
 from tats_ray.core.words import counted
 from tats_ray.data.dataset import ClipDataset
 from tats_ray.data.manifest import VideoEntry, read_list
+from tats_ray.data.readers.jumping import JUMPING, why_missing
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,12 @@ def read_lists(data: DataConfig | LabelledDataConfig) -> Lists:
     """Read and check the lists that a configuration names; with labels, where it needs them.
 
     Raises:
-        UsageError: for what is wrong with a list, its first bad line named.
+        UsageError: for what is wrong with a list, its first bad line named, and for a decoder that
+            this machine does not have.
     """
+    for reader in JUMPING:
+        if data.decoder == reader and (missing := why_missing(reader)):
+            raise UsageError(f"data.decoder {reader}: {missing}")
 
     def read(path: str) -> list[VideoEntry]:
         needs_labels = isinstance(data, LabelledDataConfig)

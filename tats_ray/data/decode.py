@@ -6,21 +6,17 @@ streams the one that ffmpeg would pick is read. The sample aspect ratio is ignor
 
 A folder of numbered pictures is a video, too [catalog/frame_folders.py].
 
-PyAV decodes from the start and is always exact. decord can jump, which pays in long videos with
-many key frames, but it is exact only where `VideoInfo.is_decord_exact` says so. decord looks for a
-frame by the time it would have at a constant rate, so every time stamp of the file must lie where
-a constant rate puts it. The other conditions rest on 68 real files of many kinds: progressive
-8-bit 4:2:0 H.264 in mp4, mov and mkv came out bit-identical to PyAV after any jump. The rest
-showed frames of a neighbour (HEVC, MPEG-PS, edit lists), other colours (10 bit, interlaced, odd
-sizes) or nothing (AV1, GIF, 1 px). MPEG-4 in avi (UCF101, HMDB51) goes to PyAV too: decord loses
-count on some DivX files, and on the others PyAV is twice as fast.
+PyAV decodes from the start and is always exact. The readers that jump pay in long videos with many
+key frames [readers/jumping.py]. They show other frames of some files: neighbours (HEVC, MPEG-PS,
+edit lists), other colours (10 bit, interlaced, odd sizes), or none. So "auto" takes one only where
+it was compared with PyAV on that very file [readers/comparison.py], and PyAV everywhere else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -29,19 +25,28 @@ import numpy as np
 
 from tats_ray.core.arrays import UInt8
 from tats_ray.core.errors import TatsError, UsageError, VideoError
-from tats_ray.core.words import counted
 from tats_ray.data.catalog.frame_folders import frame_files, read_picture
+from tats_ray.data.readers.jumping import (
+    Choose,
+    checked,
+    named,
+    one_line,
+    read_jumping,
+)
 
 if TYPE_CHECKING:
     import av
 
-Backend = Literal["auto", "decord", "pyav"]
-Choose = Callable[[int], Sequence[int]]
+Backend = Literal["auto", "decord", "pyav", "torchcodec"]
 
 # Of these codecs each packet that is not discarded shows one frame, so that counting needs no
 # decoding, unless it is one of two fields. MPEG-4 packs two frames into a packet now and then, VP8
 # has packets that show none.
 _ONE_FRAME_PER_PACKET = frozenset({"h264", "hevc", "vp9", "av1", "libdav1d"})
+
+_GAIN, _CLIP_SPAN = 4, 64
+"""How many times more frames a reader decodes from the start than from the key frame before a clip,
+half of the video against half of the way between two key frames and the clip: then jumps pay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +60,10 @@ class VideoInfo:
     fps: float
     """Mean frames a second; 0 where the file does not say."""
     codec: str
-    is_decord_exact: bool
-    """Whether decord is known to return the right frames of such a file."""
+    reader: str = ""
+    """Name and version of the fastest reader that proved exact on this file; empty for PyAV."""
+    jumps_pay: bool = field(default=False, compare=False)
+    """Whether a reader that jumps would save much, and may be tried in any process."""
 
 
 def probe(path: str) -> VideoInfo:
@@ -85,7 +92,7 @@ def read_frames(
         path: the video file.
         choose: from the number of frames to the indices wanted, in any order, repeats allowed. It
             must be pure: it is called again, with the true number, where a file ends early.
-        backend: "auto" takes decord where it is exact and PyAV elsewhere.
+        backend: "auto" takes the fastest reader that proved exact on this file, mostly PyAV.
         look: tells what the video holds, without opening it where that is known; default `probe`.
 
     Raises:
@@ -94,18 +101,18 @@ def read_frames(
     """
     if Path(path).is_dir():
         return _read_folder(path, choose)
-    if backend == "decord":
-        return _read_decord(path, choose, None)
+    if backend == "decord" or backend == "torchcodec":
+        return read_jumping(path, choose, backend)
     info = look() if look is not None else probe(path)
-    if backend == "auto" and info.is_decord_exact:
+    if backend == "auto" and (reader := named(info.reader)) is not None:
         try:
-            return _read_decord(path, choose, info.num_frames)
+            return read_jumping(path, choose, reader, expected=info.num_frames)
         except (VideoError, UsageError):
             pass  # PyAV reads it, or says what is wrong with it
     return _read_pyav(path, choose, info.num_frames)
 
 
-def all_frames(path: str) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+def all_frames(path: str) -> Generator[UInt8[np.ndarray, "H W 3"], None, None]:
     """Every frame, decoded from the start: what other ways to read are held against.
 
     Raises:
@@ -182,7 +189,7 @@ def one_video(path: str) -> Iterator[None]:
     except (TatsError, ImportError):
         raise
     except Exception as error:
-        raise VideoError(path, f"cannot be used ({_one_line(error)})") from error
+        raise VideoError(path, f"cannot be used ({one_line(error)})") from error
 
 
 @lru_cache(maxsize=1 << 16)
@@ -191,7 +198,7 @@ def _probe(path: str, mtime_ns: int, size: int) -> VideoInfo:
     if Path(path).is_dir():
         files = frame_files(path)
         height, width, _ = read_picture(path, files[0]).shape
-        return VideoInfo(len(files), width, height, 0.0, Path(files[0]).suffix[1:].lower(), False)
+        return VideoInfo(len(files), width, height, 0.0, Path(files[0]).suffix[1:].lower())
     if size == 0:
         raise VideoError(path, "is empty (0 bytes)")
     with _video_errors(path), _open(path) as (container, stream):
@@ -204,6 +211,7 @@ def _probe(path: str, mtime_ns: int, size: int) -> VideoInfo:
         packets = [packet for packet in container.demux(stream) if packet.size]
         stamps = [packet.pts for packet in packets if not packet.is_discard]
         is_cut = len(stamps) < len(packets)
+        key_frames = sum(packet.is_keyframe for packet in packets)
         # decord makes room for all frames of the header, and ends the process where it cannot.
         is_simple = is_simple and stream.frames in (0, len(packets))
     with _video_errors(path), closing(_decode(path)) as frames:
@@ -220,10 +228,13 @@ def _probe(path: str, mtime_ns: int, size: int) -> VideoInfo:
     orientation = _orientation(first)
     is_plain = codec == "h264" and is_simple and not is_cut and not first.interlaced_frame
     is_fit = width % 2 == height % 2 == 0 and min(width, height) >= 16
-    is_decord_exact = is_plain and is_fit and _is_steady(stamps) and not orientation.is_mirrored
+    # What no library is known to crash or hang on.
+    is_tame = is_plain and is_fit and _is_steady(stamps) and not orientation.is_mirrored
+    between_keys = len(packets) / max(key_frames, 1)
+    jumps_pay = is_tame and num_frames / 2 > _GAIN * (between_keys / 2 + _CLIP_SPAN)
     if orientation.is_transposed:
         width, height = height, width
-    return VideoInfo(num_frames, width, height, fps, codec, is_decord_exact)
+    return VideoInfo(num_frames, width, height, fps, codec, jumps_pay=jumps_pay)
 
 
 def _is_steady(stamps: Sequence[int | None]) -> bool:
@@ -294,7 +305,7 @@ class _Converter:
 
 def _read_folder(path: str, choose: Choose) -> UInt8[np.ndarray, "F H W 3"]:
     files = frame_files(path)
-    chosen = _checked(choose(len(files)), len(files))
+    chosen = checked(choose(len(files)), len(files))
     found = {index: read_picture(path, files[index]) for index in set(chosen)}
     sizes = {frame.shape[1::-1] for frame in found.values()}
     if len(sizes) > 1:
@@ -304,7 +315,7 @@ def _read_folder(path: str, choose: Choose) -> UInt8[np.ndarray, "F H W 3"]:
 
 
 def _read_pyav(path: str, choose: Choose, num_frames: int) -> UInt8[np.ndarray, "F H W 3"]:
-    chosen = _checked(choose(num_frames), num_frames)
+    chosen = checked(choose(num_frames), num_frames)
     wanted, found, seen = frozenset(chosen), {}, 0
     last = max(chosen)
     with _video_errors(path), closing(_decode(path)) as frames:
@@ -326,38 +337,6 @@ def _read_pyav(path: str, choose: Choose, num_frames: int) -> UInt8[np.ndarray, 
     if seen == 0:
         raise VideoError(path, "has no frames")
     return _read_pyav(path, choose, seen)  # shorter than it claims
-
-
-def _read_decord(path: str, choose: Choose, expected: int | None) -> UInt8[np.ndarray, "F H W 3"]:
-    """Reads with decord, if the file holds the `expected` number of frames (None for any)."""
-    try:
-        import decord
-    except ImportError:
-        raise UsageError("decord is not installed; pip install decord, or choose pyav") from None
-    # DECORDError is a plain Exception, and it is not the only one.
-    try:
-        reader = decord.VideoReader(path, num_threads=1)
-        total = len(reader)
-    except Exception as error:
-        raise VideoError(path, f"decord cannot open it ({_one_line(error)})") from error
-    if total < 1 or expected not in (None, total):
-        raise VideoError(
-            path, f"decord counts {counted(total, 'frame')} where {expected} are shown"
-        )
-    chosen = _checked(choose(total), total)
-    try:
-        frames: np.ndarray = reader.get_batch(chosen).asnumpy()
-    except Exception as error:
-        raise VideoError(path, f"decord cannot decode it ({_one_line(error)})") from error
-    return frames
-
-
-def _checked(chosen: Sequence[int], num_frames: int) -> list[int]:
-    """The indices as plain ints; a choice outside the video is a mistake of the caller."""
-    indices = [int(index) for index in chosen]
-    if not indices or min(indices) < 0 or max(indices) >= num_frames:
-        raise ValueError(f"chose frames {indices} of a video with {num_frames}")
-    return indices
 
 
 def _decode(path: str) -> Generator[av.VideoFrame, None, None]:
@@ -391,9 +370,4 @@ def _video_errors(path: str) -> Iterator[None]:
     try:
         yield
     except (av.FFmpegError, OSError, ValueError, IndexError, RuntimeError) as error:
-        raise VideoError(path, f"cannot be decoded ({_one_line(error)})") from error
-
-
-def _one_line(error: Exception) -> str:
-    text = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
-    return str(text).splitlines()[0]
+        raise VideoError(path, f"cannot be decoded ({one_line(error)})") from error

@@ -18,7 +18,7 @@ from pathlib import Path
 from tats_ray.core.errors import UsageError, VideoError
 from tats_ray.core.storage import make_folder, replace_text
 from tats_ray.core.words import counted, reasons_csv
-from tats_ray.data.catalog.examine import Examined, lost
+from tats_ray.data.catalog.examine import Examined, labels, lost
 from tats_ray.data.catalog.video_index import IndexRow, VideoIndex
 from tats_ray.data.manifest import VideoEntry, list_text, read_list
 
@@ -45,7 +45,7 @@ class CheckedList:
 
     def __str__(self) -> str:
         sound = [row.info for row in self.rows.values() if row.info and not row.reason]
-        readers = Counter("decord" if info.is_decord_exact else "PyAV" for info in sound)
+        readers = Counter(info.reader.split(" ")[0] or "PyAV" for info in sound)
         parts = ", ".join(f"{count} read with {name}" for name, count in readers.most_common())
         lines = [f"{counted(len(self.rows), 'video')}: {len(sound)} sound ({parts or 'none'})"]
         groups: dict[str, list[str]] = {}
@@ -104,12 +104,17 @@ def check_list(
 
 
 def _known(index: VideoIndex, video: str) -> IndexRow | None:
-    """What an earlier check found; a file that it could not even open gets another chance."""
+    """What an earlier check found; a file that it could not even open gets another chance, and so
+    does one that was not compared with all readers of this machine.
+    """
     try:
         row = index.find(video)
     except VideoError:
         return None
-    return row if row is not None and row.is_checked and row.info is not None else None
+    if row is None or not row.is_checked or row.info is None:
+        return None
+    is_settled = set(labels().split("; ")) <= {"", *row.compared.split("; ")}
+    return row if is_settled else None
 
 
 def _written(
@@ -137,7 +142,7 @@ class _Child:
     def __init__(self, limit_s: float) -> None:
         self._limit_s = limit_s
         self.video = ""
-        self.partial: IndexRow | None = None
+        self.partial: Examined | None = None
         # A session of its own: Ctrl-C is for the parent, which ends it.
         # No buffer of Python's: what lies in one is nothing that a selector sees.
         self.process = subprocess.Popen(
@@ -177,7 +182,7 @@ class _Child:
             examined = Examined.from_line(line.decode())
             if examined.is_final:
                 return examined.row
-            self.partial = examined.row
+            self.partial = examined
         return None
 
     def overdue(self) -> IndexRow | None:

@@ -1,8 +1,8 @@
 """Decodes videos one after the other, for `tats data check`, in a process that may be lost.
 
 `python -m tats_ray.data.catalog.examine` reads a path a line from standard input, as JSON, and
-answers with one `Examined` a line, or two: what decoding from the start shows is told first, since
-decord may never come back. An empty line says that it is ready.
+answers with one `Examined` a line, the last of which is final: what is known is told before each
+reader that jumps is tried, since that one may never come back. An empty line says that it is ready.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
@@ -19,12 +18,13 @@ from pathlib import Path
 from tats_ray.core.errors import VideoError
 from tats_ray.core.words import counted
 from tats_ray.data.catalog.video_index import IndexRow
-from tats_ray.data.decode import VideoInfo, all_frames, announced, probe, read_frames
+from tats_ray.data.decode import VideoInfo, all_frames, announced, probe
+from tats_ray.data.readers.comparison import Comparison, checksum
+from tats_ray.data.readers.jumping import installed, label_of
 
 # A file that was cut has fewer; some sound ones lack a frame or two of what the header says.
 _FEWEST_OF_ANNOUNCED = 0.9
 _MOST_REPEATS = 0.1
-_NUM_PLACES, _FRAMES_A_PLACE = 6, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,12 @@ class Examined:
     """What is known of a video by now."""
 
     row: IndexRow
-    is_final: bool = True
+    trying: str = ""
+    """The reader that is tried next; empty once all were."""
+
+    @property
+    def is_final(self) -> bool:
+        return not self.trying
 
     def to_line(self) -> str:
         return json.dumps(asdict(self))
@@ -42,11 +47,11 @@ class Examined:
         said = json.loads(line)
         info = said["row"].pop("info")
         row = IndexRow(info=None if info is None else VideoInfo(**info), **said["row"])
-        return cls(row, said["is_final"])
+        return cls(row, said["trying"])
 
 
 def examine(path: str) -> Iterator[Examined]:
-    """Decode a video from its start, then hold decord against it."""
+    """Decode a video from its start, then hold the readers that jump against it."""
     try:
         info = probe(path)
     except VideoError as error:
@@ -54,16 +59,20 @@ def examine(path: str) -> Iterator[Examined]:
         return
     row, sums = _from_the_start(path, info)
     if row.reason or Path(path).is_dir():
-        yield Examined(row)
+        yield Examined(replace(row, compared=labels()))
         return
-    yield Examined(row, is_final=False)
-    yield Examined(_with_decord(path, row, sums))
+    yield from _compared(path, row, sums)
 
 
-def lost(row: IndexRow, how: str) -> IndexRow:
-    """A sound video over which decord `how` (crashes, hangs): another reader takes it."""
-    info = None if row.info is None else replace(row.info, is_decord_exact=False)
-    return replace(row, info=info, notes="; ".join(filter(None, [row.notes, f"decord {how}"])))
+def lost(found: Examined, how: str) -> IndexRow:
+    """A sound video over which a reader `how` (crashes, hangs): another one takes it."""
+    notes = "; ".join(filter(None, [found.row.notes, f"{found.trying} {how}"]))
+    return replace(found.row, notes=notes, compared=labels())
+
+
+def labels() -> str:
+    """Names and versions of the readers that jump on this machine, separated by semicolons."""
+    return "; ".join(label_of(reader) for reader in installed())
 
 
 def _from_the_start(path: str, info: VideoInfo) -> tuple[IndexRow, list[int]]:
@@ -76,7 +85,7 @@ def _from_the_start(path: str, info: VideoInfo) -> tuple[IndexRow, list[int]]:
             if shape not in (None, frame.shape):
                 raise VideoError(path, "changes its picture size")
             shape = frame.shape
-            sums.append(zlib.crc32(frame.tobytes()))
+            sums.append(checksum(frame))
         if len(sums) < info.num_frames:
             reason = f"ends after {len(sums)} of {counted(info.num_frames, 'frame')}"
         elif stored < _FEWEST_OF_ANNOUNCED * header:
@@ -89,39 +98,25 @@ def _from_the_start(path: str, info: VideoInfo) -> tuple[IndexRow, list[int]]:
     notes = ""
     if repeats > _MOST_REPEATS * len(sums):
         notes = f"repeats the frame before in {repeats} of {counted(len(sums), 'frame')}"
+    # A file whose packets show more frames than there are packets is right from now on.
+    info = replace(info, num_frames=max(info.num_frames, len(sums)))
     return IndexRow(info, True, reason, notes), sums
 
 
-def _with_decord(path: str, row: IndexRow, sums: list[int]) -> IndexRow:
-    """The same row, and whether decord shows the same frames after jumps."""
-    total = len(sums)
-    starts = [
-        place * max(total - _FRAMES_A_PLACE, 0) // _NUM_PLACES for place in (5, 0, 3, 1, 6, 2)
-    ]
-    wanted = [min(start + 2 * i, total - 1) for start in starts for i in range(_FRAMES_A_PLACE)]
-
-    counts: list[int] = []
-
-    def choose(found: int) -> list[int]:
-        counts.append(found)
-        if found != total:
-            raise VideoError(path, "counts otherwise")
-        return wanted
-
-    try:
-        frames = read_frames(path, choose, backend="decord")
-    except VideoError:
-        is_other = counts and counts[0] != total
-        return lost(
-            row, f"counts {counts[0]} frames, not {total}" if is_other else "cannot read it"
-        )
-    differing = sum(
-        zlib.crc32(frame.tobytes()) != sums[index]
-        for frame, index in zip(frames, wanted, strict=True)
-    )
-    if differing:
-        return lost(row, f"shows {differing} of {len(wanted)} frames otherwise")
-    return row
+def _compared(path: str, row: IndexRow, sums: list[int]) -> Iterator[Examined]:
+    """The row after each of the readers that jump, of which any may crash or stall."""
+    info, comparison = row.info, None
+    assert info is not None
+    for reader in installed():
+        yield Examined(row, trying=reader)
+        try:
+            comparison = comparison or Comparison(path, info, sums)
+            note = comparison.add(reader)
+        except VideoError:
+            break  # PyAV has just read it, and the file changes at this moment
+        notes = "; ".join(filter(None, [row.notes, note]))
+        row = replace(row, info=replace(info, reader=comparison.fastest), notes=notes)
+    yield Examined(replace(row, compared=labels()))
 
 
 def main() -> None:

@@ -17,9 +17,10 @@ from functools import lru_cache
 from pathlib import Path
 
 from tats_ray.core.errors import VideoError
-from tats_ray.data.decode import VideoInfo, probe
+from tats_ray.data.decode import VideoInfo
+from tats_ray.data.readers.comparison import first_look
 
-_COLUMNS = "path,size,time,frames,fps,width,height,codec,reader,checked,reason,notes,sum"
+_COLUMNS = "path,size,time,frames,fps,width,height,codec,reader,checked,reason,notes,compared,sum"
 
 _Version = tuple[str, int, int]
 """Path beneath the root, size and time stamp of a file."""
@@ -37,6 +38,8 @@ class IndexRow:
     """Why it is broken; empty for a sound file."""
     notes: str = ""
     """What else the check found, separated by semicolons."""
+    compared: str = ""
+    """Readers, with versions, that the check held against PyAV, separated by semicolons."""
 
 
 class VideoIndex:
@@ -68,7 +71,7 @@ class VideoIndex:
         version = self._version(video)
         row = self._find(version)
         if row is None:
-            row = IndexRow(probe(video))
+            row = IndexRow(first_look(video))
             self._append(version, row)
         if row.info is None:
             raise VideoError(video, row.reason)
@@ -143,24 +146,24 @@ def _line(version: _Version, row: IndexRow) -> str:
     info = row.info
     holds: list[object] = [""] * 6
     if info is not None:
-        reader = "decord" if info.is_decord_exact else "pyav"
+        reader = info.reader or "pyav"
         holds = [info.num_frames, info.fps, info.width, info.height, info.codec, reader]
     text = io.StringIO()
     checked = "yes" if row.is_checked else "no"
-    csv.writer(text, lineterminator="").writerow([*version, *holds, checked, row.reason, row.notes])
+    found = [checked, row.reason, row.notes, row.compared]
+    csv.writer(text, lineterminator="").writerow([*version, *holds, *found])
     return f"{text.getvalue()},{zlib.crc32(text.getvalue().encode()):08x}"
 
 
 def _parse(line: str) -> tuple[_Version, IndexRow] | None:
     """What a line says; None for the header and for a line that is not whole."""
-    text, _, found = line.rpartition(",")
-    if found != f"{zlib.crc32(text.encode()):08x}":
+    text, _, checksum = line.rpartition(",")
+    if checksum != f"{zlib.crc32(text.encode()):08x}":
         return None
     (fields,) = csv.reader([text])
-    path, size, time, frames, fps, width, height, codec, reader, checked, reason, notes = fields
+    path, size, time, frames, fps, width, height, codec, reader, checked, *found = fields
     info = None
     if frames:
-        info = VideoInfo(
-            int(frames), int(width), int(height), float(fps), codec, reader == "decord"
-        )
-    return (path, int(size), int(time)), IndexRow(info, checked == "yes", reason, notes)
+        name = "" if reader == "pyav" else reader
+        info = VideoInfo(int(frames), int(width), int(height), float(fps), codec, name)
+    return (path, int(size), int(time)), IndexRow(info, checked == "yes", *found)

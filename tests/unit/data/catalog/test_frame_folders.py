@@ -26,7 +26,7 @@ def test_pictures_are_the_frames_in_the_order_of_their_numbers(
     asked = [11, 0, 9, 9, 3]
     assert read_numbers(read_frames(str(folder), lambda n: asked, backend=backend)) == asked
     info = probe(str(folder))
-    assert (info.num_frames, info.width, info.height, info.is_decord_exact) == (12, 64, 64, False)
+    assert (info.num_frames, info.width, info.height, info.reader) == (12, 64, 64, "")
 
 
 def test_lossless_pictures_come_back_bit_for_bit(tmp_path: Path) -> None:

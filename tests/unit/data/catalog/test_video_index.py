@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import pickle
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from tats_ray.data.dataset import ClipDataset, collate
 from tats_ray.data.decode import VideoInfo
 from tats_ray.data.encode import write_video
 from tats_ray.data.manifest import VideoEntry, read_list
+from tats_ray.data.readers.jumping import label_of
 from tats_ray.data.sampler import ClipSampler
 
 NUM_VIDEOS = 6
@@ -62,10 +64,11 @@ def test_another_process_opens_no_file_to_count_it(videos: Path, looked_at: list
     assert len(looked_at) == NUM_VIDEOS
     lines = videos.with_suffix(".index").read_text().splitlines()
     assert (
-        lines[0] == "path,size,time,frames,fps,width,height,codec,reader,checked,reason,notes,sum"
+        lines[0]
+        == "path,size,time,frames,fps,width,height,codec,reader,checked,reason,notes,compared,sum"
     )
     assert len(lines) == 1 + NUM_VIDEOS
-    assert ",20,25.0,64,64,h264,decord,no,,," in lines[1]
+    assert ",20,25.0,64,64,h264,pyav,no,,,," in lines[1]
     assert [entry.probe() for entry in entries_anew(videos)] == first
     assert len(looked_at) == NUM_VIDEOS
 
@@ -115,6 +118,22 @@ def test_file_that_has_changed_is_looked_at_again(videos: Path, looked_at: list[
     assert len(looked_at) == 3
     assert entries_anew(videos)[0].probe().num_frames == 7
     assert len(looked_at) == 3
+
+
+def test_file_that_changes_during_a_run_loses_its_reader_and_one_that_vanishes_is_told(
+    videos: Path,
+) -> None:
+    entry = entries_anew(videos)[0]
+    assert entry.index is not None
+    info = replace(entry.probe(), reader=label_of("decord"))
+    entry.index.add(entry.path, IndexRow(info, True, compared=info.reader))
+    assert entries_anew(videos)[0].probe().reader == label_of("decord")
+    write_video(entry.path, numbered_frames(30))  # it grows
+    assert (entry.probe().num_frames, entry.probe().reader) == (30, "")
+    assert entry.index.find(entry.path) == IndexRow(entry.probe())
+    Path(entry.path).unlink()
+    with pytest.raises(VideoError, match=r"cannot be opened \(No such file or directory\)"):
+        entry.probe()
 
 
 def test_folder_that_was_moved_keeps_its_index(
@@ -180,7 +199,7 @@ def test_index_of_ucf101s_size_loads_in_a_moment(tmp_path: Path) -> None:
     """13,320 lines; measured 0.15 s on a quiet core, and half the bound is left to busy ones."""
     index = VideoIndex(tmp_path / "train.index", tmp_path)
     (tmp_path / "v.avi").touch()
-    index.add(str(tmp_path / "v.avi"), IndexRow(VideoInfo(99, 320, 240, 25.0, "mpeg4", False)))
+    index.add(str(tmp_path / "v.avi"), IndexRow(VideoInfo(99, 320, 240, 25.0, "mpeg4")))
     header, line, _ = index.path.read_text().split("\n")
     index.path.write_text(header + f"\n{line}" * 13320 + "\n")
     began = time.process_time()

@@ -1,0 +1,1 @@
+"""Video libraries that jump to a frame, where they are exact."""
