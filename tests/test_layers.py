@@ -41,7 +41,7 @@ FLOORS = {
 DOORS = {
     "ray": ("runtime/", "benchmarks/"),
     "decord": ("data/decode.py",),
-    "av": ("data/decode.py", "data/encode.py"),
+    "av": ("data/decode.py", "data/encode.py", "data/cache/jpeg_frames.py"),
     "ale_py": ("data/atari/console.py",),
     "timm": ("models/",),
     "torchvision": ("data/augment.py",),

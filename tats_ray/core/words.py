@@ -35,3 +35,12 @@ def decimal(value: float, digits: int) -> str:
         return f"{value:.{digits}f}"
     left = digits + 1 + math.floor(math.log10(abs(value)))
     return f"{value:.{digits}f}" if left >= wanted else f"{value:.{wanted}g}"
+
+
+def byte_size(number: float) -> str:
+    """`9.2 GB`, `63 GB`, `420 MB`; at least two digits where there are decimals to show them."""
+    unit, name = next(
+        ((unit, name) for unit, name in ((1e12, "TB"), (1e9, "GB")) if number >= unit), (1e6, "MB")
+    )
+    value = number / unit
+    return f"{value:.1f} {name}" if value < 10 else f"{value:,.0f} {name}"
