@@ -94,7 +94,7 @@ def make_cache(
     left = _missing(out, entries)
     if left:
         forecast = forecast_cache(left, settings, jobs, limit_s)
-        onforecast_cache(forecast)
+        on_forecast(forecast)
         _check_room(out, forecast)
         with _draft_folder(out) as draft:
             workers = Workers(_MODULE, jobs, limit_s)

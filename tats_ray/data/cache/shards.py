@@ -156,7 +156,7 @@ def read_tables(folder: Path) -> list[StoredVideo]:
             shard = path.with_suffix(FRAMES_SUFFIX).name
             with path.open(encoding="utf-8", newline="") as file:
                 rows = list(csv.reader(file))[1:]
-            here = [StoredVideo(r[0], *map(int, r[1:9]), r[9], shard) for r in rows]
+            here = [_parsed(row, shard) for row in rows]
             size = (folder / shard).stat().st_size
             if here and size < here[-1].offset + here[-1].num_bytes:
                 raise ValueError(f"{shard} is cut off")
@@ -166,3 +166,9 @@ def read_tables(folder: Path) -> list[StoredVideo]:
             f"the cache {folder} is damaged ({error}); copy it again, or make it again"
         ) from error
     return videos
+
+
+def _parsed(row: list[str], shard: str) -> StoredVideo:
+    name, *numbers, reason = row
+    known = dict(zip(_COLUMNS[1:-1], map(int, numbers), strict=True))
+    return StoredVideo(name=name, reason=reason, shard=shard, **known)

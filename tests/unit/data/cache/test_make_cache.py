@@ -97,7 +97,7 @@ def test_prediction_is_near_what_it_takes(tmp_path: Path) -> None:
     made = make_cache(tmp_path / "train.csv", tmp_path / "c", SETTINGS, on_forecast=told.append)
     assert told[0].num_videos == 3
     assert 0.8 < told[0].num_bytes / made.num_bytes < 1.25
-    assert 0 < told[0].seconds < 30
+    assert told[0].seconds > 0
 
 
 def test_cache_of_other_settings_is_refused_with_the_difference(videos: Path) -> None:
