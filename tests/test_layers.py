@@ -42,7 +42,7 @@ DOORS = {
     "ray": ("runtime/", "benchmarks/"),
     "decord": ("data/readers/jumping.py",),
     "torchcodec": ("data/readers/jumping.py",),
-    "av": ("data/decode.py", "data/encode.py"),
+    "av": ("data/decode.py", "data/encode.py", "data/cache/jpeg_frames.py"),
     "ale_py": ("data/atari/console.py",),
     "timm": ("models/",),
     "torchvision": ("data/augment.py",),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -15,7 +17,10 @@ from tats_ray.cli.command import (
     PlainCommand,
     TextArg,
 )
-from tats_ray.core.words import counted
+from tats_ray.core.words import byte_size, counted
+
+if TYPE_CHECKING:
+    from tats_ray.data.cache.make_cache import Forecast
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,8 @@ class CheckVideos(PlainCommand):
     """The list. Its index, NAME_ok.csv and NAME_bad.csv are written beside it."""
     root: MaybeText = ""
     """Folder of relative paths. The default is that of the list."""
+    out: MaybePath = None
+    """Another folder for these three files, which then name videos by absolute paths."""
     jobs: Annotated[int, tyro.conf.arg(aliases=["-j"])] = 1
     """Processes that decode."""
     limit_s: float = 60.0
@@ -137,6 +144,7 @@ class CheckVideos(PlainCommand):
             checked = check_list(
                 self.list,
                 root=self.root or None,
+                out=self.out,
                 jobs=self.jobs,
                 limit_s=self.limit_s,
                 on_progress=shown,
@@ -154,12 +162,67 @@ class CheckVideos(PlainCommand):
 
 
 @dataclass(frozen=True)
+class Cache(PlainCommand):
+    """Decode every video of a list once and keep its frames as JPEG, for runs with `data.cache`."""
+
+    list: PathArg
+    """The list of videos."""
+    out: PathArg
+    """Folder of the cache: a new one, or one of the same settings, which keeps what it holds."""
+    short_side: int = 256
+    """Pixels. Larger videos are scaled down to it. About 1.15 times `data.image_size` is enough."""
+    quality: int = 90
+    """Of the JPEG frames, 1 to 95."""
+    root: MaybeText = ""
+    """Folder of relative paths. The default is that of the list."""
+    jobs: Annotated[int, tyro.conf.arg(aliases=["-j"])] = 1
+    """Processes that decode."""
+    limit_s: float = 60.0
+    """Seconds that a hundred frames of a file may take."""
+
+    def carry_out(self) -> None:
+        from tats_ray.data.cache.make_cache import make_cache
+        from tats_ray.data.cache.shards import CacheSettings
+        from tats_ray.view.progress import VideoCount
+
+        shown = VideoCount()
+        try:
+            made = make_cache(
+                self.list,
+                self.out,
+                CacheSettings(self.short_side, self.quality),
+                root=self.root or None,
+                jobs=self.jobs,
+                limit_s=self.limit_s,
+                on_progress=shown,
+                on_forecast=partial(_tell_forecast, jobs=self.jobs),
+            )
+        except KeyboardInterrupt:
+            print("stopped; the same command continues behind the last whole shard")
+            raise
+        print(made)
+
+
+def _tell_forecast(forecast: Forecast, jobs: int) -> None:
+    from tats_ray.view.progress import format_duration
+
+    with_ = counted(jobs, "process")
+    print(
+        f"{counted(forecast.num_videos, 'video')} to decode: about "
+        f"{byte_size(forecast.num_bytes)}, {format_duration(forecast.seconds)} with {with_}",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+@dataclass(frozen=True)
 class Data(CommandGroup):
-    """Make lists of your videos (`index`), `check` them, or make videos (`atari`, `synth`)."""
+    """Lists (`index`, `check`), faster copies (`cache`), and new videos (`atari`, `synth`)."""
 
     action: (
         Annotated[Synth, tyro.conf.subcommand("synth")]
         | Annotated[Atari, tyro.conf.subcommand("atari")]
         | Annotated[Index, tyro.conf.subcommand("index")]
         | Annotated[CheckVideos, tyro.conf.subcommand("check")]
+        | Annotated[Cache, tyro.conf.subcommand("cache")]
     )

@@ -61,6 +61,8 @@ class LabelledDataConfig(ConfigBase):
     """Loader processes per learner. With 0 the learner decodes by itself."""
     cache_mb: Count = 0
     """Memory for decoded videos in each loader process, MB. Useful for small data sets."""
+    cache: str = ""
+    """Folder of `tats data cache`. Training clips come from its frames, not from the videos."""
     max_bad_share: Share = 0.01
     """The run stops if more than this share of clips could not be read."""
 

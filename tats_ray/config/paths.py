@@ -54,7 +54,9 @@ def start_field(config: Clustered) -> str:
 def anchored(config: Clustered) -> Clustered:
     """With absolute paths, so that it means the same in every working directory."""
     data: Any = config.data  # both kinds have these fields
-    paths = {key: absolute(getattr(data, key)) for key in ("train_list", "val_list", "root")}
+    paths = {
+        key: absolute(getattr(data, key)) for key in ("train_list", "val_list", "root", "cache")
+    }
     changed: dict[str, Any] = {
         "data": replace(data, **paths),
         "checkpoint": replace(config.checkpoint, folder=absolute(config.checkpoint.folder)),

@@ -56,6 +56,10 @@ class DataConfig(ConfigBase):
     """Loader processes per learner. With 0 the learner decodes by itself."""
     cache_mb: Count = 0
     """Memory for decoded videos in each loader process, MB. Useful for small data sets."""
+    cache: str = ""
+    """Folder of `tats data cache`. Training clips come from its frames, not from the videos."""
+    clips_per_open: AtLeastOne = 1
+    """Clips of a batch from each opened video. An epoch then opens one in so many videos."""
     max_bad_share: Share = 0.01
     """The run stops if more than this share of clips could not be read."""
 

@@ -49,3 +49,12 @@ def told_apart(values: Sequence[float]) -> list[str]:
         if len(set(texts)) == len(set(values)):
             break
     return texts
+
+
+def byte_size(number: float) -> str:
+    """`9.2 GB`, `63 GB`, `420 MB`; at least two digits where there are decimals to show them."""
+    unit, name = next(
+        ((unit, name) for unit, name in ((1e12, "TB"), (1e9, "GB")) if number >= unit), (1e6, "MB")
+    )
+    value = number / unit
+    return f"{value:.1f} {name}" if value < 10 else f"{value:,.0f} {name}"

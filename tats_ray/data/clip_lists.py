@@ -10,6 +10,7 @@ from tats_ray.config.schema import DataConfig
 from tats_ray.core.errors import UsageError
 from tats_ray.core.grid import TokenGrid
 from tats_ray.core.words import counted
+from tats_ray.data.cache.frame_cache import open_cache
 from tats_ray.data.dataset import ClipDataset
 from tats_ray.data.manifest import VideoEntry, read_list
 from tats_ray.data.readers.jumping import JUMPING, why_missing
@@ -27,8 +28,8 @@ def read_lists(data: DataConfig | LabelledDataConfig) -> Lists:
     """Read and check the lists that a configuration names; with labels, where it needs them.
 
     Raises:
-        UsageError: for what is wrong with a list, its first bad line named, and for a decoder that
-            this machine does not have.
+        UsageError: for what is wrong with a list, its first bad line named, a decoder that this
+            machine does not have, or a cache that does not hold the training videos as they are.
     """
     for reader in JUMPING:
         if data.decoder == reader and (missing := why_missing(reader)):
@@ -39,7 +40,21 @@ def read_lists(data: DataConfig | LabelledDataConfig) -> Lists:
         classes = data.num_classes or None
         return read_list(path, root=data.root, num_classes=classes, needs_labels=needs_labels)
 
-    return Lists(read(data.train_list), read(data.val_list) if data.val_list else [])
+    lists = Lists(read(data.train_list), read(data.val_list) if data.val_list else [])
+    if cache := open_cache(data.cache):
+        cache.check(lists.train, data.train_list, data.root)
+    return lists
+
+
+def cache_in_words(data: DataConfig | LabelledDataConfig) -> str:
+    """A warning where frames of the cache are smaller than clips; empty where they are not."""
+    cache = open_cache(data.cache)
+    if cache is None or cache.settings.short_side >= data.image_size:
+        return ""
+    return (
+        f"frames in data.cache have a short side of {cache.settings.short_side} px and are "
+        f"enlarged to data.image_size {data.image_size}; make a cache with a larger --short-side"
+    )
 
 
 def shared_in_words(
@@ -80,5 +95,6 @@ def clip_dataset(
         augment="center" if is_centered else data.augment,
         backend=data.decoder,
         cache_mb=0 if is_centered else data.cache_mb,
+        cache=None if is_centered else open_cache(data.cache),
         motion_grid=motion_grid,
     )

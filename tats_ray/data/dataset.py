@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ from tats_ray.core.errors import UsageError, VideoError
 from tats_ray.core.grid import TokenGrid
 from tats_ray.core.seeds import stream
 from tats_ray.core.words import counted
+from tats_ray.data.cache.frame_cache import FrameCache
 from tats_ray.data.decode import Backend, one_video, read_frames
 from tats_ray.data.manifest import VideoEntry
 from tats_ray.data.motion import motion_path, read_motion, token_motion
@@ -28,6 +30,7 @@ from tats_ray.data.transforms import (
     dense_start,
     multi_scale_crop_box,
     random_resized_crop_box,
+    resize,
     sample_dense,
 )
 
@@ -104,6 +107,7 @@ class ClipDataset(Dataset[Clip]):
             right in classes that know them.
         backend: video library, see `read_frames`.
         cache_mb: decoded videos that each process may keep, MB; it never changes a clip.
+        cache: frames on disk, read instead of the videos.
         motion_grid: tokens whose true motion goes with every clip.
 
     Raises:
@@ -123,6 +127,7 @@ class ClipDataset(Dataset[Clip]):
         augment: Augment = "multi_scale_crop",
         backend: Backend = "auto",
         cache_mb: float = 0,
+        cache: FrameCache | None = None,
         motion_grid: TokenGrid | None = None,
     ) -> None:
         if not entries or min(num_frames, image_size, stride) < 1:
@@ -139,6 +144,7 @@ class ClipDataset(Dataset[Clip]):
         self.augment: Augment = augment
         self.motion_grid = motion_grid
         self._videos = _VideoCache(backend, int(cache_mb * 1e6))
+        self._stored = cache
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -156,14 +162,7 @@ class ClipDataset(Dataset[Clip]):
             except VideoError as error:
                 failures.append(error)
                 continue
-            label = self.entries[index].label
-            return Clip(
-                pixels,
-                -1 if label is None else label,
-                index,
-                {failure.path: failure.reason for failure in failures},
-                self._token_motion(epoch, index),
-            )
+            return self._clip(pixels, epoch, index, failures)
         first, *others = failures
         if not others:
             raise first
@@ -171,6 +170,42 @@ class ClipDataset(Dataset[Clip]):
             first.path,
             f"{first.reason}; and the next {len(others)} of the list cannot be read either",
         )
+
+    def __getitems__(self, keys: Sequence[Key]) -> list[Clip]:
+        """The clips of a batch. Neighbours that show one video have it opened once."""
+        clips: list[Clip] = []
+        for index, group in groupby(keys, key=lambda key: key[1]):
+            epochs = [epoch for epoch, _ in group]
+            clips += self._together(epochs, index) or [self[epoch, index] for epoch in epochs]
+        return clips
+
+    def _together(self, epochs: Sequence[int], index: int) -> list[Clip]:
+        """Clips of one video, from one opening; none where there is one, or anything goes wrong."""
+        if len(epochs) < 2 or self._stored is not None:
+            return []
+        choices = [self._choose(epoch, index) for epoch in epochs]
+        totals: set[int] = set()
+
+        def choose(total: int) -> list[int]:
+            totals.add(total)
+            return [frame for choice in choices for frame in choice(total)]
+
+        entry = self.entries[index]
+        try:
+            with one_video(entry.path):
+                frames = self._videos.read(entry, choose)
+                clips = frames.reshape(len(epochs), -1, *frames.shape[1:])
+                pixels = [
+                    self._cropped(clip, epoch, index)
+                    for clip, epoch in zip(clips, epochs, strict=True)
+                ]
+        except VideoError:
+            return []  # each for itself: some of them may be sound
+        if len(totals) > 1:
+            return []  # the file ends early, which is nothing to those clips that end before
+        return [
+            self._clip(shown, epoch, index) for shown, epoch in zip(pixels, epochs, strict=True)
+        ]
 
     def motion(self, index: int, epoch: int | None = None) -> Bool[np.ndarray, "F H W"] | None:
         """Which pixels of clip `index` truly move, under the same frames and crop; None if unknown.
@@ -201,9 +236,34 @@ class ClipDataset(Dataset[Clip]):
         return torch.from_numpy(token_motion(motion, self.motion_grid))
 
     def _pixels(self, epoch: int, index: int) -> UInt8[Tensor, "C F H W"]:
-        frames = self._videos.read(self.entries[index], self._choose(epoch, index))
+        choose = self._choose(epoch, index)
+        if self._stored is not None:
+            clip = self._stored.read(self.entries[index], choose)
+            box = self._crop_box(epoch, index, clip.video.width, clip.video.height)
+            return resize(clip.cut(box), self.image_size, is_flipped=box.is_flipped)
+        return self._cropped(self._videos.read(self.entries[index], choose), epoch, index)
+
+    def _cropped(
+        self, frames: UInt8[np.ndarray, "F H W 3"], epoch: int, index: int
+    ) -> UInt8[Tensor, "C F h w"]:
         box = self._crop_box(epoch, index, frames.shape[2], frames.shape[1])
         return crop_and_resize(frames, box, self.image_size)
+
+    def _clip(
+        self,
+        pixels: UInt8[Tensor, "C F H W"],
+        epoch: int,
+        index: int,
+        failures: Sequence[VideoError] = (),
+    ) -> Clip:
+        label = self.entries[index].label
+        return Clip(
+            pixels,
+            -1 if label is None else label,
+            index,
+            {failure.path: failure.reason for failure in failures},
+            self._token_motion(epoch, index),
+        )
 
     def _choose(self, epoch: int, index: int) -> Callable[[int], list[int]]:
         """Picks the frames of a clip; pure, as `read_frames` wants it: its stream starts anew."""

@@ -124,7 +124,7 @@ def all_frames(path: str) -> Generator[UInt8[np.ndarray, "H W 3"], None, None]:
             yield read_picture(path, picture)
         return
     with _video_errors(path), _complaints() as said, closing(_decode(path)) as frames:
-        to_rgb = _Converter()
+        to_rgb = RgbConverter()
         for frame in frames:
             if said or frame.is_corrupt:
                 break
@@ -148,11 +148,24 @@ def timed_frames(path: str) -> Iterator[tuple[float, UInt8[np.ndarray, "H W 3"]]
             yield index / 25, read_picture(path, picture)
         return
     with _video_errors(path), closing(_decode(path)) as frames:
-        to_rgb, first = _Converter(), 0.0
+        to_rgb, first = RgbConverter(), 0.0
         for index, frame in enumerate(frames):
             time_s = index / 25 if frame.time is None else frame.time
             first = first if index else time_s
             yield time_s - first, to_rgb(frame)
+
+
+def shown_frames(path: str) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+    """Every frame that a clip could show, in order, however damaged.
+
+    Raises:
+        VideoError: where there are no more, because the file breaks off.
+    """
+    if Path(path).is_dir():
+        yield from all_frames(path)
+        return
+    with _video_errors(path), closing(_decode(path)) as frames:
+        yield from map(RgbConverter(), frames)
 
 
 def announced(path: str) -> tuple[int, int]:
@@ -283,7 +296,7 @@ def _orientation(frame: av.VideoFrame) -> _Orientation:
     return _Orientation()
 
 
-class _Converter:
+class RgbConverter:
     """Frames of one file as upright RGB, 0-255.
 
     `VideoFrame.to_ndarray` starts a pool of threads for every frame, which takes two to twenty
@@ -319,7 +332,7 @@ def _read_pyav(path: str, choose: Choose, num_frames: int) -> UInt8[np.ndarray, 
     wanted, found, seen = frozenset(chosen), {}, 0
     last = max(chosen)
     with _video_errors(path), closing(_decode(path)) as frames:
-        size, to_rgb = None, _Converter()
+        size, to_rgb = None, RgbConverter()
         for seen, frame in enumerate(frames, start=1):
             size = size or (frame.width, frame.height)
             if (frame.width, frame.height) != size:

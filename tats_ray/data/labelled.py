@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor
@@ -15,6 +16,7 @@ from tats_ray.core.errors import VideoError
 from tats_ray.core.seeds import stream
 from tats_ray.core.words import counted
 from tats_ray.data.augment import area_crop_box, erase, rand_augment
+from tats_ray.data.cache.frame_cache import open_cache
 from tats_ray.data.dataset import ClipDataset
 from tats_ray.data.manifest import VideoEntry
 from tats_ray.data.transforms import (
@@ -49,6 +51,7 @@ class LabelledClips(ClipDataset):
             seed=seed,
             backend=data.decoder,
             cache_mb=data.cache_mb,
+            cache=open_cache(data.cache),
         )
         self.augmentation, self.sampling = augmentation, data.sampling
 
@@ -67,8 +70,26 @@ class LabelledClips(ClipDataset):
         return choose
 
     def _pixels(self, epoch: int, index: int) -> UInt8[Tensor, "C F H W"]:
+        if self._stored is None:
+            return super()._pixels(epoch, index)
+        clip = self._stored.read(self.entries[index], self._choose(epoch, index))
+        size = clip.video.width, clip.video.height
+        return self._augmented(clip.frames(), size, epoch, index)
+
+    def _cropped(
+        self, frames: UInt8[np.ndarray, "F H W 3"], epoch: int, index: int
+    ) -> UInt8[Tensor, "C F h w"]:
+        return self._augmented(frames, (frames.shape[2], frames.shape[1]), epoch, index)
+
+    def _augmented(
+        self,
+        frames: UInt8[np.ndarray, "F H W 3"],
+        size: tuple[int, int],
+        epoch: int,
+        index: int,
+    ) -> UInt8[Tensor, "C F h w"]:
+        """From whole frames; a crop refers to the `size` of the video, width and height."""
         how = self.augmentation
-        frames = self._videos.read(self.entries[index], self._choose(epoch, index))
         if how.rand_ops:
             frames = rearrange(
                 rand_augment(
@@ -81,7 +102,8 @@ class LabelledClips(ClipDataset):
                 "f c h w -> f h w c",
             ).numpy()
         generator = stream(self.seed, "clip", epoch, index, "crop")
-        box = area_crop_box(frames.shape[2], frames.shape[1], generator, min_area=how.min_area)
+        box = area_crop_box(*size, generator, min_area=how.min_area)
         is_flipped = uniform(0.0, 1.0, generator) < how.flip
+        box = box.scaled(size, (frames.shape[2], frames.shape[1]))
         clip = crop_and_resize(frames, replace(box, is_flipped=is_flipped), self.image_size)
         return erase(clip, stream(self.seed, "clip", epoch, index, "erase"), chance=how.erase)

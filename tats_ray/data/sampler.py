@@ -31,6 +31,9 @@ class ClipSampler(Sampler[list[Key]]):
         start_step: step of the epoch to begin at, when a run continues.
         repeats: keys for each clip of a batch, which then has that many times `batch_size` keys;
             the epoch in a key is `epoch * repeats + copy`.
+        clips_per_open: keys of each video in a batch, one behind the other. An epoch is as long as
+            ever, takes its share of an order that so many epochs share, and each key of a video is
+            different: the epoch in it is `epoch * clips_per_open + copy`.
 
     Raises:
         UsageError: when the list is shorter than one global batch.
@@ -48,11 +51,17 @@ class ClipSampler(Sampler[list[Key]]):
         num_slots: int = 0,
         start_step: int = 0,
         repeats: int = 1,
+        clips_per_open: int = 1,
     ) -> None:
         if min(batch_size, world_size) < 1 or not 0 <= rank < world_size:
             raise UsageError(
                 f"batch size {batch_size} on rank {rank} of {world_size}: the sizes must be at "
                 "least 1, and ranks count from 0"
+            )
+        if batch_size % clips_per_open:
+            raise UsageError(
+                f"data.clips_per_open {clips_per_open} does not divide the {batch_size} clips of a "
+                "batch; lower one of them"
             )
         num_slots = num_slots or world_size
         self._global_batch = batch_size * num_slots
@@ -65,7 +74,7 @@ class ClipSampler(Sampler[list[Key]]):
         self._num_clips, self._batch_size = num_clips, batch_size
         self.slots = range(rank, num_slots, world_size)
         """This rank's batches of each step."""
-        self._seed, self._repeats = seed, repeats
+        self._seed, self._repeats, self._per_open = seed, repeats, clips_per_open
         self.steps_per_epoch = num_clips // self._global_batch
         """Steps of a whole epoch, the same on every rank."""
         self.set_epoch(epoch, start_step)
@@ -88,11 +97,21 @@ class ClipSampler(Sampler[list[Key]]):
         return (self.steps_per_epoch - self._start_step) * len(self.slots)
 
     def __iter__(self) -> Iterator[list[Key]]:
-        generator = stream(self._seed, "order", self._epoch)
+        turn, part = divmod(self._epoch, self._per_open)
+        generator = stream(self._seed, "order", turn)
         order = torch.randperm(self._num_clips, generator=generator).tolist()
+        num_opened = self._batch_size // self._per_open
+        before = part * (self._num_clips // self._per_open)
         for step in range(self._start_step, self.steps_per_epoch):
             for slot in self.slots:
-                first = step * self._global_batch + slot * self._batch_size
-                chosen = order[first : first + self._batch_size]
-                copies = range(self._epoch * self._repeats, (self._epoch + 1) * self._repeats)
-                yield [(copy, index) for copy in copies for index in chosen]
+                first = before + step * self._global_batch // self._per_open + slot * num_opened
+                chosen = order[first : first + num_opened]
+                if self._per_open > 1:
+                    copies = self._copies(self._per_open)
+                    yield [(copy, index) for index in chosen for copy in copies]
+                else:
+                    copies = self._copies(self._repeats)
+                    yield [(copy, index) for copy in copies for index in chosen]
+
+    def _copies(self, count: int) -> range:
+        return range(self._epoch * count, (self._epoch + 1) * count)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import queue
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
@@ -9,7 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from tats_ray.config.differences import flat
-from tats_ray.config.finetune_schema import storage_retry_s
+from tats_ray.config.finetune_schema import Clustered, storage_retry_s
+from tats_ray.core.words import byte_size, counted
+from tats_ray.data.cache.make_cache import forecast_cache
+from tats_ray.data.cache.shards import CacheSettings
+from tats_ray.data.clip_lists import Lists
 from tats_ray.runs.finetune_plan import FinetunePlan
 from tats_ray.runs.pretrain_plan import Plan
 from tats_ray.runs.run_folder import Past
@@ -17,9 +24,13 @@ from tats_ray.runs.run_record import record_board, record_end, record_logs
 from tats_ray.runtime.driver import launch
 from tats_ray.view.board import BoardPlan, make_view
 from tats_ray.view.lines import note_line
+from tats_ray.view.progress import DATA_BOUND_SHARE, format_duration
 from tats_ray.view.records import BAD_VIDEOS_FILE
 from tats_ray.view.trackers import TrackedRun, Trackers
 from tats_ray.view.tracking import RunFiles, read_bad_videos
+
+_CACHE_SIDE = 8 / 7
+"""Short side in a cache, in sides of a clip: 256 px for 224."""
 
 
 def show_plan(plan: Plan | FinetunePlan, past: Past, more: Iterable[tuple[str, str]] = ()) -> None:
@@ -77,7 +88,16 @@ def carry_out(
     tracked = TrackedRun(folder, config.name, flat(asdict(config)))
     trackers = Trackers(config.log.trackers, tracked, on_note=on_note)
 
+    advice = CacheAdvice(config, plan.lists)
+
+    def on_tick() -> None:
+        if told := advice.news():
+            view.on_event({"kind": "cache", "text": told, "time": time.time()})
+        view.on_tick()
+
     def on_event(event: Mapping[str, Any]) -> None:
+        if is_waiting(shown, event):
+            advice.ask()
         if event["kind"] == "logs":
             record_logs(folder, event["path"])
             return
@@ -92,7 +112,7 @@ def carry_out(
                 folder,
                 plan.placement,
                 on_event=on_event,
-                on_tick=view.on_tick,
+                on_tick=on_tick,
                 rollout_bytes=plan.rollout_bytes,
             )
         trackers.ending = "finished" if outcome.is_finished else "stopped"
@@ -102,6 +122,45 @@ def carry_out(
             trackers.attach([*sorted(folder.glob("masks_?.png")), page])
     _show_end(outcome, folder, again)
     return outcome
+
+
+def is_waiting(shown: BoardPlan, event: Mapping[str, Any]) -> bool:
+    """Whether a record says that the learners wait for clips more than they compute."""
+    if event["kind"] != "metrics" or shown.is_cold(int(event["step"])):
+        return False
+    return float(event["metrics"].get("time/data") or 0.0) > DATA_BOUND_SHARE
+
+
+class CacheAdvice:
+    """What a cache of the training videos would take, measured on a few of them beside the run."""
+
+    def __init__(self, config: Clustered, lists: Lists) -> None:
+        self._config, self._lists = config, lists
+        self._words: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def ask(self) -> None:
+        """Begin to work it out, unless that was done before or there is a cache."""
+        if self._thread is None and not self._config.data.cache:
+            self._thread = threading.Thread(target=self._work_out, daemon=True)
+            self._thread.start()
+
+    def news(self) -> str:
+        """The answer, once; empty before it is known."""
+        try:
+            return self._words.get_nowait()
+        except queue.Empty:
+            return ""
+
+    def _work_out(self) -> None:
+        side = max(round(self._config.data.image_size * _CACHE_SIDE), 16)
+        jobs = os.cpu_count() or 1
+        forecast = forecast_cache(self._lists.train, CacheSettings(side, 90), jobs)
+        if forecast.num_bytes:
+            took = format_duration(forecast.seconds)
+            size, processes = byte_size(forecast.num_bytes), counted(jobs, "process")
+            command = f"tats data cache LIST OUT --short-side {side}"
+            self._words.put(f"{size}, {took} with {processes} ({command})")
 
 
 def _show_end(outcome: launch.Outcome, folder: Path, again: str) -> None:

@@ -13,7 +13,7 @@ from tats_ray.config.finetune_schema import FinetuneConfig, token_grid_of
 from tats_ray.config.paths import LISTS
 from tats_ray.core.errors import CheckpointError, UsageError
 from tats_ray.core.words import counted
-from tats_ray.data.clip_lists import Lists, read_lists
+from tats_ray.data.clip_lists import Lists, cache_in_words, read_lists
 from tats_ray.evaluation.encoder import left_at_random, named_at_random
 from tats_ray.evaluation.labelled_lists import find_lists, read_labelled
 from tats_ray.runs.pretrain_plan import steps_in_epoch
@@ -106,7 +106,8 @@ class FinetunePlan:
             f"{workers} on {self.placement.request.learners.device} "
             f"({self.placement.threads_in_words})",
         )
-        for note in (*self.notes, *self.schedule(optim.epochs).notes()):
+        cache = filter(None, [cache_in_words(self.config.data)])
+        for note in (*self.notes, *self.schedule(optim.epochs).notes(), *cache):
             yield "note", note
 
 

@@ -66,6 +66,7 @@ def finetune(
         num_visible=num_tokens,
         sampler_learns=False,
         task="finetune",
+        loaders=config.data.num_workers,
     )
     with own_folder(config, plan.lists) as folder:
         _write_start(plan, folder)

@@ -14,7 +14,7 @@ from tats_ray.core.devices import memory_bytes
 from tats_ray.core.errors import UsageError
 from tats_ray.core.grid import TokenGrid
 from tats_ray.core.words import counted
-from tats_ray.data.clip_lists import Lists, read_lists, shared_in_words
+from tats_ray.data.clip_lists import Lists, cache_in_words, read_lists, shared_in_words
 from tats_ray.data.manifest import VideoEntry
 from tats_ray.data.motion import motion_path
 from tats_ray.models.samplers.dry_run import check_sampler
@@ -118,6 +118,8 @@ class Plan:
                 f"the sampler never trains: loop.mae_only_epochs {loop.mae_only_epochs} leaves "
                 f"none of the {counted(loop.epochs, 'epoch')}; lower it, or raise loop.epochs"
             )
+        if warning := cache_in_words(data):
+            notes.append(warning)
         if ignored := ignored_fields(sampler):
             notes.append(f"sampler {sampler.name} ignores {', '.join(ignored)}")
         names = data.train_list, data.val_list
@@ -236,6 +238,11 @@ def make_plan(config: RunConfig) -> Plan:
         config = replace(config, sampler=_decided(config, grid, placement))
     global_batch = config.optim.batch_size * config.cluster.num_workers
     steps = steps_in_epoch(config, lists.train, config.clips_per_step)
+    if config.clips_per_step % config.data.clips_per_open:
+        raise UsageError(
+            f"data.clips_per_open {config.data.clips_per_open} does not divide the "
+            f"{counted(config.clips_per_step, 'clip')} of a step; lower one of them"
+        )
     return Plan(
         config=config,
         lists=lists,

@@ -56,6 +56,7 @@ def pretrain(config: RunConfig, *, resume: bool = False, extend: bool = False) -
         num_visible=plan.num_visible,
         mae_only_masks=plan.warmup_masks,
         sampler_learns=plan.placement.learns_policy,
+        loaders=config.data.num_workers,
     )
     with own_folder(config, plan.lists) as folder:
         if first is not None:

@@ -38,6 +38,7 @@ class Batches(ClipLoader):
             rank=rank,
             world_size=world_size,
             num_slots=num_slots,
+            clips_per_open=config.data.clips_per_open,
         )
         super().__init__(
             dataset, sampler, num_workers=config.data.num_workers, cluster=config.cluster

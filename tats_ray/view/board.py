@@ -17,7 +17,6 @@ from rich.text import Text
 from tats_ray.core.words import three
 from tats_ray.view.lines import PlainView, QuietView
 from tats_ray.view.progress import (
-    DATA_BOUND_ADVICE,
     BoardPlan,
     Event,
     Progress,
@@ -105,7 +104,7 @@ def draw_board(progress: Progress, *, width: int, is_unicode: bool = True) -> Pa
     if progress.latest("time/data") is not None:
         parts += [Text(), _rooms(progress, max(min(inner - 16, 40), 8), is_unicode)]
         if progress.is_data_bound:
-            parts.append(Text(f"waits for data, {DATA_BOUND_ADVICE}", style="yellow"))
+            parts.append(Text(progress.data_advice, style="yellow"))
     parts += _messages(progress)
     return Panel(
         Group(*parts),

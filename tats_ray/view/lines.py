@@ -7,7 +7,6 @@ from io import TextIOBase
 
 from tats_ray.core.words import counted, three
 from tats_ray.view.progress import (
-    DATA_BOUND_ADVICE,
     BoardPlan,
     Event,
     Progress,
@@ -76,6 +75,8 @@ class PlainView(View):
             self._print(start_line(self._progress.plan, event))
         elif event["kind"] == "note":
             self._print(note_line(str(event["text"])))
+        elif event["kind"] == "cache":
+            self._print(note_line(f"a cache of the videos would take {event['text']}"))
         elif event["kind"] == "checkpoint":
             self._print(f"saved  step {event['step']}  {event['path']}")
         elif event["kind"] == "metrics":
@@ -90,7 +91,7 @@ class PlainView(View):
             self._print(step_line(self._progress))
         if self._progress.is_data_bound and not self._told_data_bound:
             self._told_data_bound = True
-            self._print(note_line(DATA_BOUND_ADVICE))
+            self._print(note_line(self._progress.data_advice))
 
     def _is_due(self, event: Event) -> bool:
         if self._last_time is None or event["step"] >= self._progress.plan.total_steps:

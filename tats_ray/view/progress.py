@@ -15,7 +15,6 @@ Event = Mapping[str, Any]
 
 DATA_BOUND_SHARE = 0.5
 """A run waits for its decoder when more than this share of the time goes to data."""
-DATA_BOUND_ADVICE = "decoder-bound: raise data.num_workers or data.cache_mb"
 
 _COLD_STEPS = 100
 """Of the first epoch, at most, which is when most files are opened for the first time."""
@@ -61,6 +60,8 @@ class BoardPlan:
     sampler_learns: bool = True
     """False where the masks are fixed for the whole run: random or tube."""
     task: Literal["pretrain", "finetune"] = "pretrain"
+    loaders: int | None = None
+    """Loader processes of each learner; None where that is not known."""
 
     @property
     def loss_name(self) -> str:
@@ -80,6 +81,10 @@ class BoardPlan:
     def is_mae_only(self, step: int) -> bool:
         """Whether a record at `step`, which tells about the steps up to it, is of that phase."""
         return step <= self.mae_only_steps or not self.sampler_learns
+
+    def is_cold(self, step: int) -> bool:
+        """Whether many files are opened for the first time in the steps up to this one."""
+        return step <= min(self.steps_per_epoch, _COLD_STEPS)
 
     def phase(self, step: int) -> str:
         if self.task == "finetune":
@@ -116,6 +121,8 @@ class Progress:
         self.is_resumed: bool | None = None
         """None before the learners have started."""
         self.history: dict[str, list[CurvePoint]] = {}
+        self.cache_estimate = ""
+        """What a cache of the videos would take, in words; empty before that was worked out."""
         self.last_checkpoint: str | None = None
         self.checkpoint_step = 0
         # Replaced, never mutated: a signal handler may add a note while they are being drawn.
@@ -133,6 +140,8 @@ class Progress:
             self._metrics(event)
         elif kind == "note":
             self.notes = (*self.notes, str(event["text"]))
+        elif kind == "cache":
+            self.cache_estimate = str(event["text"])
         elif kind == "checkpoint":
             self.last_checkpoint = str(event["path"])
             self.checkpoint_step = int(event["step"])
@@ -206,9 +215,30 @@ class Progress:
     @property
     def is_data_bound(self) -> bool:
         """Whether the last two records say so; the first steps pay for opening files and caches."""
-        first = min(self.plan.steps_per_epoch, _COLD_STEPS)
-        shares = [p.value for p in self.history.get("time/data", []) if p.step > first][-2:]
-        return len(shares) == 2 and min(shares) > DATA_BOUND_SHARE
+        return len(shares := self._data_shares) == 2 and min(shares) > DATA_BOUND_SHARE
+
+    @property
+    def _data_shares(self) -> list[float]:
+        points = self.history.get("time/data", [])
+        return [point.value for point in points if not self.plan.is_cold(point.step)][-2:]
+
+    @property
+    def data_advice(self) -> str:
+        """How long a run waits for clips, and what would help; for one that is bound by data.
+
+        Waiting for a share w of the time, n loader processes give 1 - w of the clips that the
+        learner could take, so n / (1 - w) of them would give all. Without any, the learner decodes
+        for w of the time, as w / (1 - w) processes would do meanwhile.
+        """
+        share = min(sum(self._data_shares) / len(self._data_shares), 0.99)
+        now = self.plan.loaders
+        more = "more loader processes (data.num_workers)"
+        if now is not None:
+            missing = math.ceil((now or 1) * share / (1.0 - share))
+            more = f"{counted(missing, 'loader process')} (data.num_workers {now + missing})"
+        cache = f": {self.cache_estimate}" if self.cache_estimate else " (tats data cache)"
+        waits = f"{share:.0%} of the time is spent waiting for clips"
+        return f"{waits}: add {more}, or make a cache{cache}"
 
 
 class VideoCount:

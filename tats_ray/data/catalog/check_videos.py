@@ -12,14 +12,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tats_ray.core.errors import UsageError, VideoError
 from tats_ray.core.storage import make_folder, replace_text
 from tats_ray.core.words import counted, reasons_csv
 from tats_ray.data.catalog.examine import Examined, labels, lost
-from tats_ray.data.catalog.video_index import IndexRow, VideoIndex
+from tats_ray.data.catalog.video_index import IndexRow, VideoIndex, open_index
 from tats_ray.data.manifest import VideoEntry, list_text, read_list
 
 _COMMAND = [sys.executable, "-m", "tats_ray.data.catalog.examine"]
@@ -64,6 +64,7 @@ def check_list(
     path: Path,
     *,
     root: str | None = None,
+    out: Path | None = None,
     jobs: int = 1,
     limit_s: float = 60.0,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
@@ -73,6 +74,8 @@ def check_list(
     Args:
         path: the list; its index lies beside it, and so do `NAME_ok.csv` and `NAME_bad.csv`.
         root: what relative paths are relative to.
+        out: folder for all three files, for a list whose own folder takes none. Paths in them are
+            absolute then.
         jobs: processes that decode.
         limit_s: what one file may take, seconds.
         on_progress: called with (videos done, videos in all).
@@ -83,7 +86,12 @@ def check_list(
     if jobs < 1 or limit_s <= 0:
         raise UsageError(f"-j {jobs} and --limit-s {limit_s:g} must be above 0")
     entries = list({entry.path: entry for entry in read_list(path, root=root)}.values())
-    make_folder(path.parent, way_out="copy the list to another")
+    if out is None:
+        make_folder(path.parent, way_out="name another for the results with --out")
+    else:
+        index = open_index(make_folder(out) / f"{path.stem}.index", Path())
+        entries = [replace(e, path=os.path.abspath(e.path), index=index) for e in entries]  # noqa: PTH100
+        path = out / path.name
     index = entries[0].index
     assert index is not None
     rows: dict[str, IndexRow] = {}

@@ -94,3 +94,37 @@ def test_impossible_ranks_and_sizes_are_refused(options: dict[str, int]) -> None
 def test_step_outside_the_epoch_is_refused(start_step: int) -> None:
     with pytest.raises(UsageError, match="of 5 steps"):
         ClipSampler(num_clips=10, batch_size=2, start_step=start_step)
+
+
+@pytest.mark.parametrize(("num_slots", "world_size"), [(1, 1), (4, 2)])
+def test_several_clips_of_an_opened_video_share_a_batch(num_slots: int, world_size: int) -> None:
+    """So many epochs open each video once, are as long as ever, and repeat no key."""
+
+    def epoch(number: int) -> list[list[tuple[int, int]]]:
+        ranks = [
+            list(
+                ClipSampler(
+                    num_clips=51, batch_size=4, seed=2, epoch=number, rank=rank,
+                    world_size=world_size, num_slots=num_slots, clips_per_open=2,
+                )
+            )
+            for rank in range(world_size)
+        ]  # fmt: skip
+        assert {len(batches) for batches in ranks} == {
+            51 // (4 * num_slots) * num_slots // world_size
+        }
+        return [batch for batches in ranks for batch in batches]
+
+    first, second = epoch(6), epoch(7)
+    for batch in first + second:
+        assert [index for _, index in batch[::2]] == [index for _, index in batch[1::2]]
+    opened = [index for batch in first + second for _, index in batch[::2]]
+    assert len(opened) == len(set(opened))
+    keys = [key for number in range(4) for batch in epoch(number) for key in batch]
+    assert len(keys) == len(set(keys))
+    assert epoch(8) != first
+
+
+def test_clips_of_an_opened_video_must_fill_the_batch() -> None:
+    with pytest.raises(UsageError, match="clips_per_open 3 does not divide the 4 clips"):
+        ClipSampler(num_clips=8, batch_size=4, clips_per_open=3)

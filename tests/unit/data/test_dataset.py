@@ -281,3 +281,46 @@ def test_whatever_a_file_raises_costs_one_clip_and_not_the_run(
     assert (clip.is_replaced, clip.index) == (True, 3)
     with pytest.raises(VideoError, match=r"cannot be used \(of a decoder\)"):
         _dataset(numbered_videos[2:3])[0, 0]
+
+
+@pytest.mark.parametrize("backend", ["auto", "pyav"])
+def test_clips_of_one_opening_are_those_of_their_keys(
+    numbered_videos: list[VideoEntry], backend: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    def counting(path: str, *rest: Any, **named: Any) -> np.ndarray:
+        opened.append(path)
+        return decode.read_frames(path, *rest, **named)
+
+    dataset = _dataset(numbered_videos, backend=backend)
+    keys = [(0, 1), (1, 1), (2, 1), (0, 0), (5, 2), (4, 2), (0, 1)]
+    expected = [dataset[key] for key in keys]
+    monkeypatch.setattr("tats_ray.data.dataset.read_frames", counting)
+    found = dataset.__getitems__(keys)
+    assert all(_is_equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert [Path(path).stem for path in opened] == ["v1", "v0", "v2", "v1"]
+
+
+def test_damage_costs_only_those_clips_of_an_opening_that_it_hits(
+    numbered_videos: list[VideoEntry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(path: str, choose: Any, **named: Any) -> np.ndarray:
+        if path == numbered_videos[1].path and max(choose(40)) > 30:
+            raise VideoError(path, "breaks")
+        return decode.read_frames(path, choose, **named)
+
+    monkeypatch.setattr("tats_ray.data.dataset.read_frames", damaged)
+    dataset = _dataset(numbered_videos)
+    clips = dataset.__getitems__([(epoch, 1) for epoch in range(8)])
+    assert {clip.index for clip in clips} == {1, 2}
+    assert [clip.index for clip in clips] == [dataset[epoch, 1].index for epoch in range(8)]
+
+
+def test_loader_fetches_several_clips_of_an_opened_video(numbered_videos: list[VideoEntry]) -> None:
+    dataset = _dataset(numbered_videos)
+    sampler = ClipSampler(num_clips=6, batch_size=4, seed=1, clips_per_open=2)
+    loader: DataLoader[Clip] = DataLoader(dataset, batch_sampler=sampler, collate_fn=collate)
+    for batch, keys in zip(loader, sampler, strict=True):
+        expected = torch.stack([dataset[key].pixels for key in keys])
+        assert torch.equal(batch.pixels, expected)

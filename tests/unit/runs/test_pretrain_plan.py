@@ -13,6 +13,7 @@ from tats_ray.algorithms.ppo import PPOConfig
 from tats_ray.config.differences import deciding
 from tats_ray.config.load import load_config, parse_config
 from tats_ray.core.errors import UsageError
+from tats_ray.data.cache.shards import CacheSettings, StoredVideo, open_folder, table_text
 from tats_ray.models.samplers.learned import LearnedSampler
 from tats_ray.models.zoo import token_grid
 from tats_ray.runs import pretrain_plan
@@ -357,3 +358,24 @@ def test_trajectories_are_kept_where_a_third_of_the_memory_holds_them(
 
 def test_a_run_may_go_on_with_trajectories_recomputed() -> None:
     assert not deciding({"sampler": {"recompute": "on"}})
+
+
+def test_clips_of_an_opened_video_must_divide_the_batch(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="clips_per_open 3 does not divide the 8 clips of a step"):
+        plan(tmp_path, data={"train_list": str(tmp_path / "train.csv"), "clips_per_open": 3})
+    several = {"train_list": str(tmp_path / "train.csv"), "clips_per_open": 4}
+    assert plan(tmp_path, data=several).steps_per_epoch == plan(tmp_path).steps_per_epoch
+
+
+def test_plan_refuses_a_cache_without_the_videos_and_notes_a_small_one(tmp_path: Path) -> None:
+    data = {"train_list": str(tmp_path / "train.csv"), "cache": str(tmp_path / "cache")}
+    with pytest.raises(UsageError, match="cache is no cache: it has no cache.json"):
+        plan(tmp_path, data=data)
+    open_folder(tmp_path / "cache", CacheSettings(96, 90))
+    with pytest.raises(UsageError, match="20 of the 20 videos .* are not in data.cache"):
+        plan(tmp_path, data=data)
+    status = (tmp_path / "v.mp4").stat()
+    video = StoredVideo("v.mp4", 0, status.st_mtime_ns, 9, 0, 160, 120, 0, 0, "")
+    (tmp_path / "cache" / "shard_0.csv").write_text(table_text([video]))
+    (tmp_path / "cache" / "shard_0.jpegs").touch()
+    assert "short side of 96 px and are enlarged" in words(plan(tmp_path, data=data), "note")

@@ -52,7 +52,7 @@ def test_board_shows_the_figures_of_the_mae_only_phase(plan: BoardPlan, script: 
     assert "80%" in _row(text, "time in MAE")
     assert "hand-over" not in text  # before the sampler takes part
     assert "2%" in _row(_text(_progress(plan, script(until=42))), "hand-over")
-    assert "waits for data" not in text
+    assert "waiting for clips" not in text
 
 
 def test_board_measures_the_rate_anew_when_the_sampler_joins(
@@ -66,7 +66,20 @@ def test_board_measures_the_rate_anew_when_the_sampler_joins(
 
 def test_board_says_what_it_waits_for(plan: BoardPlan, script: Script) -> None:
     text = _text(_progress(plan, script(data=0.6)))
-    assert "decoder-bound: raise data.num_workers or data.cache_mb" in text
+    assert "60% of the time is spent waiting for clips: add more loader processes" in text
+
+
+@pytest.mark.parametrize(("now", "missing"), [(0, 2), (1, 2), (4, 6), (10, 15)])
+def test_board_says_what_would_help(
+    plan: BoardPlan, script: Script, now: int, missing: int
+) -> None:
+    """At 60 % of waiting, n processes give 40 % of what is needed, which is n x 6 / 4 too few."""
+    progress = _progress(replace(plan, loaders=now), script(data=0.6))
+    total = f"add {missing} loader processes (data.num_workers {now + missing}), or make a cache"
+    assert progress.data_advice.endswith(f"{total} (tats data cache)")
+    progress.on_event({"kind": "cache", "text": "9.2 GB, 11m00s with 16 processes", "time": 0.0})
+    assert progress.data_advice.endswith(f"{total}: 9.2 GB, 11m00s with 16 processes")
+    assert "make a cache: 9.2 GB" in " ".join(_text(progress).split())
 
 
 def test_the_first_epoch_opens_files_and_is_not_called_decoder_bound(

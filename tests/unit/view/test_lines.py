@@ -81,7 +81,7 @@ def test_notes_checkpoints_and_last_words_have_lines_of_their_own(plan: BoardPla
 
 def test_advice_for_a_decoder_bound_run_is_given_once(plan: BoardPlan, script: Script) -> None:
     lines = _lines(plan, script(data=0.6))
-    assert sum("raise data.num_workers or data.cache_mb" in line for line in lines) == 1
+    assert sum("of the time is spent waiting for clips" in line for line in lines) == 1
 
 
 def test_fixed_masks_are_never_called_a_sampler(plan: BoardPlan, script: Script) -> None:

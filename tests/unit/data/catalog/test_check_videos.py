@@ -189,3 +189,32 @@ def test_wrong_request_ends_in_one_line(
         main(["data", "check", *(word.format(videos) for word in words)])
     assert caught.value.code == 2
     assert says in capsys.readouterr().err
+
+
+def test_results_go_into_another_folder_for_a_list_that_takes_none(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = sorted(videos.parent.iterdir())
+    monkeypatch.chdir(videos.parent)
+    out = tmp_path / "results"
+    with pytest.raises(SystemExit):
+        main(["data", "check", videos.name, "--out", str(out)])
+    assert sorted(path for path in videos.parent.iterdir() if path != out) == before
+    assert {path.name for path in out.iterdir()} == {
+        "train.index", "train_ok.csv", "train_ok.index", "train_bad.csv",
+    }  # fmt: skip
+    monkeypatch.chdir(out)
+    entries = read_list("train_ok.csv")
+    assert [entry.path for entry in entries] == [str(videos.parent / f"v{n}.mp4") for n in range(4)]
+    monkeypatch.setattr("tats_ray.data.catalog.video_index.probe", lambda _: 1 / 0)
+    assert [entry.probe().num_frames for entry in entries] == [8, 9, 10, 11]
+    examined: list[str] = []
+    original = check_videos._examine_all
+
+    def counting(left: list[str], *rest: object) -> object:
+        examined.extend(left)
+        return original(left, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(check_videos, "_examine_all", counting)
+    check_list(videos, out=out)
+    assert [Path(path).name for path in examined] == ["empty, 0.mp4", "text.avi"]
