@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from tats_ray.core.arrays import Float, Int, UInt8
+from tats_ray.core.arrays import Float, Int, Shaped, UInt8
 from tats_ray.core.grid import TokenGrid
 from tats_ray.core.types import Reconstruction
 from tats_ray.models.layers import (
@@ -22,7 +22,7 @@ from tats_ray.models.layers import (
     take_tokens,
     transformer_block,
 )
-from tats_ray.ops.patches import imagenet_normalize, normalized_targets, patchify, unit_pixels
+from tats_ray.ops.patches import byte_targets, imagenet_normalize, patchify, unit_pixels
 from tats_ray.ops.selection import hidden_indices
 
 HeadInit = Literal["xavier", "zero"]
@@ -121,9 +121,9 @@ class MaskedAutoencoder(nn.Module):
         """Clips cut into tokens of values in [0, 1], float32."""
         return unit_pixels(patchify(clips, self.grid))
 
-    def targets(self, pixels: Float[Tensor, "B N P"]) -> Float[Tensor, "B N P"]:
-        """What the decoder is to predict of each of the given tokens."""
-        return normalized_targets(pixels) if self.normalize_targets else pixels
+    def targets(self, patches: UInt8[Tensor, "B M P"]) -> Float[Tensor, "B M P"]:
+        """What the decoder is to predict of each of the given tokens, float32."""
+        return byte_targets(patches) if self.normalize_targets else unit_pixels(patches)
 
     @torch.no_grad()
     def embed(self, clips: UInt8[Tensor, "B C F H W"]) -> Float[Tensor, "B N D"]:
@@ -131,10 +131,14 @@ class MaskedAutoencoder(nn.Module):
         return self.encoder.patch_embed(imagenet_normalize(self.pixels(clips)))
 
     def encode(
-        self, pixels: Float[Tensor, "B N P"], visible_idx: Int[Tensor, "B K"]
+        self, patches: Shaped[Tensor, "B N P"], visible_idx: Int[Tensor, "B K"]
     ) -> Float[Tensor, "B K D"]:
-        """Latents of the visible tokens, in the order of `visible_idx`."""
-        shown = imagenet_normalize(take_tokens(pixels, visible_idx))
+        """Latents of the visible tokens, in the order of `visible_idx`.
+
+        Args:
+            patches: bytes, or values in [0, 1].
+        """
+        shown = imagenet_normalize(unit_pixels(take_tokens(patches, visible_idx)))
         return self.encoder(self.encoder.patch_embed(shown), visible_idx)
 
     def predict(
@@ -153,13 +157,14 @@ class MaskedAutoencoder(nn.Module):
     ) -> Reconstruction:
         """Reconstruct each clip from its visible tokens, given in any order."""
         visible_idx = visible_idx.sort(dim=1).values
-        pixels = self.pixels(clips)
-        prediction, hidden_idx = self.predict(self.encode(pixels, visible_idx), visible_idx)
+        # Bytes until they are needed: a quarter of the memory, and only tokens in use are converted.
+        patches = patchify(clips, self.grid)
+        prediction, hidden_idx = self.predict(self.encode(patches, visible_idx), visible_idx)
         # Targets and error in float32 whatever the network runs in: half precision would
         # amplify the round-off of flat patches by a million.
         with torch.autocast(clips.device.type, enabled=False):
-            targets = self.targets(take_tokens(pixels, hidden_idx))
+            targets = self.targets(take_tokens(patches, hidden_idx))
             prediction = prediction.float()
             hidden_error = (prediction - targets).square().mean(-1)
-        error = torch.zeros(pixels.shape[:2], device=pixels.device)
+        error = torch.zeros(patches.shape[:2], device=patches.device)
         return Reconstruction(prediction, hidden_idx, error.scatter(1, hidden_idx, hidden_error))
