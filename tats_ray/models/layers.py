@@ -44,10 +44,11 @@ def attend(
     That is torch's own, with one exception. Its backward pass for CPUs does not use the matrix
     units in bfloat16: with 78 tokens it takes three times as long as products of matrices.
     """
+    keys = key.shape[-2]
+    is_small = keys <= _FEW_KEYS and query.shape[:-1].numel() * keys <= _FEW_SCORES
     is_half_on_cpu = query.device.type == "cpu" and query.dtype == torch.bfloat16
-    if is_half_on_cpu and torch.is_grad_enabled() and key.shape[-2] <= _FEW_KEYS:
-        if query.shape[:-1].numel() * key.shape[-2] <= _FEW_SCORES:
-            return written_out(query, key, value)
+    if is_small and is_half_on_cpu and torch.is_grad_enabled():
+        return written_out(query, key, value)
     return functional.scaled_dot_product_attention(query, key, value)
 
 

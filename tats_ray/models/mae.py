@@ -142,24 +142,35 @@ class MaskedAutoencoder(nn.Module):
         return self.encoder(self.encoder.patch_embed(shown), visible_idx)
 
     def predict(
-        self, latents: Float[Tensor, "B K D"], visible_idx: Int[Tensor, "B K"]
-    ) -> tuple[Float[Tensor, "B M P"], Int[Tensor, "B M"]]:
-        """Predictions for hidden tokens, and which tokens those are, ascending."""
-        hidden_idx = hidden_indices(visible_idx, self.grid.num_tokens)
+        self,
+        latents: Float[Tensor, "B K D"],
+        visible_idx: Int[Tensor, "B K"],
+        hidden_idx: Int[Tensor, "B M"],
+    ) -> Float[Tensor, "B M P"]:
+        """Predictions for these hidden tokens; the decoder sees no others."""
         table = self.decoder_pos_embed.expand(len(visible_idx), -1, -1)
         shown = self.encoder_to_decoder(latents) + take_tokens(table, visible_idx)
         hidden = self.mask_token + take_tokens(table, hidden_idx)
         x = torch.cat([shown, hidden.to(shown.dtype)], dim=1)
-        return self.decoder(x, hidden_idx.shape[1]), hidden_idx
+        return self.decoder(x, hidden_idx.shape[1])
 
     def forward(
-        self, clips: UInt8[Tensor, "B C F H W"], visible_idx: Int[Tensor, "B K"]
+        self,
+        clips: UInt8[Tensor, "B C F H W"],
+        visible_idx: Int[Tensor, "B K"],
+        hidden_idx: Int[Tensor, "B M"] | None = None,
     ) -> Reconstruction:
-        """Reconstruct each clip from its visible tokens, given in any order."""
+        """Reconstruct each clip from its visible tokens, given in any order.
+
+        Args:
+            hidden_idx: the hidden tokens to decode, ascending; default: all.
+        """
         visible_idx = visible_idx.sort(dim=1).values
-        # Bytes until they are needed: a quarter of the memory, and only tokens in use are converted.
+        if hidden_idx is None:
+            hidden_idx = hidden_indices(visible_idx, self.grid.num_tokens)
+        # Bytes until they are needed: a quarter of the memory, and fewer tokens to convert.
         patches = patchify(clips, self.grid)
-        prediction, hidden_idx = self.predict(self.encode(patches, visible_idx), visible_idx)
+        prediction = self.predict(self.encode(patches, visible_idx), visible_idx, hidden_idx)
         # Targets and error in float32 whatever the network runs in: half precision would
         # amplify the round-off of flat patches by a million.
         with torch.autocast(clips.device.type, enabled=False):
