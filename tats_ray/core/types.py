@@ -51,13 +51,13 @@ class Reconstruction:
     prediction: Float[Tensor, "B M P"]
     """In normalised-pixel units, values ordered (frame, row, column, colour)."""
     hidden_idx: Int[Tensor, "B M"]
-    """Ascending; row m of `prediction` belongs to token `hidden_idx[m]`."""
+    """Those decoded, ascending; row m of `prediction` belongs to token `hidden_idx[m]`."""
     error: Float[Tensor, "B N"]
-    """Mean squared error per token, float32; exactly 0 where visible."""
+    """Mean squared error per token, float32; exactly 0 where visible or not decoded."""
 
     @property
     def loss(self) -> Float[Tensor, ""]:
-        """Mean over clips and hidden tokens [AdaMAE engine; method section 4]."""
+        """Mean over clips and decoded tokens [AdaMAE engine; method section 4]."""
         return self.error.sum() / self.hidden_idx.numel()
 
 
@@ -66,7 +66,8 @@ class TrainingStep:
     """What the autoencoder found while it learned from a batch; travels in `info`."""
 
     error: Float[Tensor, "B N"]
-    """Of each token, before the update; carries no gradient."""
+    """Of each token, before the update; carries no gradient. Where only a part of the hidden
+    tokens is decoded, theirs is divided by that share, so that means over all stay right."""
     loss: Scalar
     """Mean over clips and hidden tokens."""
     grad_norm: Scalar

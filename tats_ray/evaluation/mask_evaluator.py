@@ -24,6 +24,7 @@ from tats_ray.models.policy import FixedPolicy
 from tats_ray.models.samplers.oracle import with_motion
 from tats_ray.models.zoo import num_visible, token_grid
 from tats_ray.ops.measures import chance_ratio, effective_count, overlap, ranking_auc
+from tats_ray.ops.patches import patchify
 from tats_ray.ops.selection import draw_visible, entropy, is_visible
 
 _NUM_DRAWS = 16
@@ -111,7 +112,7 @@ class Evaluator:
             total: Tensor | float = 0.0
             squares: Tensor | float = 0.0
             for some in clips.split(self.batch_size):
-                targets = mae.targets(mae.pixels(some.to(device))).double()
+                targets = mae.targets(patchify(some.to(device), mae.grid)).double()
                 total, squares = total + targets.sum(0), squares + targets.square().sum(0)
             assert isinstance(total, Tensor)
             variance = (squares - total.square() / len(clips)) / (len(clips) - 1)

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from tats_ray.core.arrays import Float, Int, UInt8
+from tats_ray.core.arrays import Float, Int, Shaped, UInt8
 from tats_ray.core.grid import TokenGrid
 from tats_ray.core.types import Reconstruction
 from tats_ray.models.layers import (
@@ -22,7 +22,7 @@ from tats_ray.models.layers import (
     take_tokens,
     transformer_block,
 )
-from tats_ray.ops.patches import imagenet_normalize, normalized_targets, patchify, unit_pixels
+from tats_ray.ops.patches import byte_targets, imagenet_normalize, patchify, unit_pixels
 from tats_ray.ops.selection import hidden_indices
 
 HeadInit = Literal["xavier", "zero"]
@@ -121,9 +121,9 @@ class MaskedAutoencoder(nn.Module):
         """Clips cut into tokens of values in [0, 1], float32."""
         return unit_pixels(patchify(clips, self.grid))
 
-    def targets(self, pixels: Float[Tensor, "B N P"]) -> Float[Tensor, "B N P"]:
-        """What the decoder is to predict of each of the given tokens."""
-        return normalized_targets(pixels) if self.normalize_targets else pixels
+    def targets(self, patches: UInt8[Tensor, "B M P"]) -> Float[Tensor, "B M P"]:
+        """What the decoder is to predict of each of the given tokens, float32."""
+        return byte_targets(patches) if self.normalize_targets else unit_pixels(patches)
 
     @torch.no_grad()
     def embed(self, clips: UInt8[Tensor, "B C F H W"]) -> Float[Tensor, "B N D"]:
@@ -131,35 +131,51 @@ class MaskedAutoencoder(nn.Module):
         return self.encoder.patch_embed(imagenet_normalize(self.pixels(clips)))
 
     def encode(
-        self, pixels: Float[Tensor, "B N P"], visible_idx: Int[Tensor, "B K"]
+        self, patches: Shaped[Tensor, "B N P"], visible_idx: Int[Tensor, "B K"]
     ) -> Float[Tensor, "B K D"]:
-        """Latents of the visible tokens, in the order of `visible_idx`."""
-        shown = imagenet_normalize(take_tokens(pixels, visible_idx))
+        """Latents of the visible tokens, in the order of `visible_idx`.
+
+        Args:
+            patches: bytes, or values in [0, 1].
+        """
+        shown = imagenet_normalize(unit_pixels(take_tokens(patches, visible_idx)))
         return self.encoder(self.encoder.patch_embed(shown), visible_idx)
 
     def predict(
-        self, latents: Float[Tensor, "B K D"], visible_idx: Int[Tensor, "B K"]
-    ) -> tuple[Float[Tensor, "B M P"], Int[Tensor, "B M"]]:
-        """Predictions for hidden tokens, and which tokens those are, ascending."""
-        hidden_idx = hidden_indices(visible_idx, self.grid.num_tokens)
+        self,
+        latents: Float[Tensor, "B K D"],
+        visible_idx: Int[Tensor, "B K"],
+        hidden_idx: Int[Tensor, "B M"],
+    ) -> Float[Tensor, "B M P"]:
+        """Predictions for these hidden tokens; the decoder sees no others."""
         table = self.decoder_pos_embed.expand(len(visible_idx), -1, -1)
         shown = self.encoder_to_decoder(latents) + take_tokens(table, visible_idx)
         hidden = self.mask_token + take_tokens(table, hidden_idx)
         x = torch.cat([shown, hidden.to(shown.dtype)], dim=1)
-        return self.decoder(x, hidden_idx.shape[1]), hidden_idx
+        return self.decoder(x, hidden_idx.shape[1])
 
     def forward(
-        self, clips: UInt8[Tensor, "B C F H W"], visible_idx: Int[Tensor, "B K"]
+        self,
+        clips: UInt8[Tensor, "B C F H W"],
+        visible_idx: Int[Tensor, "B K"],
+        hidden_idx: Int[Tensor, "B M"] | None = None,
     ) -> Reconstruction:
-        """Reconstruct each clip from its visible tokens, given in any order."""
+        """Reconstruct each clip from its visible tokens, given in any order.
+
+        Args:
+            hidden_idx: the hidden tokens to decode, ascending; default: all.
+        """
         visible_idx = visible_idx.sort(dim=1).values
-        pixels = self.pixels(clips)
-        prediction, hidden_idx = self.predict(self.encode(pixels, visible_idx), visible_idx)
+        if hidden_idx is None:
+            hidden_idx = hidden_indices(visible_idx, self.grid.num_tokens)
+        # Bytes until they are needed: a quarter of the memory, and fewer tokens to convert.
+        patches = patchify(clips, self.grid)
+        prediction = self.predict(self.encode(patches, visible_idx), visible_idx, hidden_idx)
         # Targets and error in float32 whatever the network runs in: half precision would
         # amplify the round-off of flat patches by a million.
         with torch.autocast(clips.device.type, enabled=False):
-            targets = self.targets(take_tokens(pixels, hidden_idx))
+            targets = self.targets(take_tokens(patches, hidden_idx))
             prediction = prediction.float()
             hidden_error = (prediction - targets).square().mean(-1)
-        error = torch.zeros(pixels.shape[:2], device=pixels.device)
+        error = torch.zeros(patches.shape[:2], device=patches.device)
         return Reconstruction(prediction, hidden_idx, error.scatter(1, hidden_idx, hidden_error))

@@ -23,7 +23,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from tats_ray.core.arrays import Float
-from tats_ray.models.layers import Mlp
+from tats_ray.models.layers import Mlp, attend
 
 _VALUES_AT_ONCE = {"cpu": 1_850_000, "cuda": 2**28}
 """Folded values that stage 2 handles together: what a CPU's cache holds, or part of a GPU."""
@@ -102,9 +102,7 @@ class TrajectoryAttention(nn.Module):
     ) -> Float[Tensor, "nB D"]:
         """What the tokens of some time slots, `first` and on, find along their trajectories."""
         slots, heads = self.num_slots, self.num_heads
-        pooled = functional.scaled_dot_product_attention(
-            query.expand(slots, -1, -1, -1), keys, values
-        )
+        pooled = attend(query.expand(slots, -1, -1, -1), keys, values)
         path = pooled.transpose(1, 2).reshape(slots, -1, heads * pooled.shape[-1])  # t nB D
         depth, per_slot = pooled.shape[-1], keys.shape[2] * keys.shape[1] // heads
         weight = self.proj_kv.weight.to(path.dtype).view(2, heads, depth, -1)

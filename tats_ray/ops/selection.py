@@ -69,6 +69,17 @@ def hidden_indices(visible_idx: Int[Tensor, "B K"], num_tokens: int) -> Int[Tens
     return order[:, : num_tokens - visible_idx.shape[1]]
 
 
+def some_hidden(
+    visible_idx: Int[Tensor, "B K"], num_tokens: int, share: float, *, generator: torch.Generator
+) -> Int[Tensor, "B m"]:
+    """This share of each clip's hidden tokens, rounded, at least one; uniform, ascending."""
+    hidden_idx = hidden_indices(visible_idx, num_tokens)
+    count = max(1, round(share * hidden_idx.shape[1]))
+    shape = hidden_idx.shape
+    chance = torch.rand(shape, generator=generator, device=generator.device).to(hidden_idx.device)
+    return hidden_idx.gather(1, chance.topk(count, dim=1).indices.sort(dim=1).values)
+
+
 def entropy(log_prob: Float[Tensor, "B N"]) -> Float[Tensor, " B"]:
     """Entropy of pi over all tokens, nats; at most log N."""
     return -(log_prob.exp() * log_prob).sum(-1)

@@ -83,6 +83,7 @@ def _time_steps(config: RunConfig) -> StepTiming:
         total_steps=1_000_000_000,
         global_batch=config.optim.batch_size,
         precision=config.loop.precision,
+        decode_share=config.model.decode_share,
     )
     beside = config.cluster.policy_place == "learner" or own.policy.gpu
     client = _policy_client(config, grid, device if beside else torch.device("cpu"))

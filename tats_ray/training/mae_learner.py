@@ -16,11 +16,13 @@ from tats_ray.core.arrays import Bool, Float, Int, UInt8
 from tats_ray.core.devices import Precision, autocast
 from tats_ray.core.errors import NonFiniteError, UsageError
 from tats_ray.core.late import Brake, Scalar, expect
+from tats_ray.core.seeds import stream
 from tats_ray.core.types import Reconstruction, TrainingStep
 from tats_ray.models.mae import MaskedAutoencoder
 from tats_ray.models.sharding import load_whole, load_whole_optimizer, whole
 from tats_ray.ops.optim import adamw
 from tats_ray.ops.schedules import warmup_cosine
+from tats_ray.ops.selection import some_hidden
 
 
 def optimizer_steps(loop: LoopConfig, batches_per_epoch: int) -> int:
@@ -30,6 +32,11 @@ def optimizer_steps(loop: LoopConfig, batches_per_epoch: int) -> int:
     alone = min(loop.mae_only_epochs, loop.epochs)
     joint = loop.epochs - alone
     return alone * batches_per_epoch + joint * ceil(batches_per_epoch / loop.mae_steps_per_update)
+
+
+def accumulates(loop: LoopConfig) -> bool:
+    """Whether gradients of several steps of the loop wait for one optimiser step [A9]."""
+    return loop.mae_steps_per_update > 1 and not loop.mae_step_every_batch
 
 
 class MAELearner:
@@ -50,6 +57,7 @@ class MAELearner:
             device.
         weight: of each batch's gradient before the mean over ranks; ranks per slot, which makes
             that the mean over slots.
+        decode_share: of the hidden tokens, to learn from; the streams under `seed` draw them.
     """
 
     def __init__(
@@ -64,6 +72,8 @@ class MAELearner:
         wrapped: nn.Module | None = None,
         all_finite: Any = None,
         weight: float = 1.0,
+        decode_share: float = 1.0,
+        seed: int = 0,
     ) -> None:
         self.mae = mae
         self.network = wrapped if wrapped is not None else mae
@@ -79,6 +89,8 @@ class MAELearner:
         self.all_finite = all_finite
         self.brake = Brake()
         self.weight = weight
+        self.decode_share, self.seed = decode_share, seed
+        self._draw: tuple[int, int] | None = None
         self._is_last_slot = True
         self._is_slot_done: bool | None = None
         """None: no loop says where a slot begins."""
@@ -122,11 +134,16 @@ class MAELearner:
             )
         return reconstruction.error
 
-    def begin_slot(self, index: int, count: int) -> None:
+    def begin_slot(self, index: int, count: int, draw: tuple[int, int] | None = None) -> None:
         """Say that the next batch is number `index` of the `count` that this rank has in a step.
 
         One `learn` may follow. Ranks may have different counts: they meet in the last slot.
+
+        Args:
+            draw: step and slot, which name the stream that draws the tokens to decode; default:
+                the optimiser's step.
         """
+        self._draw = draw
         if index == 0:
             self._are_finite = []
         self._is_last_slot = index == count - 1
@@ -152,10 +169,21 @@ class MAELearner:
         clips = clips.to(self.device, non_blocking=True)
         visible_idx = visible_idx.to(self.device)
         with autocast(self.device, self.precision), self._exchange():
-            reconstruction: Reconstruction = self.network(clips, visible_idx)
+            decoded = self._decoded(visible_idx)
+            reconstruction: Reconstruction = self.network(clips, visible_idx, *decoded)
             self._descend(reconstruction.loss)
-        loss = reconstruction.loss.detach()
-        return TrainingStep(reconstruction.error.detach(), loss, self.grad_norm)
+        error, loss = reconstruction.error.detach(), reconstruction.loss.detach()
+        if decoded:
+            error = error * ((error.shape[1] - visible_idx.shape[1]) / decoded[0].shape[1])
+        return TrainingStep(error, loss, self.grad_norm)
+
+    def _decoded(self, visible_idx: Int[Tensor, "B K"]) -> tuple[Tensor, ...]:
+        """The tokens to decode, where those are not all that are hidden."""
+        if self.decode_share == 1:
+            return ()
+        draws = stream(self.seed, "decode", *(self._draw or (self.step, 0)), device=self.device)
+        num_tokens = self.mae.grid.num_tokens
+        return (some_hidden(visible_idx, num_tokens, self.decode_share, generator=draws),)
 
     def _exchange(self) -> AbstractContextManager[None]:
         """Ranks meet once in a step, at the last slot of each: they may have different numbers."""

@@ -220,7 +220,7 @@ class PretrainLoop:
                 learning.begin(self.at.step, self.learner.mae)
         seen = []
         for index, (slot, batch) in enumerate(zip(self.slots, batches, strict=True)):
-            self.learner.begin_slot(index, len(self.slots))
+            self.learner.begin_slot(index, len(self.slots), (self.at.step, slot))
             seen.append(self._batch(slot, batch, learning))
         if learning is not None:
             self.num_pending += 1

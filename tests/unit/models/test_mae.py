@@ -222,6 +222,18 @@ def test_bfloat16_arithmetic_keeps_error_in_float32_and_near_the_exact_one(
     torch.testing.assert_close(rough.loss, found.loss, atol=0.05, rtol=0.05)
 
 
+def test_patch_embedding_learns_from_visible_tokens_only() -> None:
+    mae, seen = make(), []
+
+    def look(module: nn.Module, given: Any, tokens: Tensor) -> None:
+        assert not given[0].requires_grad  # pixels get no gradient
+        tokens.register_hook(lambda gradient: seen.append(tuple(gradient.shape)))
+
+    mae.encoder.patch_embed.register_forward_hook(look)
+    mae(*batch()).loss.backward()
+    assert seen == [(3, NUM_VISIBLE, 12)]
+
+
 def test_weights_have_the_names_of_the_videomae_family() -> None:
     names = set(make().state_dict())
     assert {

@@ -13,6 +13,7 @@ from tats_ray.ops.patches import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     PatchStatistics,
+    byte_targets,
     denormalize,
     imagenet_normalize,
     normalized_targets,
@@ -114,6 +115,41 @@ def test_zero_prediction_has_error_511_over_512_on_textured_patches() -> None:
     torch.testing.assert_close(
         targets.square().mean(-1), torch.full((1, 4), 511 / 512), atol=2e-5, rtol=0
     )
+
+
+def contrasts() -> Tensor:
+    """Patches of 8 x 8 x 2 bytes: noise, almost flat, flat, black, and one bright pixel."""
+    generator = torch.Generator().manual_seed(5)
+    noisy = torch.randint(256, (1, 1, 128, 3), generator=generator)
+    faint = 255 - torch.randint(2, (1, 1, 128, 3), generator=generator)
+    spark = torch.zeros(1, 1, 128, 3, dtype=torch.long)
+    spark[0, 0, 5, 1] = 255
+    flat = torch.full_like(spark, 37)
+    patches = torch.cat([noisy, faint, spark, flat, torch.zeros_like(flat)], 1)
+    return patches.flatten(2).to(torch.uint8)
+
+
+def test_targets_by_two_moments_equal_those_in_two_passes() -> None:
+    patches = contrasts()
+    reference = normalized_targets(patches.double() / 255)
+    found = byte_targets(patches, torch.float64)
+    # The mean of flat bytes over 255 is rounded, and the divisor 1e-6 shows it.
+    torch.testing.assert_close(found[:, :3], reference[:, :3], atol=1e-12, rtol=1e-12)
+    single = byte_targets(patches)
+    assert single.dtype == torch.float32
+    torch.testing.assert_close(single[:, :3].double(), reference[:, :3], atol=1e-6, rtol=1e-6)
+    for targets in (found, single):
+        assert not targets[0, 3:].any()
+
+
+@pytest.mark.parametrize("value", [0, 1, 255])
+def test_moments_of_patches_too_large_for_exact_sums_are_close(value: int) -> None:
+    patches = torch.full((1, 1, 3 * 5000), value, dtype=torch.uint8)
+    patches[..., 6] = 128
+    reference = normalized_targets(patches.double() / 255)
+    found = byte_targets(patches).double()
+    torch.testing.assert_close(found[..., ::3], reference[..., ::3], atol=1e-4, rtol=1e-4)
+    assert found[..., 1::3].abs().max() < 0.01
 
 
 def test_denormalize_undoes_normalized_targets() -> None:
