@@ -10,6 +10,7 @@ run again.
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ from .plan import PARTS, Row, find_row, rows
 from .row_files import FOLDER, code_digest, read_rows, to_do
 from .run_row import run_row, settings_of
 
+_MODULE = "tats_ray.benchmarks.evidence"
 _TIMEOUT_S = 3 * 3600.0
 
 
@@ -33,6 +35,8 @@ def main() -> None:
     parser.add_argument("--one", default="", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the rows are")
     args = parser.parse_args()
+    # Raised here, so that the row's process ends with this one and not after it.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         if args.one:
             run_row(find_row(args.one), args.folder)
@@ -69,7 +73,7 @@ def _run(row: Row, folder: Path) -> bool:
     """One row in a process of its own; True if it has results afterwards."""
     started = time.monotonic()
     print(f"{row.name} ...", flush=True)
-    command = [sys.executable, "-m", __spec__.parent, "--one", row.name, "--folder", str(folder)]
+    command = [sys.executable, "-m", _MODULE, "--one", row.name, "--folder", str(folder)]
     try:
         done = subprocess.run(command, timeout=_TIMEOUT_S, capture_output=True, text=True)
         is_good, said = done.returncode == 0, (done.stderr or done.stdout).strip()

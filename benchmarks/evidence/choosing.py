@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from tats_ray.config.encoder_flags import EncoderOptions
 from tats_ray.core.devices import torch_threads
+from tats_ray.core.storage import replace_text
 from tats_ray.data.atari.states import read_states
 from tats_ray.data.manifest import VideoEntry
 from tats_ray.evaluation.encoder import open_encoder
@@ -28,9 +30,13 @@ from .training import train
 
 @torch_threads(1)
 def choose(path: Path = CHOICE) -> None:
-    """Measure every game, and write and print what chooses two of them."""
-    found = {game: _measured(game) for game in GAMES}
-    path.write_text(json.dumps({"games": found, "origin": made_here()}, indent=1) + "\n")
+    """Measure every game that is not in the file yet, and print what chooses two of them."""
+    found = json.loads(path.read_text())["games"] if path.is_file() else {}
+    for game in GAMES:
+        if game not in found:
+            found[game] = _measured(game)
+            whole = {"games": found, "origin": made_here()}
+            replace_text(path, json.dumps(whole, indent=1) + "\n")
     for game in by_room(found):
         print(game, {name: round(value, 3) for name, value in found[game].items()})
 
@@ -58,7 +64,7 @@ def _seen(entries: list[VideoEntry], reader: StateReader) -> Tensor:
     for entry in entries:
         states = read_states(entry.path)
         assert states is not None
-        table = torch.tensor([*states.values()]).T
+        table = torch.from_numpy(np.stack([*states.values()], axis=1))
         shown = STATE_VIEWS.frames(len(table), frames, reader.source.data.stride)
         values = table[shown].unflatten(0, (STATE_VIEWS.num_views, frames)).flatten(1)
         rows.append(torch.cat([values.nan_to_num(), values.isnan().double()], 1))

@@ -111,14 +111,14 @@ class StateReader:
         return read_list(self.data / "train.csv"), read_list(self.data / "val.csv")
 
     @cached_property
-    def tokens(self) -> list[Tensor]:
+    def tokens(self) -> tuple[Tensor, Tensor]:
         """Of every view of both lists, n N D."""
         asked = (
             FeatureRequest(source=self.source, entries=entries, plan=STATE_VIEWS, pool="tokens")
             for entries in self.lists
         )
-        found = (compute(request, num_workers=0, say=lambda text: None) for request in asked)
-        return [features.values.flatten(0, 1) for features in found]
+        train, val = (compute(request, num_workers=0, say=lambda text: None) for request in asked)
+        return train.values.flatten(0, 1), val.values.flatten(0, 1)
 
     def targets(self, change: int) -> tuple[Targets, Targets]:
         """States, or their changes, of both lists."""
@@ -127,7 +127,8 @@ class StateReader:
             read_targets(part, STATE_VIEWS, num_frames=frames, stride=stride, change=change)
             for part in self.lists
         )
-        return binned(train, val)[:2]
+        train, val, _ = binned(train, val)
+        return train, val
 
     def pixels(self, entries: list[VideoEntry]) -> Tensor:
         """The middle frame of every view, n P, 0 to 1."""

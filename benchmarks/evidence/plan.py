@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from tats_ray.algorithms.grpo import GRPOConfig
 from tats_ray.core.errors import UsageError, did_you_mean
 
 Part = Literal["quick", "main", "longer", "ablations"]
@@ -29,6 +30,8 @@ class Task:
     fields: Fields
     epochs: int
     """Of the main comparison; other lengths are multiples."""
+    equal_time: float
+    """CPU seconds of a row of TATS over those of a row of random masks, measured on a few steps."""
     primary: str
     """The measure that decides, higher is better."""
     measures: tuple[str, ...]
@@ -66,6 +69,7 @@ MOTION = Task(
         "optim.base_lr": 8e-3,
     },
     epochs=24,
+    equal_time=1.2,
     primary="attentive",
     measures=_PROBES,
 )
@@ -88,6 +92,7 @@ def atari(game: str) -> Task:
             "eval.moving_share": 0.02,
         },
         epochs=24,
+        equal_time=1.5,
         primary="state",
         measures=_STATES,
     )
@@ -154,13 +159,13 @@ ARMS: Mapping[str, tuple[str, Fields]] = {
     ),
     "tats_paper": ("TATS, the paper's coefficients and advantage", _PAPER),
     "tats": ("TATS, the coefficients of the demo", _TATS),
-    "rloo": (
-        "RLOO on minus the clip's error",
+    "grpo": (
+        "GRPO on minus the clip's error",
         {
             **_LEARNED,
             "sampler.name": "tats",
-            "algorithm.name": "rloo",
-            "algorithm.entropy_coef": 1e-3,
+            "algorithm.name": "grpo",
+            "algorithm.entropy_coef": 0.01,
         },
     ),
     "uniform_25": ("TATS, a quarter drawn uniformly", {**_TATS, "sampler.uniform_share": 0.25}),
@@ -198,12 +203,9 @@ ARMS: Mapping[str, tuple[str, Fields]] = {
 }
 """Name -> what it is, and the fields that it sets."""
 
-MAIN = ("untrained", "random", "tube", "adamae", "tats_paper", "tats", "rloo", "oracle")
+MAIN = ("untrained", "random", "tube", "adamae", "tats_paper", "tats", "grpo", "oracle")
 QUICK = ("untrained", "random", "tats", "oracle", "adamae", "uniform_50", "ease")
 ABLATIONS = tuple(arm for arm in ARMS if arm not in (*MAIN, "random_time"))
-TIMES_LONGER = {"random_time": 1.6}
-"""A step with a sampler that learns takes as long as this many with random masks, in CPU seconds
-of the rows themselves (`cpu_s`)."""
 
 
 @dataclass(frozen=True)
@@ -230,8 +232,8 @@ class Row:
         """
         task = task or TASKS[self.task]
         fields = {**task.fields, **ARMS[self.arm][1], "sampler.mask_ratio": self.ratio}
-        group = 4 if fields.get("algorithm.name") in ("rloo", "grpo") else 1
-        times = self.length * TIMES_LONGER.get(self.arm, 1.0)
+        group = GRPOConfig().masks_per_clip if fields.get("algorithm.name") == "grpo" else 1
+        times = self.length * (task.equal_time if self.arm == "random_time" else 1.0)
         epochs = round(task.epochs * times / group)
         fields["loop.epochs"] = epochs
         fields["loop.mae_only_epochs"] = round(epochs * _MAE_ONLY)

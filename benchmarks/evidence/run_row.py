@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,19 +63,19 @@ def run_row(row: Row, folder: Path) -> None:
 
     A row that was interrupted begins anew: rows take minutes.
     """
-    known = {"row": row, "settings": settings_of(row), "code": code_digest(), "origin": made_here()}
+    begun = Finished(row, settings_of(row), code_digest(), origin=made_here())
     run = RUNS / row.name
     shutil.rmtree(run, ignore_errors=True)
     try:
         results = results_of(row, run)
     except Exception as error:
-        Finished(**known, failed=f"{type(error).__name__}: {error}").write(folder)
+        replace(begun, failed=f"{type(error).__name__}: {error}").write(folder)
         raise
     finally:
         shutil.rmtree(run / "features", ignore_errors=True)
-    if known["code"] != code_digest():
+    if begun.code != code_digest():
         raise UsageError(f"the code changed while row {row.name} ran; run it again")
-    Finished(**known, results=results).write(folder)
+    replace(begun, results=results).write(folder)
 
 
 def results_of(row: Row, run: Path) -> dict[str, float]:

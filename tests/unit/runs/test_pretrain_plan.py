@@ -84,7 +84,8 @@ def test_plan_says_what_mask_ratio_a_sampler_comes_to(
         ),
         (
             {"loop": {"ramp_in_epochs": 4, "ramp_out_epochs": 1}},
-            "then one policy update per MAE step, growing over 4 epochs, falling over 1 epoch",
+            "uniform masks for the first 10 epochs, then one policy update per MAE step, "
+            "growing over 4 epochs, falling over 1 epoch",
         ),
         (
             {"loop": {"warmup_mask": "learned"}},
