@@ -16,6 +16,7 @@ from tats_ray.checkpoints.format import load_weights
 from tats_ray.config.encoder_flags import EncoderOptions
 from tats_ray.config.load import finetune_config
 from tats_ray.core.devices import torch_threads
+from tats_ray.core.storage import replace_text
 from tats_ray.data.manifest import VideoEntry, read_list
 from tats_ray.data.views import ViewDataset, ViewPlan
 from tats_ray.evaluation.encoder import open_encoder
@@ -71,7 +72,7 @@ def few_labels(data: Path) -> Path:
         seen[entry.label].append(f"{Path(entry.path).resolve()}\t{entry.label}\n")
     path = data / f"train_{LABELS_PER_CLASS}.csv"
     lines = [line for label in sorted(seen, key=str) for line in seen[label][:LABELS_PER_CLASS]]
-    path.write_text("".join(lines))
+    replace_text(path, "".join(lines))
     return path
 
 

@@ -243,6 +243,10 @@ class Row:
         return {**fields, "name": self.name, "seed": self.seed}
 
 
+SEEDS = 4
+"""The least at which two samplers can be told apart at 5 % [`ops.statistics.can_claim`]."""
+
+
 def rows(part: Part) -> Iterator[Row]:
     """The rows of a part, those that matter most first."""
     if part == "quick":
@@ -250,12 +254,12 @@ def rows(part: Part) -> Iterator[Row]:
             yield Row(CHOSEN[0], 0.9, arm, 0, length=0.25)
     elif part == "main":
         for task, ratio in (("motion", 0.75), *((game, 0.9) for game in CHOSEN), ("motion", 0.9)):
-            for seed in range(3):
+            for seed in range(SEEDS):
                 for arm in (*MAIN, "random_time"):
                     yield Row(task, ratio, arm, seed)
     elif part == "longer":
         for task, ratio in (("motion", 0.75), (CHOSEN[0], 0.9)):
-            for seed in range(3):
+            for seed in range(SEEDS):
                 for arm in ("random", "tats", "adamae", "oracle"):
                     yield Row(task, ratio, arm, seed, length=3.0)
     else:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tats_ray.benchmarks.evidence import __main__ as command
 from tats_ray.benchmarks.evidence import measuring, plan, row_files, run_row, tables
 from tats_ray.benchmarks.evidence.plan import ARMS, PARTS, TASKS, Row, rows
 from tats_ray.benchmarks.evidence.row_files import Finished, read_rows, to_do
@@ -58,6 +60,29 @@ def test_row_with_other_settings_is_refused_with_the_first_of_them(tmp_path: Pat
     changed = [(ROW, {**SETTINGS, "algorithm.lr": 2.0})]
     with pytest.raises(UsageError, match=r"motion-0\.75-tats-0 .* algorithm\.lr was 1\.0 and is 2"):
         list(to_do(changed, read_rows(tmp_path), "c0de"))
+
+
+def test_command_runs_rows_in_processes_and_names_what_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A program stands in for a row: it fails for the oracle, and writes nothing."""
+    words = "import sys; sys.exit('no oracle' if 'oracle' in sys.argv[3] else 0)"
+    program = tmp_path / "row.sh"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{words}" "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(command.sys, "executable", str(program))
+    monkeypatch.setattr(sys, "argv", ["evidence", "quick", "--folder", str(tmp_path / "rows")])
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert ended.value.code == 1
+    said = capsys.readouterr().out
+    assert "7 rows, 7 to run, 0 made by other code" in said
+    assert said.count(" done, ") == 6
+    assert said.count("no oracle") == 1
+    assert said.splitlines()[-1].startswith("failed: seaquest-0.9-oracle-x0.25-0; the same")
+    monkeypatch.setattr(sys, "argv", ["evidence", "quik"])
+    with pytest.raises(SystemExit, match="evidence: no part is called 'quik'; known: quick, main"):
+        command.main()
 
 
 def test_file_that_is_no_row_is_refused(tmp_path: Path) -> None:
