@@ -19,7 +19,6 @@ from tats_ray.core.storage import replace_text
 from tats_ray.data.atari.states import read_states
 from tats_ray.data.manifest import VideoEntry
 from tats_ray.evaluation.encoder import open_encoder
-from tats_ray.evaluation.states.readouts import principal_components
 
 from .measuring import STATE_VIEWS, StateReader, ridge
 from .plan import CHANGE, GAMES, Row, atari, by_room
@@ -49,11 +48,10 @@ def _measured(game: str) -> dict[str, float]:
     targets = reader.targets(CHANGE)
     seen = [_seen(part, reader) for part in reader.lists]
     shown = [reader.pixels(part) for part in reader.lists]
-    components = principal_components(shown[0], shown[1], reader.source.width)
     return {
         "ceiling": ridge(seen[0], seen[1], *targets),
-        "pixels": ridge(*components, *targets),
-        "untrained": max(reader.attentively(CHANGE, 0), reader.linearly(CHANGE)),
+        "pixels": ridge(shown[0], shown[1], *targets),
+        "untrained": reader.read(CHANGE),
         "values": float(len(targets[0].names)),
     }
 

@@ -11,6 +11,7 @@ from statistics import fmean
 
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool3d
 
 from tats_ray.checkpoints.format import load_weights
 from tats_ray.config.encoder_flags import EncoderOptions
@@ -23,7 +24,6 @@ from tats_ray.evaluation.encoder import open_encoder
 from tats_ray.evaluation.features import FeatureRequest, FrozenEncoder, compute
 from tats_ray.evaluation.probe import ProbeRequest, probe
 from tats_ray.evaluation.probe_protocols import ProbeRecipe, recipe
-from tats_ray.evaluation.states.readouts import PENALTIES, read_attentively
 from tats_ray.evaluation.states.targets import Targets, binned, read_targets
 from tats_ray.models.zoo import new_classifier
 from tats_ray.runs.finetune_plan import make_finetune_plan
@@ -39,6 +39,8 @@ ATTENTIVE = recipe("attentive", lrs=(1e-3,), weight_decays=(0.1,))
 LABELS_PER_CLASS = 20
 FINETUNE_EPOCHS = 30
 STATE_VIEWS = ViewPlan(3, 1)
+PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+"""Of ridge regression, where the mean length of an example is 1."""
 
 
 @torch_threads(1)
@@ -132,7 +134,7 @@ class StateReader:
         return train, val
 
     def pixels(self, entries: list[VideoEntry]) -> Tensor:
-        """The middle frame of every view, n P, 0 to 1."""
+        """All frames of every view at half their size, n P, 0 to 1."""
         grid, data = self.source.grid, self.source.data
         dataset = ViewDataset(
             entries,
@@ -143,43 +145,52 @@ class StateReader:
             min_frames=data.min_frames,
             backend=data.decoder,
         )
-        found = (dataset[index].pixels for index in range(len(entries)))
-        rows = [views[:, :, grid.num_frames // 2] for views in found if views is not None]
-        return torch.cat(rows).flatten(1).float() / 255
+        rows = []
+        for index in range(len(entries)):
+            views = dataset[index].pixels
+            assert views is not None, entries[index].path
+            rows.append(avg_pool3d(views.float() / 255, (1, 2, 2)).flatten(1))
+        return torch.cat(rows)
 
-    def linearly(self, change: int) -> float:
-        means = [torch.stack([clip.float().mean(0) for clip in part]) for part in self.tokens]
-        return ridge(means[0], means[1], *self.targets(change))
-
-    def attentively(self, change: int, seed: int) -> float:
-        found = read_attentively(
-            *self.tokens,
-            *self.targets(change),
-            num_heads=self.source.num_heads,
-            seed=seed,
-            device=torch.device("cpu"),
-        )
-        return known(found.r2)
+    def read(self, change: int, *, is_pooled: bool = False) -> float:
+        """R2 of what ridge regression reads of all tokens, or of their mean."""
+        train, val = (part.float() for part in self.tokens)
+        parts = (train.mean(1), val.mean(1)) if is_pooled else (train.flatten(1), val.flatten(1))
+        return ridge(*parts, *self.targets(change))
 
 
 def ridge(train: Tensor, val: Tensor, truth: Targets, tested: Targets) -> float:
-    """Mean R2 of ridge regression; its penalty does best on the last fifth of the examples."""
-    mean, std = train.double().mean(0), train.double().std(0).clamp(min=1e-8)
-    train, val = ((part.double() - mean) / std for part in (train, val))
+    """Mean R2 of ridge regression, solved between examples, since features are many.
+
+    For each value, the penalty is that which does best on the last fifth of the training list,
+    which shows other episodes than most of the rest.
+    """
+    centre = train.mean(0)
+    train, val = train - centre, val - centre
+    kernel, cross = (train @ train.T).double(), (val @ train.T).double()
+    scale = kernel.diagonal().mean()
+    kernel, cross = kernel / scale, cross / scale
     cut, scores = round(0.8 * len(train)), []
-    for fit, test in zip(truth.values.T, tested.values.T, strict=True):
-        first, last = fit[:cut], fit[cut:]
-        best = max(PENALTIES, key=lambda p: _r2(train[:cut], train[cut:], first, last, p))
-        scores.append(_r2(train, val, fit, test, best))
+    for y, wanted in zip(truth.values.T, tested.values.T, strict=True):
+        fit = ~y.isnan()
+        first, last = fit.nonzero()[:, 0].split([int(fit[:cut].sum()), int(fit[cut:].sum())])
+        tried = {
+            penalty: _r2(
+                kernel[first][:, first], kernel[last][:, first], y[first], y[last], penalty
+            )
+            for penalty in PENALTIES
+        }
+        best, asked = max(PENALTIES, key=tried.__getitem__), ~wanted.isnan()
+        whole = kernel[fit][:, fit], cross[asked][:, fit]
+        scores.append(_r2(*whole, y[fit], wanted[asked], best))
     return known(scores)
 
 
-def _r2(x: Tensor, other: Tensor, y: Tensor, wanted: Tensor, penalty: float) -> float:
-    is_known, is_asked = ~y.isnan(), ~wanted.isnan()
-    x, other, y, wanted = x[is_known], other[is_asked], y[is_known], wanted[is_asked]
-    gram = x.T @ x + penalty * len(x) * torch.eye(x.shape[1], dtype=x.dtype)
-    weights = torch.linalg.solve(gram, x.T @ (y - y.mean()))
-    left = (wanted - y.mean() - other @ weights).square().sum()
+def _r2(kernel: Tensor, cross: Tensor, y: Tensor, wanted: Tensor, penalty: float) -> float:
+    """Of ridge regression in its dual form; NaN without an example to score."""
+    ridged = kernel + penalty * torch.eye(len(kernel), dtype=kernel.dtype)
+    weights = torch.linalg.solve(ridged, y - y.mean())
+    left = (wanted - y.mean() - cross @ weights).square().sum()
     return float(1 - left / (wanted - wanted.mean()).square().sum())
 
 
@@ -189,11 +200,11 @@ def known(r2: Sequence[float]) -> float:
 
 
 @torch_threads(1)
-def states(run: Path, data: Path, seed: int) -> dict[str, float]:
+def states(run: Path, data: Path) -> dict[str, float]:
     """What is read of the changes of states, which decides, and of the states themselves: R2."""
     reader = StateReader(open_encoder(run, EncoderOptions(device="cpu")), data)
     return {
-        "state": reader.attentively(CHANGE, seed),
-        "state_linear": reader.linearly(CHANGE),
-        "now": reader.attentively(0, seed),
+        "state": reader.read(CHANGE),
+        "state_pooled": reader.read(CHANGE, is_pooled=True),
+        "now": reader.read(0),
     }

@@ -53,7 +53,7 @@ _SMALL: Fields = {
     "cluster.threads": 1,
 }
 _PROBES = ("linear", "knn", "attentive", "finetune", "motion_auc", "motion_ratio", "entropy")
-_STATES = ("state", "state_linear", "now", "motion_auc", "motion_ratio", "entropy")
+_STATES = ("state", "state_pooled", "now", "motion_auc", "motion_ratio", "entropy")
 
 MOTION = Task(
     name="motion",

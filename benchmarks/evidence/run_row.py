@@ -83,5 +83,6 @@ def results_of(row: Row, run: Path) -> dict[str, float]:
     task = TASKS[row.task]
     data = make_videos(row.task, task.videos)
     found = train(config_of(row), run, is_trained=row.arm != "untrained")
-    measure = measuring.states if "game" in task.videos else measuring.classes
-    return {**found, **measure(run, data, row.seed)}
+    is_game = "game" in task.videos
+    worth = measuring.states(run, data) if is_game else measuring.classes(run, data, row.seed)
+    return {**found, **worth}
