@@ -24,9 +24,9 @@ DATA = ROOT / "data" / "evidence"
 RUNS = ROOT / "runs" / "evidence"
 
 
-def make_videos(name: str, videos: Mapping[str, Any], root: Path = DATA) -> Path:
+def make_videos(name: str, videos: Mapping[str, Any]) -> Path:
     """The data set of a task, made where it is not there yet."""
-    folder = root / name
+    folder = DATA / name
     if "game" in videos:
         make_atari(folder, **videos)
     else:

@@ -44,12 +44,12 @@ def mixed_with_uniform(log_prob: Float[Tensor, "B N"], share: float) -> Float[Te
     reach pi through it. No token's probability falls below share / N.
 
     Args:
-        share: inside [0, 1]; 0 returns log pi itself.
+        share: inside [0, 1); 0 returns log pi itself.
     """
     if not share:
         return log_prob
     floor = torch.full_like(log_prob, math.log(share / log_prob.shape[1]))
-    return floor if share == 1 else torch.logaddexp(log_prob + math.log1p(-share), floor)
+    return torch.logaddexp(log_prob + math.log1p(-share), floor)
 
 
 def gumbel_noise(shape: tuple[int, ...], *, generator: torch.Generator) -> Float[Tensor, ...]:
