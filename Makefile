@@ -9,7 +9,8 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 TEST_ENV := RAY_AUTH_MODE=disabled RAY_USAGE_STATS_ENABLED=0
 FLAGS ?=
 
-.PHONY: demo test test-long chaos cluster-test test-rllib test-hf457 test-readers check docs bench lock clean help
+.PHONY: demo test test-long chaos cluster-test test-rllib test-hf457 test-readers check docs bench evidence \
+	evidence-quick lock clean help
 
 help:
 	@echo "make demo    train on videos of Pong and show what was learned (under 3 minutes)"
@@ -23,6 +24,8 @@ help:
 	@echo "make check   formatting, lint, strict types"
 	@echo "make docs    build the documentation as a web site in build/site"
 	@echo "make bench   speed and memory of every part, as ratios (a few minutes)"
+	@echo "make evidence   the study of samplers, row by row (hours; stopped, it goes on)"
+	@echo "make evidence-quick   its main ordering, one seed (15 minutes on two cores)"
 
 $(VENV)/installed: requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer found; install one, or use make PYTHON=/path/to/python3.12"; exit 2; }
@@ -120,6 +123,13 @@ docs: $(VENV)-docs/installed
 # make bench FLAGS="--peer ~/adamae --save"
 bench: $(VENV)/installed
 	@$(BIN)/python benchmarks/speed/tables.py $(FLAGS)
+
+# Rows that are in benchmarks/results/evidence are not run again.
+evidence: $(VENV)/installed
+	@PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python -m tats_ray.benchmarks.evidence $(FLAGS)
+
+evidence-quick: $(VENV)/installed
+	@PYTHONPATH=. OMP_NUM_THREADS=1 $(BIN)/python -m tats_ray.benchmarks.evidence quick $(FLAGS)
 
 # Exact versions of everything that is installed now; GPU libraries exist for x86-64 Linux only.
 lock: $(VENV)/installed

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, asdict, replace
 from dataclasses import fields as dataclass_fields
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from tats_ray.benchmarks.evidence.tables import arms_table, choice_table, part_tables
 
 from tats_ray.config.docstrings import field_docstrings
 from tats_ray.config.finetune_schema import FinetuneConfig
@@ -182,6 +185,12 @@ def presets_table() -> str:
 
 
 TABLES = {
+    "evidence_arms": arms_table,
+    "evidence_choice": choice_table,
+    "evidence_quick": partial(part_tables, "quick"),
+    "evidence_main": partial(part_tables, "main"),
+    "evidence_longer": partial(part_tables, "longer"),
+    "evidence_ablations": partial(part_tables, "ablations"),
     "presets": presets_table,
     "doors": doors_table,
     "inside": inside_table,

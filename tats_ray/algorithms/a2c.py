@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from tats_ray.algorithms.base import PolicyGradient
-from tats_ray.algorithms.terms import ActorCriticConfig, critic, scored_terms
+from tats_ray.algorithms.terms import ActorCriticConfig, critic, entropy_bonus, scored_terms
 from tats_ray.core.arrays import Float
 from tats_ray.core.types import Evaluation, Rollout, Scalars
 from tats_ray.models.policy import SamplerPolicy
 from tats_ray.ops.losses import advantages, scored_sum
-from tats_ray.ops.selection import entropy
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,5 +44,5 @@ class A2C(PolicyGradient):
         gain = scored_sum(terms.log_prob * advantage, terms.is_scored, config.reduction)
         value_loss, judged = critic(rollout, now, self.group)
         loss = config.value_coef * value_loss - config.policy_coef * gain
-        loss = loss - config.entropy_coef * entropy(now.log_prob).mean()
+        loss = loss - entropy_bonus(config, now, self.group)
         return loss, {"surrogate": gain.detach(), **judged}

@@ -8,14 +8,13 @@ from typing import Literal
 from torch import Tensor
 
 from tats_ray.algorithms.base import PolicyGradient
-from tats_ray.algorithms.terms import GroupConfig, group_spread, scored_terms
+from tats_ray.algorithms.terms import GroupConfig, entropy_bonus, group_spread, scored_terms
 from tats_ray.core.arrays import Float
 from tats_ray.core.ranges import AtLeastOne, ShareBetween
 from tats_ray.core.types import Evaluation, Rollout, Scalars
 from tats_ray.models.policy import SamplerPolicy
 from tats_ray.ops.losses import clip_fraction, clipped_surrogate, group_advantages, scored_sum
 from tats_ray.ops.rewards import clip_return
-from tats_ray.ops.selection import entropy
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +53,7 @@ class GRPO(PolicyGradient):
         advantage = better[:, None].expand_as(terms.log_ratio)
         gains = clipped_surrogate(terms.log_ratio, advantage, config.clip_eps)
         gain = scored_sum(gains, terms.is_scored, "mean")
-        loss = -config.policy_coef * gain - config.entropy_coef * entropy(now.log_prob).mean()
+        loss = -config.policy_coef * gain - entropy_bonus(config, now, self.group)
         return loss, {"surrogate": gain.detach(), **group_spread(rollout)}
 
     def moved(self, rollout: Rollout, now: Evaluation) -> Scalars:

@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor
 
 from tats_ray.algorithms.base import PolicyGradient
-from tats_ray.algorithms.terms import ActorCriticConfig, critic, scored_terms
+from tats_ray.algorithms.terms import ActorCriticConfig, critic, entropy_bonus, scored_terms
 from tats_ray.core.arrays import Float
 from tats_ray.core.ranges import AtLeastOne, Positive, ShareBetween, require
 from tats_ray.core.types import Evaluation, Rollout, Scalars
@@ -20,7 +20,6 @@ from tats_ray.ops.losses import (
     scored_sum,
     sharpened,
 )
-from tats_ray.ops.selection import entropy
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +77,7 @@ class PPO(PolicyGradient):
         gain = scored_sum(gains, terms.is_scored, config.reduction)
         value_loss, judged = critic(rollout, now, self.group)
         loss = config.value_coef * value_loss - config.policy_coef * gain
-        loss = loss - config.entropy_coef * entropy(now.log_prob).mean()
+        loss = loss - entropy_bonus(config, now, self.group)
         return loss, {"surrogate": gain.detach(), **judged}
 
     def moved(self, rollout: Rollout, now: Evaluation) -> Scalars:

@@ -8,18 +8,16 @@ from typing import Literal
 from torch import Tensor
 
 from tats_ray.algorithms.base import PolicyGradient
-from tats_ray.algorithms.terms import scored_terms
-from tats_ray.config.schema import AlgorithmConfig
+from tats_ray.algorithms.terms import SteeredConfig, entropy_bonus, scored_terms
 from tats_ray.core.arrays import Float
 from tats_ray.core.types import Evaluation, Rollout, Scalars
 from tats_ray.models.policy import SamplerPolicy
 from tats_ray.ops.losses import scored_sum
 from tats_ray.ops.rewards import clip_return
-from tats_ray.ops.selection import entropy
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ReinforceConfig(AlgorithmConfig):
+class ReinforceConfig(SteeredConfig):
     """Score-function gradient in AdaMAE's form [A; Williams 1992]."""
 
     name: str = "reinforce"
@@ -55,5 +53,5 @@ class Reinforce(PolicyGradient):
         gain = scored_sum(terms.log_prob * reward, terms.is_scored, "mean")
         loss = -self.config.policy_coef * gain
         if self.config.entropy_coef:
-            loss = loss - self.config.entropy_coef * entropy(now.log_prob).mean()
+            loss = loss - entropy_bonus(self.config, now, self.group)
         return loss, {"surrogate": gain.detach()}

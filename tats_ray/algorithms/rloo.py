@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from tats_ray.algorithms.base import PolicyGradient
-from tats_ray.algorithms.terms import GroupConfig, group_spread, scored_terms
+from tats_ray.algorithms.terms import GroupConfig, entropy_bonus, group_spread, scored_terms
 from tats_ray.core.arrays import Float
 from tats_ray.core.types import Evaluation, Rollout, Scalars
 from tats_ray.models.policy import SamplerPolicy
 from tats_ray.ops.losses import group_advantages, scored_sum
 from tats_ray.ops.rewards import clip_return
-from tats_ray.ops.selection import entropy
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,5 +42,5 @@ class RLOO(PolicyGradient):
         returns = clip_return(rollout.reward, rollout.visible_idx)
         better = group_advantages(returns, rollout.masks_per_clip, "leave_one_out")
         gain = scored_sum(terms.log_prob * better[:, None], terms.is_scored, "mean")
-        loss = -config.policy_coef * gain - config.entropy_coef * entropy(now.log_prob).mean()
+        loss = -config.policy_coef * gain - entropy_bonus(config, now, self.group)
         return loss, {"surrogate": gain.detach(), **group_spread(rollout)}

@@ -102,6 +102,8 @@ class ProbeCommand(PlainCommand):
     """Weight decays to try with each learning rate. The default is the preset's grid."""
     k: int = 20
     """Number of neighbours for knn."""
+    change: int = 0
+    """For state: read how much each state changes in this many frames after the middle one."""
     temperature: float = 0.07
     """Temperature of the neighbours' weights."""
     seed: int = 0
@@ -172,6 +174,7 @@ class ProbeCommand(PlainCommand):
                 val_list=val_list,
                 root=self.root,
                 views=ViewPlan.parse(self.train_views, self.sampling),
+                change=self.change,
                 seed=self.seed,
                 encoder=self.encoder,
                 out=self.out,

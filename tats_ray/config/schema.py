@@ -22,6 +22,7 @@ from tats_ray.core.ranges import (
     Positive,
     Share,
     ShareAboveZero,
+    ShareBelowOne,
     ShareBetween,
     require,
 )
@@ -120,6 +121,9 @@ class SamplerConfig(ConfigBase):
     """Whiten the sampler's tokens with running statistics. It then learns in fewer steps."""
     temperature: Positive = 1.0
     """Softmax temperature [R][S]."""
+    uniform_share: ShareBelowOne = 0.0
+    """Probability that a visible token is drawn uniformly and not by the sampler, so that some of
+    what is hard stays hidden. The mixture is the policy that is scored, so ratios stay exact."""
     value_shares_trunk: bool = False
     """The value head reads the sampler's features instead of the tokens [A6]."""
 
@@ -187,6 +191,11 @@ class LoopConfig(ConfigBase):
     """Passes over the training list."""
     mae_only_epochs: Count = 10
     """m_o: epochs with uniformly random masks before the sampler takes part [R][S]."""
+    ramp_in_epochs: Count = 0
+    """Epochs after the MAE-only ones over which the share of steps with the sampler's masks grows
+    towards 1. The other steps have the masks of the MAE-only epochs, and nothing to learn from."""
+    ramp_out_epochs: Count = 0
+    """Last epochs, over which that share falls again towards 0."""
     mae_steps_per_update: AtLeastOne = 1
     """k: MAE steps whose rollouts go into one policy update [R][S]."""
     max_staleness: Count = 0

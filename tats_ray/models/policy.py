@@ -13,7 +13,7 @@ from tats_ray.core.grid import TokenGrid
 from tats_ray.core.group import ALONE, Group
 from tats_ray.core.protocols import MaskPolicy, MaskRule
 from tats_ray.core.types import Evaluation, Selection
-from tats_ray.ops.selection import draw_visible, token_log_prob
+from tats_ray.ops.selection import draw_visible, mixed_with_uniform, token_log_prob
 
 
 @runtime_checkable
@@ -52,6 +52,7 @@ class SamplerPolicy(nn.Module):
             `observe(tokens, group)` averages over their `Group`.
         temperature: logits are divided by it before the softmax.
         shares_trunk: the value head reads the sampler's features instead of the tokens [A6].
+        uniform_share: the probability that a draw is uniform (`mixed_with_uniform`).
 
     Raises:
         UsageError: for a shared trunk with a sampler that is no `Trunk`.
@@ -64,6 +65,7 @@ class SamplerPolicy(nn.Module):
         *,
         temperature: float = 1.0,
         shares_trunk: bool = False,
+        uniform_share: float = 0.0,
     ) -> None:
         super().__init__()
         if shares_trunk and not isinstance(sampler, Trunk):
@@ -75,6 +77,7 @@ class SamplerPolicy(nn.Module):
         self.value_head = ValueHead(width)
         self.temperature = temperature
         self.shares_trunk = shares_trunk
+        self.uniform_share = uniform_share
 
     def evaluate(self, tokens: Float[Tensor, "B N D"]) -> Evaluation:
         """Log-probabilities and value under the current weights, with gradients.
@@ -85,7 +88,7 @@ class SamplerPolicy(nn.Module):
         tokens = tokens.detach()
         features = self.sampler.features(tokens) if self.shares_trunk else tokens
         logits = self.sampler.logits(features) if self.shares_trunk else self.sampler(tokens)
-        log_prob = token_log_prob(logits, self.temperature)
+        log_prob = mixed_with_uniform(token_log_prob(logits, self.temperature), self.uniform_share)
         return Evaluation(log_prob, self.value_head(features))
 
     def observe(self, tokens: Float[Tensor, "B N D"], group: Group = ALONE) -> None:

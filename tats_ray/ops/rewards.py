@@ -42,6 +42,18 @@ def token_error(
     return error
 
 
+def token_ease(
+    error: Float[Tensor, "B N"], visible_idx: Int[Tensor, "B K"]
+) -> Float[Tensor, "B N"]:
+    """Each hidden token earns how easy it was: m / (m + its error), m the clip's mean error.
+
+    Scored on hidden tokens, it shows what is easy and so hides what is hard. It lies inside
+    (0, 1], so `advantage: relative` limits itself as it does with `token_error`.
+    """
+    mean = clip_error(error, visible_idx).clamp_min(1e-12)
+    return mean / (mean + error)
+
+
 def clip_error(
     error: Float[Tensor, "B N"], visible_idx: Int[Tensor, "B K"]
 ) -> Float[Tensor, "B N"]:
@@ -84,11 +96,16 @@ def motion_share(
 
 REWARDS: dict[str, Reward] = {
     "token_error": Reward(token_error),
+    "token_ease": Reward(token_ease),
     "clip_error": Reward(clip_error),
     "negative_clip_error": Reward(negative_clip_error),
     "error_reduction": Reward(error_reduction, ("random_error",)),
     "motion_share": Reward(motion_share, ("motion",)),
 }
+
+
+PER_TOKEN = ("token_error", "token_ease")
+"""Rewards that hidden tokens earn each by itself."""
 
 
 def register_reward(name: str, function: Callable[..., Any], *needs: Need) -> None:

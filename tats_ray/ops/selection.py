@@ -7,6 +7,8 @@ form (`B`, `plackett_luce_log_prob`). The marginal form is the default everywher
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -32,6 +34,22 @@ def token_log_prob(logits: Float[Tensor, "B N"], temperature: float = 1.0) -> Fl
 
     expect(is_fine.all(), error)
     return torch.log_softmax(logits.float() / temperature, dim=-1)
+
+
+def mixed_with_uniform(log_prob: Float[Tensor, "B N"], share: float) -> Float[Tensor, "B N"]:
+    """Log of (1 - share) pi + share / N: each draw is uniform with this probability.
+
+    The mixture is the policy: what draws, what is scored and what is learned are all of it, so
+    marginal and Plackett-Luce log-probabilities, ratios and entropies stay exact, and gradients
+    reach pi through it. No token's probability falls below share / N.
+
+    Args:
+        share: inside [0, 1); 0 returns log pi itself.
+    """
+    if not share:
+        return log_prob
+    floor = torch.full_like(log_prob, math.log(share / log_prob.shape[1]))
+    return torch.logaddexp(log_prob + math.log1p(-share), floor)
 
 
 def gumbel_noise(shape: tuple[int, ...], *, generator: torch.Generator) -> Float[Tensor, ...]:

@@ -78,7 +78,7 @@ def _write_official(found: Restored, out: Path) -> Iterator[str]:
     sampler = found.config.sampler
     is_adamae = (
         find_sampler(sampler).has_published_names
-        and (sampler.num_blocks, sampler.temperature) == (1, 1.0)
+        and (sampler.num_blocks, sampler.temperature, sampler.uniform_share) == (1, 1.0, 0.0)
         and sampler.num_heads in (0, 8)
         and sampler.pos_embed == "learned"
     )

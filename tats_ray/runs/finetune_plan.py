@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from tats_ray.checkpoints.open import open_checkpoint
 from tats_ray.checkpoints.restore import Restored
 from tats_ray.config.finetune_schema import FinetuneConfig, token_grid_of
@@ -46,6 +48,14 @@ class FinetunePlan:
     @property
     def total_steps(self) -> int:
         return self.steps_per_epoch * self.config.optim.epochs
+
+    def start_weights(self) -> dict[str, Tensor]:
+        """What the classifier takes from the checkpoint."""
+        encoder = self.source.mae.encoder.state_dict()
+        weights = {f"encoder.{n}": v for n, v in encoder.items() if not n.startswith("norm.")}
+        if self.source.head is not None and not self.config.new_head:
+            weights |= self.source.head.state_dict()
+        return weights
 
     def schedule(self, epochs: int) -> RateSchedule:
         """The learning rate of a run of so many epochs, of the head."""

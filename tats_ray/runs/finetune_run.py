@@ -122,15 +122,11 @@ def _measured(folder: Path) -> float | None:
 
 def _write_start(plan: FinetunePlan, folder: Path) -> None:
     """The weights before the first step, for the ranks to read."""
-    path, source = folder / START_FILE, plan.source
+    path = folder / START_FILE
     if plan.config.from_scratch:
         path.unlink(missing_ok=True)
         return
-    encoder = source.mae.encoder.state_dict()
-    weights = {f"encoder.{n}": v for n, v in encoder.items() if not n.startswith("norm.")}
-    if source.head is not None and not plan.config.new_head:
-        weights |= source.head.state_dict()
-    checkpoints.write_tensors(path, weights)
+    checkpoints.write_tensors(path, plan.start_weights())
 
 
 def _read(path: Path) -> FinetuneConfig:

@@ -21,7 +21,7 @@ from tats_ray.models.samplers.dry_run import check_sampler
 from tats_ray.models.samplers.registry import find_sampler, ignored_fields
 from tats_ray.models.samplers.tats import kept_bytes
 from tats_ray.models.zoo import SIZES, num_visible, token_grid
-from tats_ray.ops.rewards import find_reward
+from tats_ray.ops.rewards import PER_TOKEN, find_reward
 from tats_ray.runtime.resources.cost_model import expected, way_out
 from tats_ray.runtime.resources.placement import Placement, plan_placement
 from tats_ray.runtime.resources.rollout_bytes import buffer_bytes, clip_bytes, store_bytes
@@ -136,8 +136,13 @@ class Plan:
         if not learns:
             return f"{first * bool(has_own)}masks of sampler {sampler}, no policy updates"
         flight = f", at most {loop.max_staleness} in flight" * bool(loop.max_staleness)
+        ramps = "".join(
+            f", {way} over {counted(epochs, 'epoch')}"
+            for way, epochs in (("growing", loop.ramp_in_epochs), ("falling", loop.ramp_out_epochs))
+            if epochs
+        )
         each = counted(loop.mae_steps_per_update, "MAE step").removeprefix("1 ")
-        return f"{first * bool(has_own)}one policy update per {each}{flight}"
+        return f"{first * bool(has_own)}one policy update per {each}{flight}{ramps}"
 
     def _tokens_in_words(self) -> str:
         """Tube and frame masks round to whole tubes and frames: the actual ratio is shown too."""
@@ -289,10 +294,10 @@ def _check_reward(config: RunConfig) -> None:
     """Visible tokens have no error of their own: they can only be judged by the whole clip's."""
     find_reward(config.reward)
     scored = getattr(config.algorithm, "scored", "hidden")
-    if scored in ("visible", "joint") and config.reward == "token_error":
+    if scored in ("visible", "joint") and config.reward in PER_TOKEN:
         raise UsageError(
-            f"algorithm.scored {scored} cannot be combined with env.reward token_error, which is 0 "
-            "on visible tokens; use --env.reward negative_clip_error"
+            f"algorithm.scored {scored} cannot be combined with env.reward {config.reward}, which "
+            "says nothing of visible tokens; use --env.reward negative_clip_error"
         )
 
 

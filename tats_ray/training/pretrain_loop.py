@@ -75,6 +75,16 @@ class Stage:
     num_visible: int
 
 
+def learned_share(config: LoopConfig, epoch: int) -> float:
+    """Share of an epoch's steps whose masks are the sampler's; it grows and falls in equal steps.
+
+    With ramps of 3 and 1, six epochs after the MAE-only ones have 1/4, 2/4, 3/4, 1, 1 and 1/2.
+    """
+    since, left = epoch + 1 - config.mae_only_epochs, config.epochs - epoch
+    slopes = since / (config.ramp_in_epochs + 1), left / (config.ramp_out_epochs + 1)
+    return max(0.0, min(1.0, *slopes))
+
+
 def training_step(env: Environment, info: Mapping[str, Any]) -> TrainingStep:
     """What a step of the environment says that it did to the autoencoder.
 
@@ -158,7 +168,14 @@ class PretrainLoop:
     @property
     def policy_takes_part(self) -> bool:
         """Whether the policy draws and learns in the present epoch."""
-        return self.at.epoch >= self.config.mae_only_epochs
+        return learned_share(self.config, self.at.epoch) > 0
+
+    def _is_learned(self) -> bool:
+        """Whether the policy draws and learns in the present step, the same on all ranks."""
+        share = learned_share(self.config, self.at.epoch)
+        if share in (0, 1):
+            return bool(share)
+        return bool(torch.rand((), generator=stream(self.seed, "ramp", self.at.step)) < share)
 
     def run(self) -> None:
         """From the present position to the last epoch, unless a hook raises `Halt`."""
@@ -214,14 +231,15 @@ class PretrainLoop:
 
     def _step(self, batches: Sequence[Batch]) -> dict[str, Scalar]:
         lr = self.learner.lr
-        learning = self.client if self.policy_takes_part else None
+        is_learned = self._is_learned()
+        stage, learning = (self.main, self.client) if is_learned else (self.warmup, None)
         if learning is not None and not self.num_pending:
             with self.stopwatch("policy"), self.stopwatch("handover"):
                 learning.begin(self.at.step, self.learner.mae)
         seen = []
         for index, (slot, batch) in enumerate(zip(self.slots, batches, strict=True)):
             self.learner.begin_slot(index, len(self.slots), (self.at.step, slot))
-            seen.append(self._batch(slot, batch, learning))
+            seen.append(self._batch(slot, batch, stage, learning))
         if learning is not None:
             self.num_pending += 1
         return {
@@ -232,10 +250,9 @@ class PretrainLoop:
         }
 
     def _batch(
-        self, slot: int, batch: Batch, learning: PolicyClient | None
+        self, slot: int, batch: Batch, stage: Stage, learning: PolicyClient | None
     ) -> tuple[TrainingStep, Scalar]:
         """What the autoencoder did in one slot, and the reward."""
-        stage = self.main if self.policy_takes_part else self.warmup
         with self.stopwatch("mae"):
             options = {"clips": self._repeated(batch.pixels)}
             motion = None if batch.motion is None else self._repeated(batch.motion)
@@ -245,7 +262,7 @@ class PretrainLoop:
         with self.stopwatch("policy"):
             generator = stream(self.seed, "draw", self.at.step, slot, device=tokens.device)
             with autocast(tokens.device, self.config.precision):
-                selection, drawn = self._draw(stage, tokens, motion, generator)
+                selection, drawn = self._draw(stage, learning, tokens, motion, generator)
         with self.stopwatch("mae"):
             _, reward, _, _, info = stage.env.step(selection.visible_idx)
         trained = training_step(stage.env, info)
@@ -258,12 +275,17 @@ class PretrainLoop:
         return trained, reward.mean()
 
     def _draw(
-        self, stage: Stage, tokens: Tensor, motion: Tensor | None, generator: torch.Generator
+        self,
+        stage: Stage,
+        client: PolicyClient | None,
+        tokens: Tensor,
+        motion: Tensor | None,
+        generator: torch.Generator,
     ) -> tuple[Selection, Evaluation | None]:
         """Who stays visible; with the graph of that choice where the next update is of it alone."""
         is_whole = len(self.slots) == self.masks_per_clip == self.config.rollout_fraction == 1
-        is_next = is_whole and self.config.mae_steps_per_update == 1 and self.policy_takes_part
-        learning = self.client.learning_policy() if is_next and self.client else None
+        is_next = is_whole and self.config.mae_steps_per_update == 1
+        learning = client.learning_policy() if is_next and client else None
         if learning is not None:
             with torch.enable_grad():
                 drawn = learning.evaluate(tokens)

@@ -53,10 +53,16 @@ class StateRequest:
     root: Path | None = None
     views: ViewPlan = field(default_factory=ViewPlan)
     """Of the videos of both lists; each view is an example of its own."""
+    change: int = 0
+    """Frames over which changes of states are read instead of states; see `read_targets`."""
     seed: int = 0
     """Of the untrained encoder and of the attentive heads."""
     encoder: EncoderOptions = field(default_factory=EncoderOptions)
     out: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.change < 0:
+            raise UsageError(f"change must be 0 or more frames, got {self.change}")
 
 
 def probe_states(request: StateRequest) -> dict[str, StateScores]:
@@ -98,6 +104,7 @@ def probe_states(request: StateRequest) -> dict[str, StateScores]:
         "views": str(request.views),
         "seed": request.seed,
         "read": "states of the middle frame of a clip",
+        **({"change": request.change} if request.change else {}),
         "held_out": HELD_OUT,
         "penalties": PENALTIES,
         "attentive": ATTENTIVE,
@@ -113,7 +120,11 @@ def _targets(
     entries: Sequence[VideoEntry], request: StateRequest, source: FrozenEncoder
 ) -> Targets:
     return read_targets(
-        entries, request.views, num_frames=source.grid.num_frames, stride=source.data.stride
+        entries,
+        request.views,
+        num_frames=source.grid.num_frames,
+        stride=source.data.stride,
+        change=request.change,
     )
 
 

@@ -47,9 +47,18 @@ class Targets:
 
 
 def read_targets(
-    entries: Sequence[VideoEntry], plan: ViewPlan, *, num_frames: int, stride: int
+    entries: Sequence[VideoEntry],
+    plan: ViewPlan,
+    *,
+    num_frames: int,
+    stride: int,
+    change: int = 0,
 ) -> Targets:
     """The states at the middle frame of every view of every video, in this order.
+
+    Args:
+        change: frames; above 0, how much each state changes in this many frames after the middle
+            one instead. It is unknown where the video ends before.
 
     Raises:
         UsageError: for a video without states, or with those of another one.
@@ -71,6 +80,8 @@ def read_targets(
                 "the video; make it again"
             )
         clips = np.array(plan.frames(len(table), num_frames, stride)).reshape(-1, num_frames)
+        if change:
+            table = np.concatenate([table[change:], np.full_like(table[:change], np.nan)]) - table
         rows.append(table[clips[:, num_frames // 2]].repeat(plan.num_crops, axis=0))
     return Targets(names, torch.from_numpy(np.concatenate(rows)))
 

@@ -21,7 +21,7 @@ from tats_ray.core.grid import TokenGrid
 from tats_ray.core.protocols import MaskPolicy
 from tats_ray.models.policy import FixedPolicy, SamplerPolicy
 
-POLICY_FIELDS = ("temperature", "value_shares_trunk")
+POLICY_FIELDS = ("temperature", "value_shares_trunk", "uniform_share")
 """What `learned_policy` reads."""
 
 
@@ -103,6 +103,7 @@ def learned_policy(network: nn.Module, width: int, config: SamplerConfig) -> Sam
         width,
         temperature=config.temperature,
         shares_trunk=config.value_shares_trunk,
+        uniform_share=config.uniform_share,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,10 +16,12 @@ from tats_ray.algorithms.reinforce import ReinforceConfig
 from tats_ray.config.load import parse_config
 from tats_ray.config.plugins import ALGORITHMS
 from tats_ray.config.schema import AlgorithmConfig
+from tats_ray.core.errors import UsageError
 from tats_ray.core.grid import TokenGrid
 from tats_ray.core.types import Rollout
 from tats_ray.models.policy import SamplerPolicy
 from tats_ray.models.samplers.learned import LearnedSampler
+from tats_ray.ops.selection import entropy
 
 GRID = TokenGrid(num_frames=2, image_size=8, tubelet=2, patch=1)  # 64 tokens
 HARD = torch.arange(64) % 8 == 3
@@ -100,6 +104,27 @@ def ppo(**changes: Any) -> PPOConfig:
 
 def test_hidden_tokens_that_earn_their_own_error_become_visible_where_it_is_high() -> None:
     assert preference(ppo(), "token_error") > 1.5
+
+
+def test_hidden_tokens_that_earn_their_ease_become_visible_where_the_error_is_low() -> None:
+    # Ease of a token of error e is m / (m + e) with m about .42: .32 and .55, a ratio of .58.
+    config = ppo(advantage="relative", entropy_coef=0.0)
+    assert 0.5 < preference(config, "token_ease", 300) < 0.75
+
+
+def test_target_entropy_needs_a_weight_to_steer() -> None:
+    with pytest.raises(UsageError, match="entropy_coef must be positive if algorithm.target_ent"):
+        ReinforceConfig(target_entropy=0.5)
+
+
+@pytest.mark.parametrize("target", [0.95, 0.8])
+def test_entropy_is_held_at_its_target_where_a_fixed_weight_lets_it_fall(target: float) -> None:
+    """The fixed weight of .1 ends near .5 of log N here."""
+    config = ppo(advantage="standardized", target_entropy=target)
+    policy = train(replace(config, lr=3e-2), steps=100)
+    with torch.no_grad():
+        log_prob = policy.evaluate(torch.eye(64)[None]).log_prob
+    assert float(entropy(log_prob)) / math.log(64) == pytest.approx(target, abs=0.05)
 
 
 @pytest.mark.parametrize("scored", ["visible", "joint"])

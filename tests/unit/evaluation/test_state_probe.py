@@ -15,6 +15,8 @@ from tats_ray.config.load import dump_config, parse_config
 from tats_ray.core.types import Position
 from tats_ray.data.atari.states import states_path, write_states
 from tats_ray.data.encode import write_video
+from tats_ray.data.manifest import read_list
+from tats_ray.data.views import ViewPlan
 from tats_ray.evaluation.states import readouts
 from tats_ray.evaluation.states.readouts import (
     principal_components,
@@ -22,7 +24,7 @@ from tats_ray.evaluation.states.readouts import (
     read_linearly,
     read_majority,
 )
-from tats_ray.evaluation.states.targets import Targets, binned
+from tats_ray.evaluation.states.targets import Targets, binned, read_targets
 from tats_ray.models.zoo import build_mae, token_grid
 from tats_ray.ops.optim import adamw
 from tats_ray.ops.scores import weighted_f1
@@ -163,6 +165,26 @@ def test_command_writes_a_line_for_each_value_and_each_measure(
     assert found["results"]["pixels"]["r2"]["x"] > 0.9
     assert found["results"]["encoder mean"]["r2"]["x"] > 0.5
     assert found["results"]["majority"]["r2"]["x"] <= 0
+
+
+def test_changes_are_those_after_the_middle_frame_and_unknown_beyond_the_end(
+    place: Path,
+) -> None:
+    """The square moves one pixel a frame; the middle of the only clip is frame 2 of 4."""
+    entries = read_list(place / "data" / "val.csv")
+    names, known = [], []
+    for change in (1, 2):
+        found = read_targets(entries, ViewPlan(), num_frames=4, stride=1, change=change)
+        names.append(found.names)
+        known.append(found.values[:, 0])
+    assert names == [("x", "still")] * 2
+    assert known[0].tolist() == [1.0] * len(entries)
+    assert known[1].isnan().all()
+
+
+def test_negative_change_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("probe", "state", place / "run", place / "data", "--change", "-1")
+    assert "change must be 0 or more frames, got -1" in refusal(capsys, *words)
 
 
 def test_videos_without_states_are_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -115,6 +115,20 @@ def test_probabilities_sum_to_one_and_sharpen_as_the_temperature_falls(
     assert tops == sorted(tops)
 
 
+def test_share_of_the_draws_is_uniform_and_scored_as_what_it_is(policy: SamplerPolicy) -> None:
+    tokens = noise(1, 32, 16)
+    policy.temperature = 0.02  # nearly all on one token
+    alone = policy.evaluate(tokens).log_prob.detach().exp()
+    assert float(alone.max()) > 0.9
+    policy.uniform_share = 0.5
+    log_prob = policy.evaluate(tokens).log_prob.detach()
+    torch.testing.assert_close(log_prob.exp(), alone / 2 + 1 / 64)
+    drawn = policy.act(tokens.expand(4000, -1, -1), 1, generator=generator())
+    assert torch.equal(drawn.log_prob[0], log_prob[0])
+    shares = torch.bincount(drawn.visible_idx.flatten(), minlength=32) / 4000
+    assert float((shares - log_prob[0].exp()).abs().max()) < 0.025  # 3 sigma
+
+
 def test_preferred_tokens_are_drawn_more_often(policy: SamplerPolicy) -> None:
     tokens = noise(1, 32, 16).expand(2000, -1, -1)
     drawn = policy.act(tokens, 4, generator=generator())

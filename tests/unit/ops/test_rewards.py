@@ -14,6 +14,7 @@ from tats_ray.ops.rewards import (
     find_reward,
     negative_clip_error,
     register_reward,
+    token_ease,
     token_error,
 )
 
@@ -37,6 +38,7 @@ def test_every_token_of_a_clip_earns_the_mean_error_of_its_hidden_tokens() -> No
 def test_return_of_a_clip_is_its_mean_reward_over_hidden_tokens_whatever_the_reward() -> None:
     expected = {
         "token_error": [3.0, 3.0],
+        "token_ease": [(3 / 4 + 3 / 8) / 2, (3 / 5 + 3 / 7) / 2],
         "clip_error": [3.0, 3.0],
         "negative_clip_error": [-3.0, -3.0],
         "error_reduction": [0.5, -1.0],  # random masks leave 3.5 and 2
@@ -45,7 +47,13 @@ def test_return_of_a_clip_is_its_mean_reward_over_hidden_tokens_whatever_the_rew
     assert set(REWARDS) == set(expected)
     for name, returns in expected.items():
         found = clip_return(REWARDS[name](ERROR, VISIBLE, **GIVEN), VISIBLE)
-        assert found.tolist() == returns, name
+        assert found.tolist() == pytest.approx(returns), name
+
+
+def test_ease_falls_with_the_error_and_stays_positive_where_nothing_errs() -> None:
+    ease = token_ease(ERROR, VISIBLE)
+    assert ease[0, 3] < ease[0, 1] < 1
+    assert torch.equal(token_ease(torch.zeros(1, 4), VISIBLE[:1]), torch.ones(1, 4))
 
 
 def test_reward_on_visible_tokens_does_not_enter_the_return() -> None:
@@ -56,7 +64,7 @@ def test_reward_on_visible_tokens_does_not_enter_the_return() -> None:
 def test_unknown_reward_is_refused_with_the_nearest_and_all_known_ones() -> None:
     with pytest.raises(UsageError, match=r"'eror_reduction' .* mean error_reduction\?; known: tok"):
         find_reward("eror_reduction")
-    with pytest.raises(UsageError, match=r"'speed' is not known; known: token_error, clip_error"):
+    with pytest.raises(UsageError, match=r"'speed' is not known; known: token_error, token_ease"):
         find_reward("speed")
 
 

@@ -17,6 +17,7 @@ from tats_ray.ops.selection import (
     entropy,
     hidden_indices,
     is_visible,
+    mixed_with_uniform,
     plackett_luce_log_prob,
     token_log_prob,
 )
@@ -100,6 +101,21 @@ def test_draw_has_exactly_k_distinct_tokens_and_the_rest_is_hidden_ascending(
         assert len(set(row)) == count
         assert left == sorted(set(range(tokens)) - set(row))
         assert [n for n, shown in enumerate(seen) if shown] == sorted(row)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.99])
+def test_mixture_with_uniform_is_that_of_the_probabilities(share: float) -> None:
+    log_prob = torch.tensor([[0.0, -1.0, -40.0, -math.inf]], dtype=torch.float64).log_softmax(1)
+    log_prob.requires_grad_()
+    mixed = mixed_with_uniform(log_prob, share)
+    expected = (1 - share) * log_prob.detach().exp() + share / 4
+    torch.testing.assert_close(mixed.detach().exp(), expected)
+    torch.testing.assert_close(mixed.exp().sum(), torch.tensor(1.0, dtype=torch.float64))
+    if share == 0.25:  # d log m = (1 - share) pi / m d log pi
+        (gradient,) = torch.autograd.grad(mixed[0, 0], log_prob)
+        part = 0.75 * log_prob[0, 0].exp() / mixed[0, 0].exp()
+        torch.testing.assert_close(gradient[0, 0], part.detach())
+    assert (mixed is log_prob) == (share == 0)
 
 
 def test_same_generator_state_gives_the_same_draw() -> None:

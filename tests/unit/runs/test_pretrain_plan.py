@@ -88,6 +88,11 @@ def test_plan_says_what_mask_ratio_a_sampler_comes_to(
             "one policy update per MAE step, ",
         ),
         (
+            {"loop": {"ramp_in_epochs": 4, "ramp_out_epochs": 1}},
+            "uniform masks for the first 10 epochs, then one policy update per MAE step, "
+            "growing over 4 epochs, falling over 1 epoch",
+        ),
+        (
             {"loop": {"warmup_mask": "learned"}},
             "untrained sampler for the first 10 epochs, then one",
         ),
@@ -195,12 +200,14 @@ def test_reward_is_the_algorithms_own_unless_one_is_named(
     assert named.config.reward == "clip_error"
 
 
+@pytest.mark.parametrize("reward", ["token_error", "token_ease"])
 @pytest.mark.parametrize("algorithm", [{"name": "grpo"}, {"scored": "visible"}])
 def test_reward_that_visible_tokens_cannot_earn_is_refused(
-    tmp_path: Path, algorithm: dict[str, Any]
+    tmp_path: Path, algorithm: dict[str, Any], reward: str
 ) -> None:
-    with pytest.raises(UsageError, match="which is 0 on visible tokens; use --env.reward negative"):
-        plan(tmp_path, algorithm=algorithm, env={"reward": "token_error"})
+    why = f"reward {reward}, which says nothing of visible tokens; use --env.reward negative"
+    with pytest.raises(UsageError, match=why):
+        plan(tmp_path, algorithm=algorithm, env={"reward": reward})
 
 
 def test_batch_that_holds_no_whole_groups_is_refused_with_one_that_does(tmp_path: Path) -> None:

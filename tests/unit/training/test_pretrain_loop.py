@@ -18,7 +18,7 @@ from tats_ray.core.seeds import stream
 from tats_ray.core.types import Rollout
 from tats_ray.models.policy import FixedPolicy
 from tats_ray.training.policy_learner import PolicyUpdate
-from tats_ray.training.pretrain_loop import Halt, PretrainLoop
+from tats_ray.training.pretrain_loop import Halt, PretrainLoop, learned_share
 from tests.conftest import random_clips
 
 
@@ -118,6 +118,35 @@ def test_policy_learns_from_the_asked_share_of_each_batchs_clips(small_run: Any)
         assert len(part.tokens) == math.ceil(0.4 * clips) < clips
         for name in ("tokens", "visible_idx", "log_prob", "value", "reward"):
             assert torch.equal(getattr(part, name), getattr(all_of_it, name)[: len(part.tokens)])
+
+
+def test_share_of_learned_steps_grows_and_falls_in_equal_steps() -> None:
+    config = LoopConfig(epochs=8, mae_only_epochs=2, ramp_in_epochs=3, ramp_out_epochs=1)
+    shares = [learned_share(config, epoch) for epoch in range(8)]
+    assert shares == [0, 0, 0.25, 0.5, 0.75, 1, 1, 0.5]
+    plain = LoopConfig(epochs=4, mae_only_epochs=2)
+    assert [learned_share(plain, epoch) for epoch in range(4)] == [0, 0, 1, 1]
+
+
+def test_policy_draws_and_learns_in_its_share_of_the_steps_of_a_ramp(small_run: Any) -> None:
+    config = LoopConfig(epochs=3, mae_only_epochs=0, ramp_in_epochs=1, ramp_out_epochs=1)
+    run = small_run(loop=config, batches_per_epoch=12)
+    drawn_at: list[int] = []
+    draw = run.policy_learner.policy.draw
+
+    def spy(*args: Any, **kwargs: Any) -> Any:
+        drawn_at.append(run.loop.at.step)
+        return draw(*args, **kwargs)
+
+    run.policy_learner.policy.draw = spy
+    run.loop.run()
+    per_epoch = [sum(step // 12 == epoch for step in drawn_at) for epoch in range(3)]
+    assert per_epoch[1] == 12  # shares are 1/2, 1, 1/2
+    assert 0 < min(per_epoch) <= max(per_epoch[0], per_epoch[2]) < 12
+    assert run.client.updates == [(1, 1)] * len(drawn_at)
+    learned = [step for step, metrics in enumerate(run.metrics) if "policy/loss" in metrics]
+    assert learned == drawn_at
+    assert run.learner.step == 36
 
 
 def test_each_clip_gets_its_group_of_masks_in_rows_that_follow_each_other(small_run: Any) -> None:

@@ -39,7 +39,7 @@ ALGORITHMS: list[AlgorithmConfig] = [
     PPOConfig(value_coef=0.5, update_steps=3, **COEFS),
     PPOConfig(advantage="standardized", minibatch="all", update_steps=2, **COEFS),
     PPOConfig(scored="joint", advantage="standardized", **COEFS),
-    A2CConfig(value_coef=0.5, advantage="standardized", **COEFS),
+    A2CConfig(value_coef=0.5, advantage="standardized", target_entropy=0.97, **COEFS),
     ReinforceConfig(baseline="clip_mean", **COEFS),
     GRPOConfig(group_size=2, update_steps=2, **COEFS),
     RLOOConfig(group_size=3, **COEFS),
