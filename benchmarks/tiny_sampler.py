@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -89,11 +90,11 @@ def as_tokens(heat: np.ndarray, motion: np.ndarray) -> tuple[torch.Tensor, torch
 
 def make_videos(folder: Path) -> None:
     """Three kinds, and lists of all of them in turn, so that every validation has each kind."""
-    count = {"num_train": NUM_TRAIN, "num_val": NUM_VAL}
+    synthetic = partial(synthesize, num_train=NUM_TRAIN, num_val=NUM_VAL)
     kinds = {
-        "pong": make_atari(folder / "pong", "pong", **count),
-        "vivid": synthesize(folder / "vivid", look="vivid", **count),
-        "clear": synthesize(folder / "clear", look="clear", **count),
+        "pong": make_atari(folder / "pong", "pong", num_train=NUM_TRAIN, num_val=NUM_VAL),
+        "vivid": synthetic(folder / "vivid", look="vivid"),
+        "clear": synthetic(folder / "clear", look="clear"),
     }
     for split in ("train", "val"):
         rows = [

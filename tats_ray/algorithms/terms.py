@@ -86,9 +86,7 @@ class SteeredConfig(AlgorithmConfig):
         )
 
 
-def entropy_bonus(
-    config: SteeredConfig, now: Evaluation, group: Group
-) -> Float[Tensor, ""]:
+def entropy_bonus(config: SteeredConfig, now: Evaluation, group: Group) -> Float[Tensor, ""]:
     """c3 times the mean entropy; where there is a target, c3 depends on how far away that is.
 
     The weight has no memory, so a checkpoint needs none of it. A weight that adds up what is
