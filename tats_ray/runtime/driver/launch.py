@@ -23,6 +23,7 @@ from tats_ray.runtime.actors.calls import call_restarting
 from tats_ray.runtime.actors.peers import Peers
 from tats_ray.runtime.driver import home, reap
 from tats_ray.runtime.driver.causes import ROOMS, TellFailures
+from tats_ray.runtime.driver.dashboard import DashboardGauges
 from tats_ray.runtime.driver.fit import Outcome, TrainerThread
 from tats_ray.runtime.driver.ray_cluster import joined_cluster
 from tats_ray.runtime.driver.rollout_workers import RolloutWorkers
@@ -82,7 +83,8 @@ def run(
             "threads": placement.threads,
         }
         with _ended(peers), RolloutWorkers(config, placement, peers) as workers:
-            watch = Watch(peers.log, config, on_event, lambda: _standing(request))
+            shown = DashboardGauges(config.name, on_event)
+            watch = Watch(peers.log, config, shown, lambda: _standing(request))
             with (
                 TrainerThread(
                     lambda: _trainer(config, folder, request, job, peers), config, peers
