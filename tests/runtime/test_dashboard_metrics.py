@@ -17,7 +17,7 @@ from tats_ray.runtime.driver import launch
 from tests.marks import IN_CLUSTER
 from tests.runtime.test_recipe import small_config
 
-pytestmark = [*IN_CLUSTER, pytest.mark.timeout(300)]
+pytestmark = [*IN_CLUSTER, pytest.mark.long, pytest.mark.timeout(300)]
 
 
 def scraped(names: set[str], run: str, deadline_s: float) -> dict[str, float]:
