@@ -251,8 +251,13 @@ def test_each_illness_has_its_light(
 @pytest.mark.parametrize(
     ("mean", "own", "light", "says"),
     [
-        (0.9, 0.7, "good", "it is 0.56 times the error of predicting the mean, under its own 0.78"),
-        (0.3, 0.05, "good", "under its own 0.17 times"),
+        (
+            0.9,
+            0.7,
+            "good",
+            "it is 0.556 times the error of predicting the mean, under its own 0.778",
+        ),
+        (0.3, 0.05, "good", "under its own 0.167 times"),
         (0.3, 0.7, "watch", "under random masks it is 1.67 times"),
         (0.0, 0.7, "good", "less"),
     ],
