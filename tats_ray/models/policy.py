@@ -80,11 +80,16 @@ class SamplerPolicy(nn.Module):
         Raises:
             NonFiniteError: when the sampler has diverged.
         """
-        tokens = tokens.detach()
+        logits, value = self.judge(tokens.detach())
+        return Evaluation(token_log_prob(logits, self.temperature), value)
+
+    def judge(
+        self, tokens: Float[Tensor, "B N D"]
+    ) -> tuple[Float[Tensor, "B N"], Float[Tensor, " B"]]:
+        """Logits and value of detached tokens: all that the networks compute."""
         features = self.sampler.features(tokens) if self.shares_trunk else tokens
         logits = self.sampler.logits(features) if self.shares_trunk else self.sampler(tokens)
-        log_prob = token_log_prob(logits, self.temperature)
-        return Evaluation(log_prob, self.value_head(features))
+        return logits, self.value_head(features)
 
     def observe(self, tokens: Float[Tensor, "B N D"]) -> None:
         """Take tokens into the sampler's running statistics, where it keeps any."""
