@@ -9,10 +9,10 @@ FREE = ("log.", "eval.", "test.", "checkpoint.", "name", "data.num_workers", "da
         "data.root", "cluster.address", "cluster.threads", "cluster.cpus_per_worker",
         "cluster.max_failures", "cluster.buffer_mb", "cluster.timeout_s",
         "cluster.rollout_workers", "cluster.min_workers", "cluster.policy_place",
-        "cluster.nodes_timeout_s", "sampler.recompute")  # fmt: skip
+        "cluster.nodes_timeout_s", "sampler.recompute", "loop.compile")  # fmt: skip
 """Beginnings of fields that may differ between a run and its continuation: they change nothing
-that is computed, but for the last bits (threads, sampler.recompute) and, in an overlapped run,
-where it catches up."""
+that is computed, but for the last bits (threads, sampler.recompute, loop.compile) and, in an
+overlapped run, where it catches up."""
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

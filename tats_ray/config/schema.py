@@ -86,6 +86,9 @@ class ModelConfig(ConfigBase):
     """Initial weights of the decoder's head. zero leaves the plateau of the mean sooner."""
     normalize_targets: bool = True
     """Predict pixels normalised within each patch. False predicts pixels from 0 to 1 [A]."""
+    decode_share: ShareAboveZero = 1.0
+    """Share of the hidden tokens that a training step decodes, drawn anew for each clip. Only these
+    are learned from and earn a reward. 1 is the paper's recipe."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -212,8 +215,12 @@ class LoopConfig(ConfigBase):
     """Masks of the MAE-only epochs. learned uses the untrained sampler [A1]."""
     mae_step_every_batch: bool = True
     """False takes one MAE step per k batches, on their mean gradient [A9]."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Precision of the networks. Losses, softmax and log-probabilities stay in float32."""
+    precision: Literal["auto", "float32", "bfloat16"] = "float32"
+    """Precision of the networks. Losses, softmax and log-probabilities stay in float32. auto is
+    bfloat16 where the device that learns gains by it, and the plan says which."""
+    compile: Literal["off", "blocks", "step"] = "off"
+    """Have torch compile what learns: one block of each kind, or the whole pass, on a GPU as CUDA
+    graphs. The first step then takes minutes longer. Results differ by rounding."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -62,11 +62,32 @@ def torch_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+def has_native_bfloat16(device: torch.device) -> bool:
+    """Whether a device has instructions for bfloat16, without which it is slower than float32.
+
+    CPUs have them with AMX or AVX512-bf16, GPUs since Ampere. An absent GPU is taken for one.
+    """
+    if device.type == "cpu":
+        with suppress(OSError):
+            flags = Path("/proc/cpuinfo").read_text().split()
+            return "amx_bf16" in flags or "avx512_bf16" in flags
+        return False
+    return not torch.cuda.is_available() or torch.cuda.get_device_capability(device)[0] >= 8
+
+
+def decided(precision: Precision, device: torch.device) -> Precision:
+    """What `auto` comes to on a device; anything else as it is."""
+    if precision != "auto":
+        return precision
+    return "bfloat16" if has_native_bfloat16(device) else "float32"
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     """The arithmetic of the networks; parameters and losses stay float32."""
+    precision = decided(precision, device)
     return torch.autocast(
         device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False
     )

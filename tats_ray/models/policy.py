@@ -85,11 +85,17 @@ class SamplerPolicy(nn.Module):
         Raises:
             NonFiniteError: when the sampler has diverged.
         """
-        tokens = tokens.detach()
+        logits, value = self.judge(tokens.detach())
+        log_prob = mixed_with_uniform(token_log_prob(logits, self.temperature), self.uniform_share)
+        return Evaluation(log_prob, value)
+
+    def judge(
+        self, tokens: Float[Tensor, "B N D"]
+    ) -> tuple[Float[Tensor, "B N"], Float[Tensor, " B"]]:
+        """Logits and value of detached tokens: all that the networks compute."""
         features = self.sampler.features(tokens) if self.shares_trunk else tokens
         logits = self.sampler.logits(features) if self.shares_trunk else self.sampler(tokens)
-        log_prob = mixed_with_uniform(token_log_prob(logits, self.temperature), self.uniform_share)
-        return Evaluation(log_prob, self.value_head(features))
+        return logits, self.value_head(features)
 
     def observe(self, tokens: Float[Tensor, "B N D"], group: Group = ALONE) -> None:
         """Take tokens into the sampler's running statistics, where it keeps any."""

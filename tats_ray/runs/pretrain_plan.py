@@ -22,6 +22,12 @@ from tats_ray.models.samplers.registry import find_sampler, ignored_fields
 from tats_ray.models.samplers.tats import kept_bytes
 from tats_ray.models.zoo import SIZES, num_visible, token_grid
 from tats_ray.ops.rewards import PER_TOKEN, find_reward
+from tats_ray.runs.step_plan import (
+    check_compilation,
+    compilation_in_words,
+    decided_loop,
+    decoding_in_words,
+)
 from tats_ray.runtime.resources.cost_model import expected, way_out
 from tats_ray.runtime.resources.placement import Placement, plan_placement
 from tats_ray.runtime.resources.rollout_bytes import buffer_bytes, clip_bytes, store_bytes
@@ -93,6 +99,7 @@ class Plan:
             ),
             ("algorithm", self._algorithm_in_words()),
             *([("memory", self._memory_in_words())] if _has_trajectories(config.sampler) else []),
+            *([("compiled", compilation_in_words(loop))] if loop.compile != "off" else []),
             (
                 "steps",
                 f"{counted(loop.epochs, 'epoch')} x {self.steps_per_epoch} = {self.total_steps}; "
@@ -147,8 +154,10 @@ class Plan:
     def _tokens_in_words(self) -> str:
         """Tube and frame masks round to whole tubes and frames: the actual ratio is shown too."""
         share, asked = self.num_visible / self.num_tokens, self.config.sampler.mask_ratio
+        decoded = self.config.model.decode_share
         words = (
-            f"{self.num_tokens} per clip, {self.num_visible} visible ({share:.1%}), "
+            f"{self.num_tokens} per clip, {self.num_visible} visible ({share:.1%})"
+            f"{decoding_in_words(decoded, self.num_tokens - self.num_visible)}, "
             f"sampler {self.config.sampler.name}"
         )
         if options := self.config.sampler.options:
@@ -217,6 +226,9 @@ def make_plan(config: RunConfig) -> Plan:
     _check_reward(config)
     visible = num_visible(config.sampler, grid)
     placement = plan_placement(config)
+    device = torch.device(placement.request.learners.device)
+    config = replace(config, loop=decided_loop(config, device))
+    check_compilation(config)
     if config.num_rollout_workers and not placement.learns_policy:
         raise UsageError(
             f"loop.source workers needs a sampler that learns, and sampler.name "

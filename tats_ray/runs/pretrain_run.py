@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tats_ray.config.load import parse_config, read_yaml
@@ -41,7 +41,7 @@ def pretrain(config: RunConfig, *, resume: bool = False, extend: bool = False) -
         RunFailedError: for what went wrong later, with its first cause.
     """
     plan = make_plan(config)
-    past = Past(config, plan.lists, resume=resume, extend=extend, read=_read)
+    past = Past(plan.config, plan.lists, resume=resume, extend=extend, read=_read)
     if past.is_complete:
         return _complete(plan, past)
     first = first_state(config) if config.init and past.is_new else None
@@ -73,7 +73,8 @@ def forecast(config: RunConfig, *, resume: bool = False, extend: bool = False) -
         UsageError: for what is wrong on any machine.
     """
     plan, problem = plan_anywhere(config)
-    past = Past(config, plan.lists, resume=resume, extend=extend, read=_read)
+    own = replace(config, loop=plan.config.loop)
+    past = Past(own, plan.lists, resume=resume, extend=extend, read=_read)
     if past.is_complete:
         _show_complete(past)
         return

@@ -17,6 +17,7 @@ from tats_ray.runtime.actors.calls import GRACE_S, replaced
 from tats_ray.runtime.actors.transfer import to_arrays, to_tensors
 from tats_ray.runtime.actors.weight_store import POLICY
 from tats_ray.runtime.resources.placement import threads_of
+from tats_ray.training.compilation import Compiler
 from tats_ray.training.policy_learner import PolicyLearner
 
 
@@ -43,6 +44,8 @@ class PolicyLearnerActor:
         grid = token_grid(config.data, config.model)
         policy = build_learned_policy(config.sampler, config.model, grid, seed=config.seed)
         policy.to(self._device)
+        is_gpu = self._device.type == "cuda"
+        Compiler(config.loop.compile, "the policy", print, graphs=is_gpu).policy(policy)
         return PolicyLearner(
             policy,
             config.algorithm.build(policy),

@@ -30,8 +30,9 @@ from tats_ray.runtime.actors.peers import Peers
 from tats_ray.runtime.actors.transfer import to_arrays
 from tats_ray.runtime.workers.policy_clients import RayPolicyClient, WorkerFedClient
 from tats_ray.runtime.workers.rank import ClipCount, Rank, run_worker
+from tats_ray.training.compilation import Compiler
 from tats_ray.training.environments import make_env
-from tats_ray.training.mae_learner import MAELearner, optimizer_steps
+from tats_ray.training.mae_learner import MAELearner, accumulates, optimizer_steps
 from tats_ray.training.policy_learner import LocalPolicyClient, PolicyClient, PolicyLearner
 from tats_ray.training.pretrain_build import Batches
 from tats_ray.training.pretrain_loop import Batch, Halt, PretrainLoop, Stage
@@ -74,6 +75,8 @@ class _Rank(Rank):
         mae = build_mae(config.model, self.grid, seed=config.seed).to(self.device)
         if self.is_sharded:
             shard(mae, self.world_size)
+        alone = self.world_size == self.num_slots == 1 and not accumulates(config.loop)
+        self._compiler("the autoencoder", has_graphs=alone).mae(mae)
         steps = self.batches.steps_per_epoch
         return MAELearner(
             mae,
@@ -85,6 +88,16 @@ class _Rank(Rank):
             wrapped=mae if self.is_sharded else self.wrapped(mae),
             all_finite=self.all_true if self.world_size > 1 else None,
             weight=self.world_size / self.num_slots,
+            decode_share=config.model.decode_share,
+            seed=config.seed,
+        )
+
+    def _compiler(self, what: str, *, has_graphs: bool = True) -> Compiler:
+        return Compiler(
+            self.config.loop.compile,
+            what,
+            lambda line: self.tell("note", text=line),
+            graphs=has_graphs and self.device.type == "cuda",
         )
 
     def run(self) -> dict[str, Any]:
@@ -151,6 +164,7 @@ class _Rank(Rank):
         if not is_learned(policy):
             return None
         policy.to(self.device)
+        self._compiler("the policy").policy(policy)
         group: Group = ALONE
         if self.world_size > 1:
             share = len(self.batches.slots) / self.num_slots

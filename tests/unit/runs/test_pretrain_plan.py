@@ -12,6 +12,7 @@ import pytest
 from tats_ray.algorithms.ppo import PPOConfig
 from tats_ray.config.differences import deciding
 from tats_ray.config.load import load_config, parse_config
+from tats_ray.core import devices
 from tats_ray.core.errors import UsageError
 from tats_ray.data.cache.shards import CacheSettings, StoredVideo, open_folder, table_text
 from tats_ray.models.samplers.learned import LearnedSampler
@@ -363,8 +364,42 @@ def test_trajectories_are_kept_where_a_third_of_the_memory_holds_them(
         assert plan(tmp_path, **sizes, sampler=sampler).config.sampler.recompute == "auto"
 
 
-def test_a_run_may_go_on_with_trajectories_recomputed() -> None:
-    assert not deciding({"sampler": {"recompute": "on"}})
+def test_a_run_may_go_on_with_trajectories_recomputed_or_compiled() -> None:
+    assert not deciding({"sampler": {"recompute": "on"}, "loop": {"compile": "step"}})
+
+
+@pytest.mark.parametrize(
+    ("is_native", "size", "expected"),
+    [(True, "small", "bfloat16"), (False, "small", "float32"), (True, "tiny", "float32")],
+)
+def test_precision_auto_is_decided_by_device_and_width_and_said(
+    is_native: bool, size: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "has_native_bfloat16", lambda device: is_native)
+    few = {"train_list": str(tmp_path / "train.csv"), "num_frames": 4, "image_size": 32}
+    branches = {"data": few, "model": {"size": size, "depth": 1}}
+    made = plan(tmp_path, **branches, loop={"precision": "auto"})
+    assert made.config.loop.precision == expected
+    assert words(made, "model") == f"{size}, {expected}, seed 0"
+    assert plan(tmp_path, **branches).config.loop.precision == "float32"
+
+
+def test_plan_says_what_is_compiled_and_where_it_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/somewhere/else")
+    assert "compiled" not in dict(plan(tmp_path).lines())
+    told = words(plan(tmp_path, loop={"compile": "blocks"}), "compiled")
+    assert told.startswith("one block of each kind (loop.compile), in the first step")
+    assert "/somewhere/else" in told
+    with pytest.raises(UsageError, match=r"loop\.compile step cannot .* fsdp; use --loop\.compile"):
+        plan(tmp_path, loop={"compile": "step"}, cluster={"sharding": "fsdp"})
+
+
+def test_plan_counts_the_tokens_that_are_decoded(tmp_path: Path) -> None:
+    assert "decoded" not in words(plan(tmp_path), "tokens")
+    told = words(plan(tmp_path, model={"size": "tiny", "decode_share": 0.25}), "tokens")
+    assert told.startswith("1568 per clip, 156 visible (9.9%), 353 of 1412 hidden ones decoded, ")
 
 
 def test_clips_of_an_opened_video_must_divide_the_batch(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import torch
 from tats_ray.checkpoints import format as checkpoints
 from tats_ray.config.load import dump_config, load_config, parse_config, read_yaml
 from tats_ray.config.schema import RunConfig
+from tats_ray.core import devices
 from tats_ray.core.folder_lock import LOCK_FILE
 from tats_ray.core.types import Position
 from tats_ray.models.policy import is_learned
@@ -419,3 +420,16 @@ def test_folder_records_how_the_run_ended(
         tats("pretrain", "small.yaml", "--name", "other")
     ended = json.loads(Path("runs/other/run.json").read_text())["ended"]
     assert (ended["state"], ended["why"]) == ("failed", "no luck")
+
+
+def test_run_goes_on_with_the_precision_that_auto_came_to_at_its_start(
+    started: Started, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(devices, "has_native_bfloat16", lambda device: True)
+    auto = ("pretrain", "small.yaml", "--model.size", "small", "--loop.precision", "auto")
+    tats(*auto)
+    tats(*auto, "--extend", "--loop.epochs", "8")
+    assert [config.loop.precision for config in started.configs] == ["bfloat16"] * 2
+    monkeypatch.setattr(devices, "has_native_bfloat16", lambda device: False)
+    said = refusal(capsys, *auto, "--extend", "--loop.epochs", "9")
+    assert "loop.precision 'bfloat16' -> 'float32'" in said
