@@ -159,10 +159,8 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize(
-    ("task", "ratio"),
-    [("motion", 0.75), pytest.param("pong", 0.9, marks=pytest.mark.long)],  # episodes are played
-)
+@pytest.mark.long  # three whole rows, with all their probes
+@pytest.mark.parametrize(("task", "ratio"), [("motion", 0.75), ("pong", 0.9)])
 def test_row_repeats_to_the_digit(small: Path, task: str, ratio: float) -> None:
     row = Row(task, ratio, "tats", 0)
     for folder in ("first", "again"):
