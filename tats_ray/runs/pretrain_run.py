@@ -11,9 +11,9 @@ from tats_ray.config.schema import RunConfig
 from tats_ray.runs.carry_out import carry_out, show_lines, show_plan
 from tats_ray.runs.forecast import plan_anywhere, pretrain_forecast
 from tats_ray.runs.pretrain_plan import Plan, make_plan
+from tats_ray.runs.reports.run_report import write_run_report
 from tats_ray.runs.run_folder import Past, own_folder
 from tats_ray.runs.run_record import record_end
-from tats_ray.runs.run_report import write_run_report
 from tats_ray.runs.warm_start import first_state
 from tats_ray.runtime.driver.fit import Outcome
 from tats_ray.view.board import BoardPlan

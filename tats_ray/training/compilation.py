@@ -74,7 +74,8 @@ class Compiler:
                 block.forward = self._compiled(block.forward)
 
     def _compiled(self, plain: Callable[..., Any]) -> Callable[..., Any]:
-        fast: Any = torch.compile(plain, fullgraph=True, dynamic=False, **self._options)
+        options: Any = self._options
+        fast: Any = torch.compile(plain, fullgraph=True, dynamic=False, **options)
 
         def call(*given: torch.Tensor) -> Any:
             if not self.is_on or not torch.is_grad_enabled():

@@ -85,6 +85,7 @@ def check_list(
     """
     if jobs < 1 or limit_s <= 0:
         raise UsageError(f"-j {jobs} and --limit-s {limit_s:g} must be above 0")
+    index: VideoIndex | None
     entries = list({entry.path: entry for entry in read_list(path, root=root)}.values())
     if out is None:
         make_folder(path.parent, way_out="name another for the results with --out")

@@ -18,7 +18,7 @@ from tats_ray.data.manifest import VideoEntry
 from tats_ray.evaluation.pictures.clip_views import checkpoints_of
 from tats_ray.models.zoo import token_grid
 from tats_ray.runs.reports.comparison import compare_on_a_page
-from tats_ray.runs.run_report import write_run_report
+from tats_ray.runs.reports.run_report import write_run_report
 
 COMPARISON_FILE = Path("comparison.html")
 MOST_RUNS = 8

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 from matplotlib.ticker import MaxNLocator
 
@@ -143,8 +143,10 @@ class _Canvas:
             y = self.y(tick)
             yield _across("grid", y)
             yield _words(_LEFT - 6, y + 4, label + ending, "end")
-        steps = MaxNLocator(6, integer=True, steps=[1, 2, 2.5, 5, 10]).tick_values(0, self._last)
-        for step in steps[steps <= self._last]:
+        steps: Any = MaxNLocator(6, integer=True, steps=[1, 2, 2.5, 5, 10]).tick_values(
+            0, self._last
+        )
+        for step in [step for step in steps if step <= self._last]:
             yield _words(self.x(step), _HEIGHT - _BOTTOM + 15, f"{step:g}", "middle")
         yield _words((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 4, "MAE step", "middle")
         if self._plot.level:

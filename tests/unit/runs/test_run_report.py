@@ -13,7 +13,7 @@ from tats_ray import __version__
 from tats_ray.config.load import parse_config
 from tats_ray.runs.origin import about_run
 from tats_ray.runs.pretrain_plan import Plan, make_plan
-from tats_ray.runs.run_report import _next_commands, _summary
+from tats_ray.runs.reports.run_report import _next_commands, _summary
 
 
 def plan(tmp_path: Path, **branches: Any) -> Plan:

@@ -1,6 +1,6 @@
 """Clips per second of one thread, against the way in which the peers load them.
 
-    python benchmarks/data.py [--clips FOLDER] [--rounds 10]
+    python benchmarks/speed/data_readers.py [--clips FOLDER] [--rounds 10]
 
 The peers' way is written here anew: decord opens the whole video, PIL crops and resizes each frame,
 and the clip becomes float. Ours is `ClipDataset`: warm (the video was counted before), on first
@@ -34,7 +34,7 @@ from tats_ray.data.cache.make_cache import make_cache
 from tats_ray.data.cache.shards import CacheSettings
 from tats_ray.data.dataset import ClipDataset
 from tats_ray.data.decode import read_frames
-from tats_ray.data.encode import write_video
+from tats_ray.data.encode import Codec, write_video
 from tats_ray.data.manifest import read_list
 from tats_ray.data.synthetic import make_clip
 
@@ -59,7 +59,7 @@ def video_of(kind: str, clips: Path | None, folder: Path) -> Path:
     else:
         square, _ = make_clip(120, 240, 0, "benchmark", 0, 0)
         frames = np.pad(square, ((0, 0), (0, 0), (40, 40), (0, 0)), "reflect")
-    codec = "mpeg4" if suffix == "avi" else "h264"
+    codec: Codec = "mpeg4" if suffix == "avi" else "h264"
     write_video(made, frames, codec=codec, gop=250, num_b_frames=2)
     return made
 
