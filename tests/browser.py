@@ -152,8 +152,9 @@ def chromium(folder: Path) -> Iterator[Tab]:
     own_in, commands = os.pipe()
     answers, own_out = os.pipe()
     words = shlex.join([CHROMIUM, *_FLAGS.split(), f"--user-data-dir={folder / 'profile'}"])
+    # dash takes no descriptor above 9.
     process = subprocess.Popen(
-        ["sh", "-c", f"exec {words} 3<&{own_in} 4>&{own_out}"],
+        ["bash", "-c", f"exec {words} 3<&{own_in} 4>&{own_out}"],
         pass_fds=(own_in, own_out),
         start_new_session=True,
         stdout=subprocess.DEVNULL,

@@ -139,7 +139,7 @@ def _chosen(first: Restored, entries: Sequence[VideoEntry]) -> list[_Clip]:
     ranked = _evenly(sorted(ranked, key=lambda pair: pair[0]), _NUM_CLIPS)
     places = ["lowest", *["between"] * (len(ranked) - 2), "highest"][: len(ranked)]
     return [
-        replace(clip, why=f"{place}: error {three(error)}")
+        replace(clip, why=f"{place}: error {three(float(error))}")
         for place, (error, clip) in zip(places, ranked, strict=True)
     ]
 

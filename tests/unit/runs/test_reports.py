@@ -194,7 +194,7 @@ def test_full_disk_for_its_pictures_is_one_line_too(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (run / "masks_1.png").mkdir()  # no file can be written there, whoever asks
-    assert "report runs/mine/masks_1.png cannot be written (" in refusal(capsys, "report", run)
+    assert "runs/mine/masks_1.png cannot be written (" in refusal(capsys, "report", run)
 
 
 def test_mask_of_another_grid_is_refused(

@@ -64,6 +64,7 @@ def look_at(tab: Tab, layer: str) -> None:
     choose(tab)
 
 
+@pytest.mark.long  # its clock is that of the wall, so it wants a core for itself
 def test_page_is_small_and_ready_at_once_and_asks_nobody(browser: Tab, page: Path) -> None:
     assert page.stat().st_size < 5_000_000
     browser.open(page)
@@ -78,6 +79,7 @@ def test_policy_of_the_page_lets_no_request_out(tab: Tab) -> None:
     assert any("Content Security Policy" in fault for fault in tab.faults)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("layer", ["reconstruction", "probability", "mask"])
 def test_scrubbing_shows_30_frames_a_second(browser: Tab, page: Path, layer: str) -> None:
     """Every frame is painted before the next is asked for; the best of three tries."""
