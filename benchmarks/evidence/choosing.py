@@ -1,7 +1,8 @@
 """Which two games are asked: those with the most room, known before a sampler sees any.
 
-The room of a game is what true states of the shown frames say of the changes to come, less what
-pixels or an untrained encoder say already. The larger it is, the more there is to gain.
+The room of a game is what pixels or an untrained encoder leave of an R2 of 1. Not all of it can be
+gained: what a player does at random cannot be known. True states of the shown frames stand beside
+them, and are no ceiling: read linearly, they say less than pixels where objects leave the screen.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def _measured(game: str) -> dict[str, float]:
     seen = [_seen(part, reader) for part in reader.lists]
     shown = [reader.pixels(part) for part in reader.lists]
     return {
-        "ceiling": ridge(seen[0], seen[1], *targets),
+        "states": ridge(seen[0], seen[1], *targets),
         "pixels": ridge(shown[0], shown[1], *targets),
         "untrained": reader.read(CHANGE),
         "values": float(len(targets[0].names)),

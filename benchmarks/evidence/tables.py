@@ -113,10 +113,10 @@ def choice_table(path: Path = CHOICE) -> str:
     if not path.is_file():
         return "Not measured yet.\n"
     games = json.loads(path.read_text())["games"]
-    lines = [["Game", "values", "ceiling", "pixels", "untrained", "room"], ["---"] * 6]
+    lines = [["Game", "values", "true states", "pixels", "untrained", "room"], ["---"] * 6]
     for game in by_room(games):
         found = games[game]
-        cells = [f"{found[name]:.2f}" for name in ("ceiling", "pixels", "untrained")]
+        cells = [f"{found[name]:.2f}" for name in ("states", "pixels", "untrained")]
         lines.append([game, f"{found['values']:g}", *cells, f"{room(found):.2f}"])
     table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
     first = by_room(games)[:2]
