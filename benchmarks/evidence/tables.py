@@ -11,7 +11,7 @@ import numpy as np
 from tats_ray.core.words import counted
 from tats_ray.ops.statistics import can_claim, interquartile_mean, interval, resampled_means
 
-from .plan import ARMS, CHOSEN, MAIN, TASKS, Part, Row, by_room, room, rows
+from .plan import ARMS, CHOSEN, GAMES, MAIN, TASKS, Part, Row, by_room, room, rows
 from .row_files import CHOICE, FOLDER, Finished, read_rows
 
 Table = Sequence[Sequence[str]]
@@ -109,7 +109,7 @@ def arms_table() -> str:
 
 
 def choice_table(path: Path = CHOICE) -> str:
-    """What chose the two games, and a line where they are not those of the plan."""
+    """What chooses the two games; lines say what is missing, and where the plan has others."""
     if not path.is_file():
         return "Not measured yet.\n"
     games = json.loads(path.read_text())["games"]
@@ -119,5 +119,8 @@ def choice_table(path: Path = CHOICE) -> str:
         cells = [f"{found[name]:.2f}" for name in ("states", "pixels", "untrained")]
         lines.append([game, f"{found['values']:g}", *cells, f"{room(found):.2f}"])
     table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    first = by_room(games)[:2]
-    return table if set(first) == set(CHOSEN) else f"{table}\nThe plan has {', '.join(CHOSEN)}.\n"
+    if missing := [game for game in GAMES if game not in games]:
+        table += f"\nNot measured yet: {', '.join(missing)}.\n"
+    if set(by_room(games)[:2]) != set(CHOSEN):
+        table += f"\nThe plan has {', '.join(CHOSEN)}.\n"
+    return table

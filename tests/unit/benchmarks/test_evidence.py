@@ -116,6 +116,23 @@ def test_table_names_failed_rows_counts_codes_and_claims_nothing_of_few_seeds(
     assert "Failed: `motion-0.75-tats-2` (OSError: full)." in tables.part_tables("main", tmp_path)
 
 
+def test_choice_puts_the_game_with_the_most_room_first_and_says_what_is_missing(
+    tmp_path: Path,
+) -> None:
+    def game(pixels: float, untrained: float) -> dict[str, float]:
+        return {"states": 0.5, "pixels": pixels, "untrained": untrained, "values": 9.0}
+
+    path = tmp_path / "choice.json"
+    assert tables.choice_table(path) == "Not measured yet.\n"
+    found = {"freeway": game(0.8, 0.7), "seaquest": game(0.1, 0.3)}
+    path.write_text(json.dumps({"games": found}))
+    text = tables.choice_table(path)
+    assert text.index("| seaquest | 9 | 0.50 | 0.10 | 0.30 | 0.70 |") < text.index("| freeway |")
+    assert text.endswith("\nNot measured yet: ms_pacman.\n")
+    path.write_text(json.dumps({"games": {**found, "ms_pacman": game(0.2, 0.2)}}))
+    assert tables.choice_table(path).endswith(f"\nThe plan has {', '.join(plan.CHOSEN)}.\n")
+
+
 def test_ridge_reads_what_is_linear_and_counts_what_it_cannot_read_as_nothing() -> None:
     draw = torch.Generator().manual_seed(0)
     features = torch.randn(200, 300, generator=draw)
