@@ -22,7 +22,7 @@ from tats_ray.data.manifest import VideoEntry
 from tats_ray.evaluation.encoder import open_encoder
 
 from .measuring import STATE_VIEWS, StateReader, ridge
-from .plan import CHANGE, GAMES, Row, atari, by_room
+from .plan import CHANGE, GAMES, StudyRow, atari, by_room
 from .row_files import CHOICE, made_here
 from .run_row import RUNS, config_of, make_videos
 from .training import train
@@ -44,7 +44,7 @@ def choose(path: Path = CHOICE) -> None:
 def _measured(game: str) -> dict[str, float]:
     task, run = atari(game), RUNS / f"choice-{game}"
     data = make_videos(game, task.videos)
-    train(config_of(Row(game, 0.9, "untrained", 0), task), run, is_trained=False)
+    train(config_of(StudyRow(game, 0.9, "untrained", 0), task), run, is_trained=False)
     reader = StateReader(open_encoder(run, EncoderOptions(device="cpu")), data)
     targets = reader.targets(CHANGE)
     seen = [_seen(part, reader) for part in reader.lists]
