@@ -21,7 +21,7 @@ from types import FrameType
 from tats_ray.core.errors import UsageError
 from tats_ray.core.words import counted
 
-from .plan import PARTS, Row, find_row, rows
+from .plan import PARTS, StudyRow, find_row, rows
 from .row_files import FOLDER, code_digest, read_rows, to_do
 from .run_row import run_row, settings_of
 
@@ -85,7 +85,7 @@ class _Processes:
         self.running: set[subprocess.Popen[str]] = set()
         self.is_stopped = False
 
-    def run(self, row: Row) -> bool:
+    def run(self, row: StudyRow) -> bool:
         """A whole row; True if it has results afterwards."""
         if self.is_stopped:
             return False

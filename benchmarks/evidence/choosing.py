@@ -1,7 +1,8 @@
 """Which two games are asked: those with the most room, known before a sampler sees any.
 
-The room of a game is what true states of the shown frames say of the changes to come, less what
-pixels or an untrained encoder say already. The larger it is, the more there is to gain.
+The room of a game is what pixels or an untrained encoder leave of an R2 of 1. Not all of it can be
+gained: what a player does at random cannot be known. True states of the shown frames stand beside
+them, and are no ceiling: read linearly, they say less than pixels where objects leave the screen.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from tats_ray.data.manifest import VideoEntry
 from tats_ray.evaluation.encoder import open_encoder
 
 from .measuring import STATE_VIEWS, StateReader, ridge
-from .plan import CHANGE, GAMES, Row, atari, by_room
+from .plan import CHANGE, GAMES, StudyRow, atari, by_room
 from .row_files import CHOICE, made_here
 from .run_row import RUNS, config_of, make_videos
 from .training import train
@@ -43,13 +44,13 @@ def choose(path: Path = CHOICE) -> None:
 def _measured(game: str) -> dict[str, float]:
     task, run = atari(game), RUNS / f"choice-{game}"
     data = make_videos(game, task.videos)
-    train(config_of(Row(game, 0.9, "untrained", 0), task), run, is_trained=False)
+    train(config_of(StudyRow(game, 0.9, "untrained", 0), task), run, is_trained=False)
     reader = StateReader(open_encoder(run, EncoderOptions(device="cpu")), data)
     targets = reader.targets(CHANGE)
     seen = [_seen(part, reader) for part in reader.lists]
     shown = [reader.pixels(part) for part in reader.lists]
     return {
-        "ceiling": ridge(seen[0], seen[1], *targets),
+        "states": ridge(seen[0], seen[1], *targets),
         "pixels": ridge(shown[0], shown[1], *targets),
         "untrained": reader.read(CHANGE),
         "values": float(len(targets[0].names)),

@@ -17,7 +17,7 @@ from tats_ray.core.storage import make_folder, replace_text
 from tats_ray.runs.origin import origin
 
 from ..machine import machine
-from .plan import Row
+from .plan import StudyRow
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "benchmarks" / "results" / "evidence"
@@ -37,7 +37,7 @@ ROOMS = (
 class Finished:
     """A row that was run to its end, or failed."""
 
-    row: Row
+    row: StudyRow
     settings: Mapping[str, Any]
     """Fields that decide results, and the data set."""
     code: str
@@ -65,7 +65,7 @@ def read_rows(folder: Path) -> dict[str, Finished]:
     for path in sorted(folder.glob("*.json")):
         try:
             raw = json.loads(path.read_text())
-            finished = Finished(**{**raw, "row": Row(**raw["row"])})
+            finished = Finished(**{**raw, "row": StudyRow(**raw["row"])})
         except (ValueError, TypeError, KeyError) as error:
             raise UsageError(f"{path} is not a row of the study ({error}); delete it") from error
         found[path.stem] = finished
@@ -73,8 +73,8 @@ def read_rows(folder: Path) -> dict[str, Finished]:
 
 
 def to_do(
-    rows: Sequence[tuple[Row, Mapping[str, Any]]], done: Mapping[str, Finished], code: str
-) -> Iterator[tuple[Row, str]]:
+    rows: Sequence[tuple[StudyRow, Mapping[str, Any]]], done: Mapping[str, Finished], code: str
+) -> Iterator[tuple[StudyRow, str]]:
     """Rows that are not finished, with the reason: new, or failed before.
 
     A row that other code made stays as it is, and the tables count it.

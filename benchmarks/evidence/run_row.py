@@ -16,7 +16,7 @@ from tats_ray.data.atari.atari_set import make_atari
 from tats_ray.data.synthetic import synthesize
 
 from . import measuring
-from .plan import TASKS, Row, Task
+from .plan import TASKS, StudyRow, StudyTask
 from .row_files import ROOT, Finished, code_digest, made_here
 from .training import train
 
@@ -34,7 +34,7 @@ def make_videos(name: str, videos: Mapping[str, Any]) -> Path:
     return folder
 
 
-def config_of(row: Row, task: Task | None = None) -> RunConfig:
+def config_of(row: StudyRow, task: StudyTask | None = None) -> RunConfig:
     """Everything that its training is configured with."""
     tree: dict[str, Any] = {}
     for name, value in row.fields(task).items():
@@ -49,7 +49,7 @@ def config_of(row: Row, task: Task | None = None) -> RunConfig:
     return parse_config(tree, source=f"row {row.name}")
 
 
-def settings_of(row: Row) -> dict[str, Any]:
+def settings_of(row: StudyRow) -> dict[str, Any]:
     """What decides a row's numbers: the fields of its run, without places, and its videos."""
     config = config_of(row)
     fields = {**deciding(asdict(config)), **flat({"eval": asdict(config.eval)})}
@@ -58,7 +58,7 @@ def settings_of(row: Row) -> dict[str, Any]:
     return {**kept, **videos}
 
 
-def run_row(row: Row, folder: Path) -> None:
+def run_row(row: StudyRow, folder: Path) -> None:
     """Train, measure, and write the file; of a failure as well, before it is raised.
 
     A row that was interrupted begins anew: rows take minutes.
@@ -78,7 +78,7 @@ def run_row(row: Row, folder: Path) -> None:
     replace(begun, results=results).write(folder)
 
 
-def results_of(row: Row, run: Path) -> dict[str, float]:
+def results_of(row: StudyRow, run: Path) -> dict[str, float]:
     """Every measure of a row by name; the same row gives the same digits on the same machine."""
     task = TASKS[row.task]
     data = make_videos(row.task, task.videos)

@@ -11,7 +11,7 @@ import numpy as np
 from tats_ray.core.words import counted
 from tats_ray.ops.statistics import can_claim, interquartile_mean, interval, resampled_means
 
-from .plan import ARMS, CHOSEN, MAIN, TASKS, Part, Row, by_room, room, rows
+from .plan import ARMS, BASELINE, CHOSEN, GAMES, MAIN, TASKS, Part, StudyRow, by_room, room, rows
 from .row_files import CHOICE, FOLDER, Finished, read_rows
 
 Table = Sequence[Sequence[str]]
@@ -29,25 +29,25 @@ def part_tables(part: Part, folder: Path = FOLDER) -> str:
     return "\n".join([*found, f"{_missing(wanted, done)}\n"])
 
 
-def _table(task: str, wanted: Sequence[Row], done: Mapping[str, Finished]) -> str:
+def _table(task: str, wanted: Sequence[StudyRow], done: Mapping[str, Finished]) -> str:
     primary, measures = TASKS[task].primary, TASKS[task].measures
     others = [name for name in measures if name != primary]
     head = ["Sampler", "seeds", f"**{primary}**", "less random", *others, "CPU s"]
     # Ablations change TATS, and are told from it; both stand in every table.
-    beside = [Row(task, wanted[0].ratio, arm, row.seed, wanted[0].length)
-              for arm in ("random", "tats") for row in wanted]  # fmt: skip
+    beside = [StudyRow(task, wanted[0].ratio, arm, row.seed, wanted[0].length)
+              for arm in (BASELINE, "tats") for row in wanted]  # fmt: skip
     by_arm: dict[str, dict[int, Finished]] = {}
     for row in dict.fromkeys([*beside, *wanted]):
         finished = done.get(row.name)
         if finished is not None and not finished.failed:
             by_arm.setdefault(row.arm, {})[row.seed] = finished
-    chance = _values(by_arm.get("random", {}), primary)
+    chance = _values(by_arm.get(BASELINE, {}), primary)
     lines = [head, ["---"] * len(head)]
     for arm in dict.fromkeys(row.arm for row in [*beside, *wanted]):
         found = by_arm.get(arm, {})
         values = _values(found, primary)
         cells = [ARMS[arm][0], str(len(found)), _centre(values, arm)]
-        cells += ["" if arm == "random" else _less(values, chance, arm)]
+        cells += ["" if arm == BASELINE else _less(values, chance, arm)]
         cells += [_centre(_values(found, name), arm, is_short=True) for name in others]
         lines.append([*cells, _centre(_values(found, "cpu_s"), arm, is_short=True)])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
@@ -75,14 +75,14 @@ def _less(values: np.ndarray, chance: np.ndarray, name: str) -> str:
     gap = float(interquartile_mean(values) - interquartile_mean(chance))
     if min(len(values), len(chance)) == 1:
         return f"{gap:+.3g}, one seed"
-    low, high = interval(resampled_means(values, name) - resampled_means(chance, "random"))
+    low, high = interval(resampled_means(values, name) - resampled_means(chance, BASELINE))
     shown = f"{gap:+.3g} [{low:+.3g}, {high:+.3g}]"
     if low <= 0 <= high:
         return f"{shown}, not clear"
     return shown if can_claim(len(values), len(chance)) else f"{shown}, too few seeds"
 
 
-def _missing(wanted: Sequence[Row], done: Mapping[str, Finished]) -> str:
+def _missing(wanted: Sequence[StudyRow], done: Mapping[str, Finished]) -> str:
     """What is not in the tables, failed rows by name, and of how many codes and machines it is."""
     there = [done[row.name] for row in wanted if row.name in done]
     failed = [f for f in there if f.failed]
@@ -109,15 +109,18 @@ def arms_table() -> str:
 
 
 def choice_table(path: Path = CHOICE) -> str:
-    """What chose the two games, and a line where they are not those of the plan."""
+    """What chooses the two games; lines say what is missing, and where the plan has others."""
     if not path.is_file():
         return "Not measured yet.\n"
     games = json.loads(path.read_text())["games"]
-    lines = [["Game", "values", "ceiling", "pixels", "untrained", "room"], ["---"] * 6]
+    lines = [["Game", "values", "true states", "pixels", "untrained", "room"], ["---"] * 6]
     for game in by_room(games):
         found = games[game]
-        cells = [f"{found[name]:.2f}" for name in ("ceiling", "pixels", "untrained")]
+        cells = [f"{found[name]:.2f}" for name in ("states", "pixels", "untrained")]
         lines.append([game, f"{found['values']:g}", *cells, f"{room(found):.2f}"])
     table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    first = by_room(games)[:2]
-    return table if set(first) == set(CHOSEN) else f"{table}\nThe plan has {', '.join(CHOSEN)}.\n"
+    if missing := [game for game in GAMES if game not in games]:
+        table += f"\nNot measured yet: {', '.join(missing)}.\n"
+    if set(by_room(games)[:2]) != set(CHOSEN):
+        table += f"\nThe plan has {', '.join(CHOSEN)}.\n"
+    return table

@@ -12,18 +12,18 @@ import pytest
 import torch
 from tats_ray.benchmarks.evidence import __main__ as command
 from tats_ray.benchmarks.evidence import measuring, plan, row_files, run_row, tables
-from tats_ray.benchmarks.evidence.plan import ARMS, PARTS, TASKS, Row, rows
+from tats_ray.benchmarks.evidence.plan import ARMS, PARTS, TASKS, StudyRow, rows
 from tats_ray.benchmarks.evidence.row_files import Finished, read_rows, to_do
 
 from tats_ray.core.errors import UsageError
 from tats_ray.evaluation.probe_protocols import recipe
 from tats_ray.evaluation.states.targets import Targets
 
-ROW = Row("motion", 0.75, "tats", 0)
+ROW = StudyRow("motion", 0.75, "tats", 0)
 SETTINGS = {"algorithm.lr": 1.0, "seed": 0}
 
 
-def finished(row: Row = ROW, **changes: Any) -> Finished:
+def finished(row: StudyRow = ROW, **changes: Any) -> Finished:
     base = Finished(row, SETTINGS, "c0de", {"attentive": 0.5, "cpu_s": 10.0})
     return replace(base, **changes)
 
@@ -41,13 +41,13 @@ def test_all_rows_have_names_of_their_own_and_settings_that_load() -> None:
 
 
 def test_arms_differ_from_each_other_in_what_their_names_say() -> None:
-    seen = {json.dumps(run_row.settings_of(Row("motion", 0.9, arm, 0))): arm for arm in ARMS}
+    seen = {json.dumps(run_row.settings_of(StudyRow("motion", 0.9, arm, 0))): arm for arm in ARMS}
     # Untrained rows have the settings of random ones, and the name says what was done with them.
     assert len(seen) == len(ARMS) - 1
 
 
 def test_row_is_run_once_and_again_where_it_failed(tmp_path: Path) -> None:
-    others = [Row("motion", 0.75, "tats", seed) for seed in (1, 2)]
+    others = [StudyRow("motion", 0.75, "tats", seed) for seed in (1, 2)]
     finished().write(tmp_path)
     finished(others[0], results={}, failed="ValueError: no").write(tmp_path)
     wanted = [(row, SETTINGS) for row in (ROW, *others)]
@@ -96,10 +96,10 @@ def test_table_names_failed_rows_counts_codes_and_claims_nothing_of_few_seeds(
     tmp_path: Path,
 ) -> None:
     for seed, value in enumerate((0.30, 0.31, 0.32, 0.33)):
-        random = Row("motion", 0.75, "random", seed)
+        random = StudyRow("motion", 0.75, "random", seed)
         results = {"attentive": value, "cpu_s": 10.0}
         finished(random, results=results).write(tmp_path)
-        tats = Row("motion", 0.75, "tats", seed)
+        tats = StudyRow("motion", 0.75, "tats", seed)
         better = finished(tats, results={"attentive": value + 0.2, "cpu_s": 16.0}, code="new")
         (finished(tats, results={}, failed="OSError: full") if seed == 3 else better).write(
             tmp_path
@@ -114,6 +114,23 @@ def test_table_names_failed_rows_counts_codes_and_claims_nothing_of_few_seeds(
     for row in rows("main"):
         finished(row, results={}, failed="OSError: full").write(tmp_path)
     assert "Failed: `motion-0.75-tats-2` (OSError: full)." in tables.part_tables("main", tmp_path)
+
+
+def test_choice_puts_the_game_with_the_most_room_first_and_says_what_is_missing(
+    tmp_path: Path,
+) -> None:
+    def game(pixels: float, untrained: float) -> dict[str, float]:
+        return {"states": 0.5, "pixels": pixels, "untrained": untrained, "values": 9.0}
+
+    path = tmp_path / "choice.json"
+    assert tables.choice_table(path) == "Not measured yet.\n"
+    found = {"freeway": game(0.8, 0.7), "seaquest": game(0.1, 0.3)}
+    path.write_text(json.dumps({"games": found}))
+    text = tables.choice_table(path)
+    assert text.index("| seaquest | 9 | 0.50 | 0.10 | 0.30 | 0.70 |") < text.index("| freeway |")
+    assert text.endswith("\nNot measured yet: ms_pacman.\n")
+    path.write_text(json.dumps({"games": {**found, "ms_pacman": game(0.2, 0.2)}}))
+    assert tables.choice_table(path).endswith(f"\nThe plan has {', '.join(plan.CHOSEN)}.\n")
 
 
 def test_ridge_reads_what_is_linear_and_counts_what_it_cannot_read_as_nothing() -> None:
@@ -162,7 +179,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.long  # three whole rows, with all their probes
 @pytest.mark.parametrize(("task", "ratio"), [("motion", 0.75), ("pong", 0.9)])
 def test_row_repeats_to_the_digit(small: Path, task: str, ratio: float) -> None:
-    row = Row(task, ratio, "tats", 0)
+    row = StudyRow(task, ratio, "tats", 0)
     for folder in ("first", "again"):
         run_row.run_row(row, small / folder)
     first, again = (read_rows(small / folder)[row.name] for folder in ("first", "again"))
