@@ -26,14 +26,8 @@ from tats_ray.checkpoints.tiny_sampler import (
     tiny_sampler,
     write_tiny,
 )
-from tats_ray.config.schema import (
-    CheckpointConfig,
-    ClusterConfig,
-    EvalConfig,
-    LoopConfig,
-    OptimConfig,
-    RunConfig,
-)
+from tats_ray.config.cluster_schema import ClusterConfig
+from tats_ray.config.schema import CheckpointConfig, EvalConfig, LoopConfig, OptimConfig, RunConfig
 from tats_ray.data.atari.atari_set import make_atari
 from tats_ray.data.manifest import read_list
 from tats_ray.data.motion import read_motion

@@ -40,7 +40,7 @@ FLOORS = {
 
 DOORS = {
     "ray": ("runtime/", "benchmarks/"),
-    "decord": ("data/readers/jumping.py",),
+    "decord": ("data/readers/jumping.py", "benchmarks/"),
     "torchcodec": ("data/readers/jumping.py",),
     "av": ("data/decode.py", "data/encode.py", "data/cache/jpeg_frames.py"),
     "ale_py": ("data/atari/console.py",),

@@ -9,14 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from tats_ray.config.schema import (
-    CheckpointConfig,
-    ClusterConfig,
-    DataConfig,
-    LogConfig,
-    ModelConfig,
-    RunConfig,
-)
+from tats_ray.config.cluster_schema import ClusterConfig
+from tats_ray.config.schema import CheckpointConfig, DataConfig, LogConfig, ModelConfig, RunConfig
 from tats_ray.core.grid import MAX_VIEWS, TokenGrid
 from tats_ray.core.protocols import ConfigBase
 from tats_ray.core.ranges import (

@@ -7,7 +7,7 @@ from itertools import chain, islice
 
 from torch.utils.data import DataLoader
 
-from tats_ray.config.schema import ClusterConfig
+from tats_ray.config.cluster_schema import ClusterConfig
 from tats_ray.data.dataset import Clip, ClipBatch, ClipDataset, collate
 from tats_ray.data.sampler import ClipSampler
 

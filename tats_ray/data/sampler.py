@@ -60,8 +60,8 @@ class ClipSampler(Sampler[list[Key]]):
             )
         if batch_size % clips_per_open:
             raise UsageError(
-                f"data.clips_per_open {clips_per_open} does not divide the {batch_size} clips of a "
-                "batch; lower one of them"
+                f"data.clips_per_open {clips_per_open} does not divide the "
+                f"{counted(batch_size, 'clip')} of a batch; lower one of them"
             )
         num_slots = num_slots or world_size
         self._global_batch = batch_size * num_slots

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def carry_out(
     Raises:
         UsageError, RunFailedError: as `launch.run`.
     """
-    config = plan.config
+    config, advice = plan.config, CacheAdvice(plan.config, plan.lists)
     record_board(folder, shown)
     view = make_view(config.log.mode, plan=shown)
 
@@ -88,8 +89,6 @@ def carry_out(
     tracked = TrackedRun(folder, config.name, flat(asdict(config)))
     trackers = Trackers(config.log.trackers, tracked, on_note=on_note)
 
-    advice = CacheAdvice(config, plan.lists)
-
     def on_tick() -> None:
         if told := advice.news():
             view.on_event({"kind": "cache", "text": told, "time": time.time()})
@@ -101,20 +100,13 @@ def carry_out(
         if event["kind"] == "logs":
             record_logs(folder, event["path"])
             return
-        files.on_event(event)
-        trackers.on_event(event)
-        view.on_event(event)
+        for listener in (files, trackers, view):
+            listener.on_event(event)
 
+    run = partial(launch.run, config, folder, plan.placement, rollout_bytes=plan.rollout_bytes)
     with trackers:
         with files, view:
-            outcome = launch.run(
-                config,
-                folder,
-                plan.placement,
-                on_event=on_event,
-                on_tick=on_tick,
-                rollout_bytes=plan.rollout_bytes,
-            )
+            outcome = run(on_event=on_event, on_tick=on_tick)
         trackers.ending = "finished" if outcome.is_finished else "stopped"
         record_end(folder, trackers.ending)
         if report is not None and outcome.is_finished:

@@ -229,16 +229,8 @@ def make_plan(config: RunConfig) -> Plan:
     device = torch.device(placement.request.learners.device)
     config = replace(config, loop=decided_loop(config, device))
     check_compilation(config)
-    if config.num_rollout_workers and not placement.learns_policy:
-        raise UsageError(
-            f"loop.source workers needs a sampler that learns, and sampler.name "
-            f"{config.sampler.name} does not; use --loop.source learner, or another sampler"
-        )
-    if config.num_rollout_workers and config.cluster.sharding == "fsdp":
-        raise UsageError(
-            "loop.source workers cannot be combined with cluster.sharding fsdp, because one "
-            "learner must hold the whole autoencoder to copy it; use --cluster.sharding ddp"
-        )
+    if config.num_rollout_workers:
+        _check_source(config, learns_policy=placement.learns_policy)
     if config.cluster.is_elastic:
         _check_elastic(config)
     _check_gradients(config)
@@ -272,6 +264,19 @@ def make_plan(config: RunConfig) -> Plan:
         min_lr=config.optim.min_lr * global_batch / 256,
         rollout_bytes=rollout_bytes,
     )
+
+
+def _check_source(config: RunConfig, *, learns_policy: bool) -> None:
+    if not learns_policy:
+        raise UsageError(
+            f"loop.source workers needs a sampler that learns, and sampler.name "
+            f"{config.sampler.name} does not; use --loop.source learner, or another sampler"
+        )
+    if config.cluster.sharding == "fsdp":
+        raise UsageError(
+            "loop.source workers cannot be combined with cluster.sharding fsdp, because one "
+            "learner must hold the whole autoencoder to copy it; use --cluster.sharding ddp"
+        )
 
 
 def _has_trajectories(sampler: SamplerConfig) -> bool:

@@ -131,8 +131,7 @@ def select_frames(
     if not is_learned(found.policy):
         raise UsageError(
             f"{found.origin}: nothing in it has learned which tokens to show (sampler "
-            f"{found.config.sampler.name}); use a run with a learned sampler, or leave out --run "
-            "for the tiny network of the package"
+            f"{found.config.sampler.name}); use a run with a learned one, or leave out --run"
         )
     if k < 1:
         raise UsageError(f"-k {k} asks for no frame; use 1 or more")

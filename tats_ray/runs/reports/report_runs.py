@@ -17,7 +17,7 @@ from tats_ray.data.clip_lists import read_lists
 from tats_ray.data.manifest import VideoEntry
 from tats_ray.evaluation.pictures.clip_views import checkpoints_of
 from tats_ray.models.zoo import token_grid
-from tats_ray.runs.reports.comparison import compare_on_a_page
+from tats_ray.runs.reports.compare_runs import compare_on_a_page
 from tats_ray.runs.reports.run_report import write_run_report
 
 COMPARISON_FILE = Path("comparison.html")

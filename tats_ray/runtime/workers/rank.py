@@ -18,8 +18,8 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compr
 from torch.nn.parallel import DistributedDataParallel
 
 from tats_ray.checkpoints import format as checkpoints
+from tats_ray.config.cluster_schema import ClusterConfig
 from tats_ray.config.finetune_schema import Clustered, storage_retry_s
-from tats_ray.config.schema import ClusterConfig
 from tats_ray.core.errors import NonFiniteError, PeerFailedError, StaleError, TatsError, UsageError
 from tats_ray.core.storage import persist
 from tats_ray.core.types import Position

@@ -13,15 +13,10 @@ import pytest
 import tats_ray.algorithms.ppo
 import tats_ray.algorithms.reinforce
 from tats_ray.algorithms.ppo import PPOConfig
+from tats_ray.config.cluster_schema import ClusterConfig
 from tats_ray.config.finetune_schema import AugmentConfig, EncoderConfig, FinetuneOptimConfig
 from tats_ray.config.load import field_docs, parse_config
-from tats_ray.config.schema import (
-    AlgorithmConfig,
-    ClusterConfig,
-    LoopConfig,
-    RunConfig,
-    SamplerConfig,
-)
+from tats_ray.config.schema import AlgorithmConfig, LoopConfig, RunConfig, SamplerConfig
 from tats_ray.config.sweep_schema import SweepConfig
 from tats_ray.core.errors import UsageError
 from tats_ray.core.protocols import ConfigBase

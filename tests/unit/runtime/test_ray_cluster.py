@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import ray
 
-from tats_ray.config.schema import ClusterConfig, RunConfig
+from tats_ray.config.cluster_schema import ClusterConfig
+from tats_ray.config.schema import RunConfig
 from tats_ray.core.errors import UsageError
 from tats_ray.runtime.driver.launch import _stop_requests
 from tats_ray.runtime.driver.ray_cluster import joined_cluster
