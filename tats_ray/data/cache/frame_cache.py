@@ -174,9 +174,13 @@ def open_cache(folder: Path) -> FrameCache: ...
 def open_cache(folder: str) -> FrameCache | None: ...
 def open_cache(folder: Path | str) -> FrameCache | None:
     """The cache in a folder, one for each process; None where a configuration names none."""
-    return _open(Path(folder)) if folder else None
+    if not folder:
+        return None
+    path = Path(folder)
+    # A shard that appears changes the time stamp, so a cache that has grown is read again.
+    return _open(path, path.stat().st_mtime_ns if path.exists() else 0)
 
 
 @lru_cache(maxsize=8)
-def _open(folder: Path) -> FrameCache:
+def _open(folder: Path, time_ns: int) -> FrameCache:
     return FrameCache(folder)
