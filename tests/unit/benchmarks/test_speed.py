@@ -142,7 +142,7 @@ def test_tables_are_printed_and_saved(tmp_path: Path, capsys: pytest.CaptureFixt
     assert parts["random"]["learn"] == 0
     assert counts["learned"]["fetched"] == counts["random"]["fetched"] == 0
     assert counts["random"]["learn"] == 0 < counts["learned"]["learn"] <= 1000
-    assert f"policy update: {counts['tats']['learn']}, bar 1000: reached" in shown
+    assert f"policy update: {counts['learned']['learn']}, bar 1000: reached" in shown
     with pytest.raises(UsageError, match="--only spead is no table; there are operations, step"):
         tables.main(["--only", "spead"])
 

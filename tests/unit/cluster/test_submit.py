@@ -115,7 +115,7 @@ def test_upload_holds_the_package_and_named_files_only(
     own = {name for name in files if not name.startswith("tats_ray")}
     assert own == {"conf/run.yaml", "my_algorithm.py", "extra/a.csv"}
     assert {"tats_ray/envs/token_selection.py", "tats_ray/benchmarks/step.py"} <= files
-    assert packed_mb(staged) < 1
+    assert packed_mb(staged) < 2  # two small networks, and code
 
 
 @pytest.mark.parametrize("path", ["../x.csv", "missing.csv"])

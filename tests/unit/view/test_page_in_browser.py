@@ -146,7 +146,7 @@ def test_views_show_what_the_networks_said(tab: Tab) -> None:
     text = tab.get("document.querySelector('#stage figcaption').textContent")
     seen = clip.looks[0][3]
     assert text == (
-        f"one, step 8: error {three(seen.error[~seen.visible].mean())} in this clip, "
+        f"one, step 8: error {three(float(seen.error[~seen.visible].mean()))} in this clip, "
         f"{seen.visible[2].sum()} of 144 tokens visible in this time slot"
     )
     look_at(tab, "mask")

@@ -206,7 +206,7 @@ def test_results_go_into_another_folder_for_a_list_that_takes_none(
     monkeypatch.chdir(out)
     entries = read_list("train_ok.csv")
     assert [entry.path for entry in entries] == [str(videos.parent / f"v{n}.mp4") for n in range(4)]
-    monkeypatch.setattr("tats_ray.data.catalog.video_index.probe", lambda _: 1 / 0)
+    monkeypatch.setattr("tats_ray.data.catalog.video_index.first_look", lambda _: 1 / 0)
     assert [entry.probe().num_frames for entry in entries] == [8, 9, 10, 11]
     examined: list[str] = []
     original = check_videos._examine_all
