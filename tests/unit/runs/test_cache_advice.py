@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tats_ray.config.schema import DataConfig, RunConfig
 from tats_ray.data.clip_lists import Lists
+from tats_ray.data.decode import all_frames
 from tats_ray.data.encode import write_video
 from tats_ray.data.manifest import read_list
 from tats_ray.runs.carry_out import CacheAdvice, is_waiting
@@ -52,8 +55,10 @@ def test_advice_is_measured_on_the_videos_and_told_once(tmp_path: Path) -> None:
     while not (told := advice.news()):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    # Noise of 64 x 96 pixels takes 8 to 16 kB a frame at quality 90: 90 frames are about 1 MB.
-    assert 0.5 < float(told.split(" MB, ")[0]) < 1.6
+    jpegs = io.BytesIO()
+    for frame in all_frames(str(tmp_path / "v.mp4")):
+        Image.fromarray(frame).save(jpegs, "JPEG", quality=90)
+    assert float(told.split(" MB, ")[0]) == pytest.approx(3 * jpegs.tell() / 1e6, rel=0.3)
     assert "--short-side 64)" in told
     assert advice.news() == ""
 
