@@ -156,6 +156,7 @@ gpu.main(sys.argv[1:])
 """
 
 
+@pytest.mark.long
 def test_gpu_measurements_run_from_end_to_end_on_a_cpu_with_torch_timm_and_einops(
     tmp_path: Path,
 ) -> None:
