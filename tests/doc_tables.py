@@ -121,8 +121,8 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield f"{prefix}{name}", value
 
 
-CACHE = 115.0
-"""Clips/s that a core decodes from a JPEG cache."""
+CACHE = 27.5
+"""Clips/s that a core decodes from a JPEG cache: `benchmarks/speed/data_readers.py`."""
 
 
 def inside_table() -> str:

@@ -100,10 +100,14 @@ def _kinds(what: str, found: Iterable[str]) -> list[str]:
 
 
 def arms_table() -> str:
-    """Every arm, what it is, and the fields that it sets."""
+    """Every arm, what it is, and the fields that it sets; of variants of TATS, what they change."""
     lines = [["Name", "What it is", "Fields"], ["---"] * 3]
+    tats = ARMS["tats"][1]
     for name, (words, fields) in ARMS.items():
-        shown = ", ".join(f"`{field}` = `{value}`" for field, value in fields.items())
+        is_variant = name != "tats" and fields.keys() >= tats.keys()
+        own = {f: v for f, v in fields.items() if not is_variant or tats.get(f) != v}
+        shown = ", ".join(f"`{field}` = `{value}`" for field, value in own.items())
+        shown = "as `tats`, but " * is_variant + shown
         lines.append([f"`{name}`{' (main)' if name in MAIN else ''}", words, shown])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
