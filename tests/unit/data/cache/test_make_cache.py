@@ -173,9 +173,14 @@ def test_stopped_command_continues_behind_the_last_whole_shard(
     (tmp_path / "train.csv").write_text("".join(f"v{n}.mp4\n" for n in range(30)))
     out = tmp_path / "cache"
     command = [sys.executable, "-m", "tats_ray", "data", "cache", str(tmp_path / "train.csv")]
-    process = subprocess.Popen(
-        [*command, str(out), "--short-side", "48"], stdout=subprocess.PIPE, text=True
-    )
+    # A shell starts what runs in its background with SIGINT ignored, and children inherit that.
+    own = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(
+            [*command, str(out), "--short-side", "48"], stdout=subprocess.PIPE, text=True
+        )
+    finally:
+        signal.signal(signal.SIGINT, own)
     deadline = time.monotonic() + 240
     while not list(out.glob("*.csv")):
         assert time.monotonic() < deadline
