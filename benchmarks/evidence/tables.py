@@ -104,7 +104,7 @@ def arms_table() -> str:
     lines = [["Name", "What it is", "Fields"], ["---"] * 3]
     tats = ARMS["tats"][1]
     for name, (words, fields) in ARMS.items():
-        is_variant = name != "tats" and fields.keys() >= tats.keys()
+        is_variant = fields is not tats and fields.keys() >= tats.keys()
         own = {f: v for f, v in fields.items() if not is_variant or tats.get(f) != v}
         shown = ", ".join(f"`{field}` = `{value}`" for field, value in own.items())
         shown = "as `tats`, but " * is_variant + shown

@@ -204,13 +204,8 @@ def test_a_sharded_autoencoder_follows_the_same_recipe(
     assert len([e for e in events if "eval/error" in e.get("metrics", {})]) == 3
 
 
-@pytest.mark.parametrize(
-    ("sharding", "staleness"),
-    [
-        ("ddp", 0),
-        *(pytest.param(*how, marks=pytest.mark.long) for how in (("fsdp", 0), ("ddp", 1))),
-    ],
-)
+@pytest.mark.long  # `tests/unit/training/test_shared_policy.py` has a short form without Ray
+@pytest.mark.parametrize(("sharding", "staleness"), [("ddp", 0), ("fsdp", 0), ("ddp", 1)])
 def test_policies_that_learn_inside_their_learners_follow_the_recipe_of_one_that_has_all_rollouts(
     sharding: str, staleness: int, videos: SyntheticSet, run_folder: Path
 ) -> None:
