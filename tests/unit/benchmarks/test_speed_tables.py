@@ -197,6 +197,7 @@ from pathlib import Path
 if len(sys.argv) > 1:
     while time.process_time() < float(sys.argv[1]):
         pass
+    time.sleep(1)  # so that a look sees all of it, however busy the machine is
     sys.exit()
 subprocess.run([sys.executable, __file__, "0.3"], check=True)
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # as Ray does: the kernel forgets the next one's time
@@ -213,7 +214,7 @@ def test_cpu_seconds_are_of_all_processes_of_a_command_and_of_forgotten_ones(
     program = [sys.executable, str(ROOT / "benchmarks" / "speed" / "cpu_seconds.py")]
     words = [*program, sys.executable, str(tmp_path / "burn.py")]
     done = subprocess.run(words, capture_output=True, text=True, timeout=120)
-    assert 0.7 < float(done.stdout.split(" CPU seconds")[0]) < 1.4, done.stderr
+    assert 0.85 < float(done.stdout.split(" CPU seconds")[0]) < 1.4, done.stderr
     done = subprocess.run([*program, "false"], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("cpu_seconds: Command '['false']' returned non-zero exit status")
