@@ -113,7 +113,7 @@ def by_room(games: Mapping[str, Mapping[str, float]]) -> list[str]:
     return sorted(games, key=lambda game: -room(games[game]))
 
 
-CHOSEN = ("seaquest", "freeway")
+CHOSEN = ("seaquest", "ms_pacman")
 CHANGE = 8
 """Frames after the middle one: 3 of them are shown, 5 are to come."""
 TASKS = {task.name: task for task in (MOTION, *map(atari, CHOSEN))}
