@@ -78,7 +78,12 @@ def view_clips(
     for at, (name, folders) in enumerate(zip(runs, found, strict=True)):
         steps = []
         for folder in folders:
-            restored = first if folder == found[0][-1] else open_checkpoint(folder)
+            try:
+                restored = first if folder == found[0][-1] else open_checkpoint(folder)
+            except CheckpointError:
+                if folder.is_dir():
+                    raise
+                continue  # the run goes on, and has retired this one meanwhile
             steps.append(int(folder.name.removeprefix("step_")))
             for clip, seen in zip(clips, looks, strict=True):
                 seen[at].append(_look(restored, clip))

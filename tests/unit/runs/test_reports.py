@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import tats_ray
 from tats_ray.config.load import load_config
 from tats_ray.core.folder_lock import only_run_in
 from tats_ray.data.clip_lists import read_lists
+from tats_ray.data.manifest import VideoEntry
 from tats_ray.data.synthetic import SyntheticSet, synthesize
 from tats_ray.evaluation.pictures.clip_views import view_clips
 from tests.commands import refusal, tats
@@ -82,6 +84,20 @@ def test_looks_are_what_the_networks_say(run: Path) -> None:
         squares = (seen.reconstruction / 255.0 - clip.frames / 255.0) ** 2
         cells = squares.reshape(2, 2, 4, 8, 4, 8, 3).mean((1, 3, 5, 6))
         assert np.corrcoef(cells[~seen.visible], seen.error[~seen.visible])[0, 1] > 0.5
+
+
+def test_checkpoint_that_its_run_retires_meanwhile_is_left_out(run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "going_on")
+
+    class Videos(list[VideoEntry]):
+        def __iter__(self) -> Iterator[VideoEntry]:  # checkpoints are listed and not opened yet
+            oldest = copy / "checkpoints" / "step_00000004"
+            oldest.rename(oldest.with_name(f".{oldest.name}.removed"))
+            return super().__iter__()
+
+    viewing = view_clips({"mine": copy}, Videos(read_lists(load_config(run).data).val))
+    assert [list(column.steps) for column in viewing.columns] == [[8]]
+    assert all(len(looks) == 1 for clip in viewing.clips for looks in clip.looks)
 
 
 def test_clips_are_those_of_lowest_and_highest_error_and_between(run: Path) -> None:
