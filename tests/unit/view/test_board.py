@@ -170,6 +170,18 @@ def test_live_board_draws_ticks_and_closes_once(plan: BoardPlan, script: Script)
     assert "twice" not in out.getvalue()
 
 
+def test_board_is_redrawn_once_per_second_however_often_it_is_asked(plan: BoardPlan) -> None:
+    now, drawn = [100.0], 0
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    with BoardView(plan, console=console, clock=lambda: now[0]) as view:
+        for _ in range(40):
+            now[0] += 0.25
+            before = console.file.tell()
+            view.on_tick()
+            drawn += console.file.tell() > before
+    assert drawn == 10
+
+
 def test_auto_is_plain_where_output_is_not_a_terminal(
     plan: BoardPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
