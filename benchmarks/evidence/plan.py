@@ -14,7 +14,8 @@ from typing import Any, Literal
 from tats_ray.algorithms.grpo import GRPOConfig
 from tats_ray.core.errors import UsageError, did_you_mean
 
-Part = Literal["quick", "main", "longer", "ablations"]
+Part = Literal["quick", "finding", "main", "longer", "ablations"]
+Probes = Literal["classes", "states", "none"]
 Fields = Mapping[str, Any]
 """Dotted fields of a run, as on the command line."""
 
@@ -36,6 +37,8 @@ class StudyTask:
     """The measure that decides, higher is better."""
     measures: tuple[str, ...]
     """What else the tables show."""
+    probes: Probes
+    """What is asked of the encoder."""
 
 
 _SMALL: Fields = {
@@ -55,23 +58,38 @@ _SMALL: Fields = {
 _PROBES = ("linear", "knn", "attentive", "finetune", "motion_auc", "motion_ratio", "entropy")
 _STATES = ("state", "state_pooled", "now", "motion_auc", "motion_ratio", "entropy")
 
+_MOTION: Fields = {
+    **_SMALL,
+    "data.image_size": 32,
+    "data.stride": 3,
+    "data.augment": "multi_scale_crop",
+    "model.patch": 8,
+    "optim.batch_size": 32,
+    "optim.base_lr": 8e-3,
+}
+
 MOTION = StudyTask(
     name="motion",
     words="8 classes of motion in synthetic videos of the clear look, 64 tokens",
-    videos={"num_train": 800, "num_val": 400, "seed": 7, "look": "clear"},
-    fields={
-        **_SMALL,
-        "data.image_size": 32,
-        "data.stride": 3,
-        "data.augment": "multi_scale_crop",
-        "model.patch": 8,
-        "optim.batch_size": 32,
-        "optim.base_lr": 8e-3,
-    },
-    epochs=24,
-    equal_time=1.2,
-    primary="attentive",
+    videos={"num_train": 1600, "num_val": 400, "seed": 7, "look": "clear"},
+    fields=_MOTION,
+    epochs=200,
+    equal_time=1.9,
+    primary="linear",
     measures=_PROBES,
+    probes="classes",
+)
+
+FINDING = StudyTask(
+    name="finding",
+    words="where samplers look in synthetic videos of the clear look, 64 tokens",
+    videos={"num_train": 800, "num_val": 400, "seed": 7, "look": "clear"},
+    fields=_MOTION,
+    epochs=48,
+    equal_time=1.9,
+    primary="motion_ratio",
+    measures=("motion_auc", "entropy", "own_error", "error"),
+    probes="none",
 )
 
 
@@ -91,10 +109,11 @@ def atari(game: str) -> StudyTask:
             "optim.base_lr": 1.6e-2,
             "eval.moving_share": 0.02,
         },
-        epochs=24,
-        equal_time=1.5,
+        epochs=48,
+        equal_time=1.8,
         primary="state",
         measures=_STATES,
+        probes="states",
     )
 
 
@@ -113,10 +132,10 @@ def by_room(games: Mapping[str, Mapping[str, float]]) -> list[str]:
     return sorted(games, key=lambda game: -room(games[game]))
 
 
-CHOSEN = ("seaquest", "ms_pacman")
+CHOSEN = ("ms_pacman", "seaquest")
 CHANGE = 8
 """Frames after the middle one: 3 of them are shown, 5 are to come."""
-TASKS = {task.name: task for task in (MOTION, *map(atari, CHOSEN))}
+TASKS = {task.name: task for task in (MOTION, FINDING, *map(atari, CHOSEN))}
 
 _MAE_ONLY = 1 / 3
 """Share of the epochs with random masks before a sampler takes part."""
@@ -204,6 +223,8 @@ ARMS: Mapping[str, tuple[str, Fields]] = {
 BASELINE = "random"
 """The arm that all others are told from."""
 MAIN = ("untrained", "random", "tube", "adamae", "tats_paper", "tats", "grpo", "oracle")
+MOTION_MAIN = ("untrained", "random", "adamae", "tats")
+"""A row of motion takes most of an hour, so only what the question needs."""
 QUICK = ("untrained", "random", "tats", "oracle", "adamae", "uniform_50", "ease")
 ABLATIONS = tuple(arm for arm in ARMS if arm not in (*MAIN, "random_time"))
 
@@ -247,29 +268,29 @@ SEEDS = 4
 """The least at which two samplers can be told apart at 5 % [`ops.statistics.can_claim`]."""
 
 
+_Block = tuple[str, float, tuple[str, ...], int, float]
+"""Task, mask ratio, arms, seeds, length."""
+_PLAN: Mapping[Part, tuple[_Block, ...]] = {
+    "quick": ((CHOSEN[0], 0.9, QUICK, 1, 0.5),),
+    "finding": (("finding", 0.95, ("tats", "adamae", "random"), SEEDS, 1.0),),
+    "main": (
+        *((game, 0.9, (*MAIN, "random_time"), SEEDS, 1.0) for game in CHOSEN),
+        ("motion", 0.75, MOTION_MAIN, SEEDS, 1.0),
+    ),
+    "longer": ((CHOSEN[0], 0.9, ("random", "tats"), SEEDS, 3.0),),
+    "ablations": ((CHOSEN[0], 0.9, ABLATIONS, 2, 1.0),),
+}
+
+
 def rows(part: Part) -> Iterator[StudyRow]:
-    """The rows of a part, those that matter most first."""
-    if part == "quick":
-        for arm in QUICK:
-            yield StudyRow(CHOSEN[0], 0.9, arm, 0, length=0.25)
-    elif part == "main":
-        for task, ratio in (("motion", 0.75), *((game, 0.9) for game in CHOSEN), ("motion", 0.9)):
-            for seed in range(SEEDS):
-                for arm in (*MAIN, "random_time"):
-                    yield StudyRow(task, ratio, arm, seed)
-    elif part == "longer":
-        for task, ratio in (("motion", 0.75), (CHOSEN[0], 0.9)):
-            for seed in range(SEEDS):
-                for arm in ("random", "tats", "adamae", "oracle"):
-                    yield StudyRow(task, ratio, arm, seed, length=3.0)
-    else:
-        for task, ratio in (("motion", 0.75), (CHOSEN[0], 0.9)):
-            for seed in range(2):
-                for arm in ABLATIONS:
-                    yield StudyRow(task, ratio, arm, seed)
+    """The rows of a part, seed by seed."""
+    for task, ratio, arms, seeds, length in _PLAN[part]:
+        for seed in range(seeds):
+            for arm in arms:
+                yield StudyRow(task, ratio, arm, seed, length)
 
 
-PARTS: tuple[Part, ...] = ("quick", "main", "longer", "ablations")
+PARTS: tuple[Part, ...] = tuple(_PLAN)
 
 
 def find_row(name: str) -> StudyRow:

@@ -83,6 +83,8 @@ def results_of(row: StudyRow, run: Path) -> dict[str, float]:
     task = TASKS[row.task]
     data = make_videos(row.task, task.videos)
     found = train(config_of(row), run, is_trained=row.arm != "untrained")
-    is_game = "game" in task.videos
-    worth = measuring.states(run, data) if is_game else measuring.classes(run, data, row.seed)
-    return {**found, **worth}
+    if task.probes == "states":
+        found |= measuring.states(run, data)
+    elif task.probes == "classes":
+        found |= measuring.classes(run, data, row.seed)
+    return found
