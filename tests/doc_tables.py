@@ -188,6 +188,7 @@ TABLES = {
     "evidence_arms": arms_table,
     "evidence_choice": choice_table,
     "evidence_quick": partial(part_tables, "quick"),
+    "evidence_finding": partial(part_tables, "finding"),
     "evidence_main": partial(part_tables, "main"),
     "evidence_longer": partial(part_tables, "longer"),
     "evidence_ablations": partial(part_tables, "ablations"),
