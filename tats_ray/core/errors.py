@@ -56,5 +56,9 @@ class PeerFailedError(TatsError):
     """Another part of the run ended with an error, which is named."""
 
 
+class PeerLostError(PeerFailedError):
+    """Others of a group cannot be reached any more. What became of them is known elsewhere."""
+
+
 class StorageError(TatsError):
     """Storage that refused writes for longer than `checkpoint.retry_s`."""

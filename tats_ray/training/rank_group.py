@@ -1,4 +1,4 @@
-"""The ranks of a run as one policy learner [DD-PPO: Wijmans et al. 2019; Podracer: Hessel 2021]."""
+"""Processes as one policy learner [DD-PPO: Wijmans et al. 2019; Podracer: Hessel 2021]."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 import torch.distributed as dist
 from torch import Tensor
+
+from tats_ray.core.errors import PeerLostError
 
 
 class RankGroup:
@@ -27,7 +29,15 @@ class RankGroup:
         self._ranks: Any = dist.new_group(timeout=datetime.timedelta(seconds=timeout_s))
 
     def sum(self, values: Tensor) -> Tensor:
+        """As in `Group`.
+
+        Raises:
+            PeerLostError: where another member has gone.
+        """
         total = values.detach().clone()
-        dist.all_reduce(total, group=self._ranks)
+        try:
+            dist.all_reduce(total, group=self._ranks)
+        except RuntimeError as error:
+            raise PeerLostError(f"lost its connection to another learner: {error}") from error
         self.num_bytes += total.nbytes
         return total

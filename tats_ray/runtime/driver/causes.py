@@ -14,6 +14,7 @@ from tats_ray.core.errors import PeerFailedError, StaleError
 
 ROOMS = {
     "RolloutBuffer": "rollout buffer",
+    "TicketDesk": "ticket desk",
     "WeightStore": "weight store",
     "PolicyLearnerActor": "policy learner",
     "RunLog": "run log",

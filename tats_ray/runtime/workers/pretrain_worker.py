@@ -25,9 +25,9 @@ from tats_ray.models.policy import is_learned
 from tats_ray.models.sharding import shard
 from tats_ray.models.zoo import build_mae, build_policy, num_visible, token_grid
 from tats_ray.ops.measures import collapse_signs
-from tats_ray.runtime.actors.calls import call_restarting
 from tats_ray.runtime.actors.peers import Peers
 from tats_ray.runtime.actors.transfer import to_arrays
+from tats_ray.runtime.workers.begin import begin_with
 from tats_ray.runtime.workers.policy_clients import RayPolicyClient, WorkerFedClient
 from tats_ray.runtime.workers.rank import ClipCount, Rank, run_worker
 from tats_ray.training.compilation import Compiler
@@ -120,37 +120,36 @@ class _Rank(Rank):
     def _join(
         self, found: checkpoints.Checkpoint | None, position: Position
     ) -> PolicyClient | None:
-        peers, timeout_s = self.peers, self.timeout_s
+        peers, loop = self.peers, self.config.loop
         incarnation = self.begin()
         if self.config.cluster.policy_place == "learner":
             return self._own_policy_learner(found)
-        if peers.policy_learner is None:
+        if not peers.policy_learners:
             return None
+        places = None
+        nodes = self.gathered(ray.get_runtime_context().get_node_id())
         if self.rank == 0:
             state = to_arrays(found.policy) if found is not None and found.policy else None
-            call_restarting(peers.buffer.reset, incarnation, timeout_s=timeout_s)
-            call_restarting(peers.store.reset, incarnation, timeout_s=timeout_s)
-            handles = {"buffer": peers.buffer, "store": peers.store}
-            call_restarting(
-                peers.policy_learner.reset, incarnation, state, timeout_s=timeout_s, **handles
+            slots_at = [nodes[slot % self.world_size] for slot in range(self.num_slots)]
+            places = begin_with(
+                peers,
+                incarnation,
+                state,
+                slots_at=slots_at if loop.source == "learner" else [""] * self.num_slots,
+                timeout_s=self.timeout_s,
             )
-        broadcast_from_rank_zero("ready")
         parts = {
             "incarnation": incarnation,
-            "buffer": peers.buffer,
-            "store": peers.store,
-            "learner": peers.policy_learner,
+            "peers": peers,
+            "places": broadcast_from_rank_zero(places),
             "rank": self.rank,
-            "num_slots": self.num_slots,
             "version": position.policy_version,
-            "max_staleness": self.config.loop.max_staleness,
-            "timeout_s": timeout_s,
+            "max_staleness": loop.max_staleness,
+            "timeout_s": self.timeout_s,
         }
-        if self.config.loop.source == "workers":
+        if loop.source == "workers":
             return WorkerFedClient(
-                per_update=self.config.rollouts_per_update,
-                publish_every=self.config.loop.publish_every,
-                **parts,
+                per_update=loop.mae_steps_per_update, publish_every=loop.publish_every, **parts
             )
         return RayPolicyClient(**parts)
 
@@ -217,9 +216,13 @@ class _Rank(Rank):
 
     def read_buffer(self) -> dict[str, float]:
         """Metrics of the buffer, on rank 0."""
-        if self.rank != 0 or self.peers.buffer is None:
+        if self.rank != 0 or not self.peers.shards:
             return {}
-        read: dict[str, float] = ray.get(self.peers.buffer.read.remote(), timeout=self.timeout_s)
+        shards = [shard.read.remote() for shard in self.peers.shards]
+        found = ray.get(shards, timeout=self.timeout_s)
+        read = {name: sum(one[name] for one in found) for name in found[0]}
+        if self.peers.desk is not None:
+            read |= ray.get(self.peers.desk.read.remote(), timeout=self.timeout_s)
         return read
 
     def save(self, loop: PretrainLoop, validation_error: float | None = None) -> Path | None:

@@ -247,11 +247,15 @@ class Rank:
 
     def _first_told(self, own: str | None) -> str | None:
         """What the first rank that has something to tell tells; all ranks ask together."""
-        told: list[str | None] = [own]
+        return next((words for words in self.gathered(own) if words is not None), None)
+
+    def gathered(self, own: T) -> list[T]:
+        """What every rank has; all of them ask together."""
+        told: list[Any] = [own]
         if self.world_size > 1:
             told = [None] * self.world_size
             dist.all_gather_object(told, own)
-        return next((words for words in told if words is not None), None)
+        return told
 
     def _clips_of(self, at: Position) -> str:
         """This rank's clips of the present step in words."""
