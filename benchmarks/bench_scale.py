@@ -1,15 +1,17 @@
-"""`tats bench scale`: how many producers one buffer and one policy learner can serve."""
+"""`tats bench scale`: how many producers a buffer and its policy learners can serve."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tats_ray.benchmarks.bench_buffer import SAMPLER, sized_rollout
 from tats_ray.benchmarks.handover import bench_cluster
+from tats_ray.benchmarks.policy_pace import measure_updates
 from tats_ray.benchmarks.producers import Flow, measure_flow
 
 from tats_ray.config.schema import DataConfig, ModelConfig
+from tats_ray.core.words import counted
 from tats_ray.models.zoo import SIZES, build_learned_policy, token_grid
 
 _CLIPS_PER_UPDATE = 32
@@ -20,6 +22,7 @@ _KNEE = 0.5
 def bench_scale(
     producers: Sequence[int] = (1, 2, 4, 8, 16, 32, 64, 128, 256),
     *,
+    shards: Sequence[int] = (1,),
     clips: int = 2,
     period_s: float = 1.0,
     seconds: float = 6.0,
@@ -27,6 +30,8 @@ def bench_scale(
     """Print a table, the knee, and the most that came through.
 
     Args:
+        shards: of the buffer, each with a policy learner. Where there are several numbers, what a
+            second of processor time brings is compared, of hand-over and of policy updates.
         clips: of a rollout, at ViT-B sizes; an update takes 32.
         period_s: between two rollouts of a producer.
     """
@@ -39,28 +44,59 @@ def bench_scale(
         f"rollouts of {clips} clips, {size:.1f} MB, one per producer and {period_s:g} s; updates "
         f"of {_CLIPS_PER_UPDATE} clips; load {os.getloadavg()[0]:.1f}"
     )
-    print("producers  wanted/s  taken/s   MB/s  clips/s  updates/s  served  buffer MB  waiting")
-    flows = []
+    flows: dict[int, list[Flow]] = {}
     with bench_cluster(store_mb=2048):
-        for number in producers:
-            flow = measure_flow(
-                rollout,
-                weights,
-                num_producers=number,
-                per_update=max(1, min(_CLIPS_PER_UPDATE // clips, number)),
-                period_s=period_s,
-                seconds=seconds,
-            )
-            flows.append(flow)
-            print(
-                f"{number:>9}  {flow.wanted_per_s:>8.1f}  {flow.taken_per_s:>7.1f}  "
-                f"{flow.taken_per_s * size:>5.0f}  {flow.taken_per_s * clips:>7.1f}  "
-                f"{flow.updates_per_s:>9.2f}  {flow.share:>6.0%}  {flow.peak_bytes / 1e6:>9.0f}  "
-                f"{flow.waiting:>7.0%}",
-                flush=True,
-            )
-    print(knee_in_words(flows, rollout.num_bytes))
-    return flows
+        for count in shards:
+            print(f"{counted(count, 'shard')}:\n{_HEAD}")
+            flows[count] = []
+            for number in producers:
+                flow = measure_flow(
+                    rollout,
+                    weights,
+                    num_producers=number,
+                    per_update=max(count, min(_CLIPS_PER_UPDATE // clips, number)),
+                    period_s=period_s,
+                    seconds=seconds,
+                    num_shards=count,
+                )
+                flows[count].append(flow)
+                print(_row(flow, size, clips), flush=True)
+            print(knee_in_words(flows[count], rollout.num_bytes))
+        if len(shards) > 1:
+            print(gain_in_words({n: best(found) * size for n, found in flows.items()}, "MB"))
+            paces = {count: measure_updates(grid, count) for count in shards}
+            print(gain_in_words(paces, "policy updates"))
+    return [flow for found in flows.values() for flow in found]
+
+
+_HEAD = (
+    "producers  wanted/s  taken/s   MB/s  clips/s  updates/s  served  buffer MB  waiting  "
+    "MB/cpu-s  busiest"
+)
+
+
+def _row(flow: Flow, size: float, clips: int) -> str:
+    return (
+        f"{flow.num_producers:>9}  {flow.wanted_per_s:>8.1f}  {flow.taken_per_s:>7.1f}  "
+        f"{flow.taken_per_s * size:>5.0f}  {flow.taken_per_s * clips:>7.1f}  "
+        f"{flow.updates_per_s:>9.2f}  {flow.share:>6.0%}  {flow.peak_bytes / 1e6:>9.0f}  "
+        f"{flow.waiting:>7.0%}  {flow.taken_per_cpu_s * size:>8.0f}  {flow.busiest}"
+    )
+
+
+def best(flows: Sequence[Flow]) -> float:
+    """Rollouts per second of processor time of the busiest process, with the most producers."""
+    return flows[-1].taken_per_cpu_s
+
+
+def gain_in_words(paces: Mapping[int, float], what: str) -> str:
+    """What a second of the busiest process brings, by the number of shards."""
+    first = next(iter(paces.values()))
+    words = ", ".join(
+        f"{pace:.3g} with {counted(count, 'shard')} ({pace / first:.2f}x)"
+        for count, pace in paces.items()
+    )
+    return f"{what} per second of processor time of the busiest process: {words}"
 
 
 def knee_in_words(flows: Sequence[Flow], num_bytes: int) -> str:

@@ -34,10 +34,17 @@ class RankGroup:
         Raises:
             PeerLostError: where another member has gone.
         """
-        total = values.detach().clone()
+        total, lost = values.detach().clone(), ""
         try:
             dist.all_reduce(total, group=self._ranks)
         except RuntimeError as error:
-            raise PeerLostError(f"lost its connection to another learner: {error}") from error
+            lost = str(error)
+        if lost:
+            self.leave()  # out here, where no traceback keeps the connections
+            raise PeerLostError(f"lost its connection to another learner: {lost}")
         self.num_bytes += total.nbytes
         return total
+
+    def leave(self) -> None:
+        """Let go of its connections: members that wait at their far ends then learn of it."""
+        self._ranks = None

@@ -62,7 +62,8 @@ def test_killed_policy_learner_and_shard_cost_the_steps_since_the_checkpoint_and
     def story_of(name: str, act: dict[int, Callable[[Story], None]]) -> Story:
         (tmp_path / name).mkdir()
         cluster = {**GROUP, "timeout_s": 60}
-        return Story(videos, tmp_path / name, act, num_ranks=2, cluster=cluster)
+        loop = {"mae_steps_per_update": 1}
+        return Story(videos, tmp_path / name, act, num_ranks=2, cluster=cluster, loop=loop)
 
     calm = story_of("calm", {})
     assert calm.run().is_finished

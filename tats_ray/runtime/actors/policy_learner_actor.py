@@ -19,7 +19,7 @@ from tats_ray.core.types import Rollout
 from tats_ray.models.zoo import build_learned_policy, token_grid
 from tats_ray.runtime.actors.calls import GRACE_S, replaced
 from tats_ray.runtime.actors.transfer import to_arrays, to_tensors
-from tats_ray.runtime.actors.weight_store import POLICY
+from tats_ray.runtime.actors.weight_store import policy_of
 from tats_ray.runtime.resources.placement import threads_of
 from tats_ray.training.compilation import Compiler
 from tats_ray.training.policy_learner import PolicyLearner
@@ -41,8 +41,8 @@ class Membership:
 class PolicyLearnerActor:
     """Takes rollouts from the buffer, improves the policy, publishes the new weights.
 
-    Where it is one of several, each takes those of its own shard, they average their gradients, and
-    the first one publishes what all of them have learned.
+    Where it is one of several, each takes those of its own shard, and they average their gradients.
+    All of them have the same weights then, and each publishes them for those who are near.
 
     Args:
         device: named outright: Ray does not hide GPUs from actors that reserve none.
@@ -60,7 +60,7 @@ class PolicyLearnerActor:
         self._device = torch.device(device)
         self._incarnation = ""
         self._rank = 0
-        self._meeting: dist.TCPStore | None = None
+        self._meeting: Any = None
         self._learner = self._fresh(ALONE)
         self._idle_since = time.monotonic()
 
@@ -88,7 +88,7 @@ class PolicyLearnerActor:
         self._part()
         address = ray.util.get_node_ip_address()
         wait = timedelta(seconds=self._config.cluster.timeout_s)
-        self._meeting = dist.TCPStore(
+        self._meeting = dist.TCPStore(  # type: ignore[attr-defined]
             address, 0, is_master=True, wait_for_workers=False, timeout=wait
         )
         return address, self._meeting.port
@@ -156,11 +156,11 @@ class PolicyLearnerActor:
         return to_arrays(self._learner.state_dict())
 
     def _publish(self) -> None:
-        if self._rank != 0:
-            return
         weights = ray.put(to_arrays(self._learner.weights()))
         version = self._learner.version
-        reply = self._store.publish.remote(self._incarnation, POLICY, version, [weights])
+        reply = self._store.publish.remote(
+            self._incarnation, policy_of(self._rank), version, [weights]
+        )
         ray.get(reply, timeout=self._config.cluster.timeout_s)
 
     def _tell_why(self, incarnation: str, error: Exception) -> None:
@@ -178,7 +178,9 @@ class PolicyLearnerActor:
         wait = timedelta(seconds=timeout_s)
         if member.rank != 0:
             self._part()
-            self._meeting = dist.TCPStore(*member.meeting, is_master=False, timeout=wait)
+            self._meeting = dist.TCPStore(  # type: ignore[attr-defined]
+                *member.meeting, is_master=False, timeout=wait
+            )
         dist.init_process_group(
             # Two processes on one GPU cannot talk by NCCL.
             "nccl" if self._config.cluster.policy_gpus >= 1 else "gloo",
@@ -189,9 +191,10 @@ class PolicyLearnerActor:
         )
         return RankGroup(share=member.share, timeout_s=timeout_s)
 
-    @staticmethod
-    def _part() -> None:
+    def _part(self) -> None:
         """Leave the group: members that wait for this one then learn of it at once."""
+        if isinstance(self._learner.group, RankGroup):
+            self._learner.group.leave()
         if dist.is_initialized():
             dist.destroy_process_group()
 

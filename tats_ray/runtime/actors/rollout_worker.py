@@ -17,6 +17,7 @@ from tats_ray.runtime.actors.calls import GRACE_S, call_restarting
 from tats_ray.runtime.actors.credits import Ticket
 from tats_ray.runtime.actors.peers import Peers
 from tats_ray.runtime.actors.transfer import to_tensors
+from tats_ray.runtime.actors.weight_store import MAE, policy_of
 from tats_ray.runtime.driver import home
 from tats_ray.runtime.resources.shards import shard_beside
 from tats_ray.training.rollouts import RolloutMaker
@@ -101,8 +102,9 @@ class RolloutWorkerActor:
             return
         incarnation: str = granted[0]
         ticket: Ticket = granted[1]
-        self._refresh(peers.store, incarnation, "policy", ticket.policy_version)
-        self._refresh(peers.store, incarnation, "mae", ticket.mae_step)
+        policy = policy_of(place)
+        self._refresh(peers.store, incarnation, "policy", policy, ticket.policy_version)
+        self._refresh(peers.store, incarnation, "mae", MAE, ticket.mae_step)
         rollout = self._maker.make(
             ticket.cycle,
             ticket.index,
@@ -130,11 +132,16 @@ class RolloutWorkerActor:
             log.unreadable.remote(found, time.time())
 
     def _refresh(
-        self, store: Any, incarnation: str, network: Literal["mae", "policy"], version: int
+        self,
+        store: Any,
+        incarnation: str,
+        network: Literal["mae", "policy"],
+        name: str,
+        version: int,
     ) -> None:
         if self._loaded.get(network) == (incarnation, version):
             return
-        reply = store.fetch.remote(incarnation, network, version, self._timeout_s)
+        reply = store.fetch.remote(incarnation, name, version, self._timeout_s)
         found, (weights,) = ray.get(reply, timeout=self._timeout_s + GRACE_S)
         if found != version:  # the store keeps every version that a ticket can name
             raise StaleError(f"{network} version {version} was followed by {found}: learned from")

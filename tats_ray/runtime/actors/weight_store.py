@@ -8,9 +8,14 @@ from tats_ray.core.errors import StaleError
 from tats_ray.runtime.actors.fenced import Fenced
 
 POLICY = "policy"
-"""Name of the policy's weights in the store."""
+"""Name of the policy's weights in the store [see `policy_of`]."""
 MAE = "mae"
 """Name of the autoencoder's; their version is the step."""
+
+
+def policy_of(place: int) -> str:
+    """Name of the policy as it was published beside a shard: all have the same, nearest is best."""
+    return f"{POLICY} {place}" if place else POLICY
 
 
 class WeightStore(Fenced):

@@ -20,7 +20,7 @@ def begin_with(
     *,
     slots_at: Sequence[str],
     timeout_s: float,
-) -> list[int]:
+) -> tuple[list[int], list[str]]:
     """Empty all of them, and give the policy learners what a checkpoint holds.
 
     Args:
@@ -28,7 +28,7 @@ def begin_with(
         slots_at: node of each slot's producer.
 
     Returns:
-        Of each slot, the shard of the buffer that takes its rollouts.
+        Of each slot, the shard of the buffer that takes its rollouts; and where the shards are.
     """
     fenced = [*peers.shards, peers.store, *([peers.desk] if peers.desk is not None else [])]
     for actor in fenced:  # the buffer first, so that nobody waits for its rollouts any more
@@ -43,7 +43,7 @@ def begin_with(
             store=peers.store,
             timeout_s=timeout_s,
         )
-        return [0] * len(slots_at)
+        return [0] * len(slots_at), [""]
     nodes = ray.get([shard.node.remote() for shard in peers.shards], timeout=timeout_s)
     places = shards_of_slots(slots_at, nodes)
     for learner in others:  # all of them, or those that are there would wait for the rest
@@ -63,4 +63,4 @@ def begin_with(
         )
     ]
     gather(replies, timeout_s + GRACE_S)
-    return places
+    return places, nodes

@@ -12,7 +12,7 @@ from tats_ray.core.types import Rollout
 from tats_ray.runtime.actors.calls import GRACE_S, gather
 from tats_ray.runtime.actors.peers import Peers
 from tats_ray.runtime.actors.transfer import to_arrays, to_tensors
-from tats_ray.runtime.actors.weight_store import MAE, POLICY
+from tats_ray.runtime.actors.weight_store import MAE, policy_of
 from tats_ray.training.policy_learner import PolicyUpdate
 
 
@@ -24,6 +24,7 @@ class RayPolicyClient:
 
     Args:
         places: of each slot, the shard of the buffer that takes its rollouts.
+        beside: the shard whose policy learner is nearest.
     """
 
     is_remote = True
@@ -34,6 +35,7 @@ class RayPolicyClient:
         incarnation: str,
         peers: Peers,
         places: Sequence[int],
+        beside: int,
         rank: int,
         version: int,
         max_staleness: int,
@@ -42,13 +44,14 @@ class RayPolicyClient:
         self._incarnation = incarnation
         self._peers = peers
         self._store: Any = peers.store
-        self._places = places
+        self._places, self._beside = places, beside
         self._rank = rank
         self._version = version
         self._requested = version
         """The version that the newest update asked for will make."""
         self._requests: list[list[Any]] = []
-        """Replies of all policy learners to updates whose weights are not in use yet, oldest first; on rank 0 only."""
+        """Replies of all policy learners to each update whose weights are not in use yet, oldest
+        first; on rank 0 only."""
         self._max_staleness = max_staleness
         self._timeout_s = timeout_s
         self._pushes: list[Any] = []
@@ -112,7 +115,9 @@ class RayPolicyClient:
 
     def _fetch(self, version: int, metrics: Mapping[str, float]) -> PolicyUpdate:
         """Wait for the weights of a version."""
-        reply = self._store.fetch.remote(self._incarnation, POLICY, version, self._timeout_s)
+        reply = self._store.fetch.remote(
+            self._incarnation, policy_of(self._beside), version, self._timeout_s
+        )
         self._version, (weights,) = ray.get(reply, timeout=self._timeout_s + GRACE_S)
         assert self._version == version  # the store keeps every version that can be asked for
         arrays = ray.get(weights, timeout=self._timeout_s)

@@ -15,6 +15,7 @@ from ray.train.collective import broadcast_from_rank_zero
 from tats_ray.checkpoints import format as checkpoints
 from tats_ray.config.load import dump_config, parse_config
 from tats_ray.config.schema import RunConfig
+from tats_ray.core.errors import NonFiniteError
 from tats_ray.core.group import ALONE, Group
 from tats_ray.core.late import Scalar, fetch, unread
 from tats_ray.core.protocols import MaskPolicy
@@ -27,7 +28,9 @@ from tats_ray.models.zoo import build_mae, build_policy, num_visible, token_grid
 from tats_ray.ops.measures import collapse_signs
 from tats_ray.runtime.actors.peers import Peers
 from tats_ray.runtime.actors.transfer import to_arrays
+from tats_ray.runtime.resources.shards import shard_beside
 from tats_ray.runtime.workers.begin import begin_with
+from tats_ray.runtime.workers.blame import clips_in_words
 from tats_ray.runtime.workers.policy_clients import RayPolicyClient, WorkerFedClient
 from tats_ray.runtime.workers.rank import ClipCount, Rank, run_worker
 from tats_ray.training.compilation import Compiler
@@ -126,22 +129,24 @@ class _Rank(Rank):
             return self._own_policy_learner(found)
         if not peers.policy_learners:
             return None
-        places = None
-        nodes = self.gathered(ray.get_runtime_context().get_node_id())
+        begun, own = None, ray.get_runtime_context().get_node_id()
+        nodes = self.gathered(own)
         if self.rank == 0:
             state = to_arrays(found.policy) if found is not None and found.policy else None
             slots_at = [nodes[slot % self.world_size] for slot in range(self.num_slots)]
-            places = begin_with(
+            begun = begin_with(
                 peers,
                 incarnation,
                 state,
                 slots_at=slots_at if loop.source == "learner" else [""] * self.num_slots,
                 timeout_s=self.timeout_s,
             )
+        places, shards_at = broadcast_from_rank_zero(begun)
         parts = {
             "incarnation": incarnation,
             "peers": peers,
-            "places": broadcast_from_rank_zero(places),
+            "places": places,
+            "beside": shard_beside(own, self.rank, shards_at),
             "rank": self.rank,
             "version": position.policy_version,
             "max_staleness": loop.max_staleness,
@@ -224,6 +229,10 @@ class _Rank(Rank):
         if self.peers.desk is not None:
             read |= ray.get(self.peers.desk.read.remote(), timeout=self.timeout_s)
         return read
+
+    def blamed(self, error: NonFiniteError) -> str:
+        clips = clips_in_words(error, self.config, self.batches, self.lists.train)
+        return f"{super().blamed(error)}; {clips}"
 
     def save(self, loop: PretrainLoop, validation_error: float | None = None) -> Path | None:
         """Write a checkpoint, on rank 0; the memory must be empty."""
