@@ -24,7 +24,7 @@ from tests.runtime.test_recipe import (
 from tests.runtime.test_workers import recipe as recipe_with_workers
 
 pytestmark = [*IN_CLUSTER, pytest.mark.long, pytest.mark.timeout(600)]
-GROUP = {"num_workers": 2, "policy_learners": 2, "threads": 1}
+GROUP = {"num_workers": 2, "policy_learners": 2, "threads": 1, "timeout_s": 150}
 
 
 def test_two_policy_learners_follow_the_recipe_of_one_and_repeat_bit_for_bit(
@@ -61,9 +61,8 @@ def test_killed_policy_learner_and_shard_cost_the_steps_since_the_checkpoint_and
 
     def story_of(name: str, act: dict[int, Callable[[Story], None]]) -> Story:
         (tmp_path / name).mkdir()
-        cluster = {**GROUP, "timeout_s": 60}
         loop = {"mae_steps_per_update": 1}
-        return Story(videos, tmp_path / name, act, num_ranks=2, cluster=cluster, loop=loop)
+        return Story(videos, tmp_path / name, act, num_ranks=2, cluster=GROUP, loop=loop)
 
     calm = story_of("calm", {})
     assert calm.run().is_finished
