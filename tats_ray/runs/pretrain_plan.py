@@ -301,7 +301,9 @@ def _decided(config: RunConfig, grid: TokenGrid, placement: Placement) -> Sample
     takes_all = getattr(config.algorithm, "minibatch", "all") == "all"
     workers = config.cluster.num_workers
     # Inside the learners, each has its own; of an elastic run, also those of the ones it lost.
-    ranks = math.ceil(workers / config.cluster.fewest_workers) if beside else workers
+    # Policy learners on CPUs may share one machine's memory.
+    sharing = config.cluster.policy_learners if own.policy.gpu else 1
+    ranks = math.ceil(workers / (config.cluster.fewest_workers if beside else sharing))
     clips = config.clips_per_rollout * ranks
     clips *= loop.mae_steps_per_update if takes_all else 1
     width = SIZES[config.model.size].width

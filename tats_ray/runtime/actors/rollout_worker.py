@@ -64,6 +64,8 @@ class RolloutWorkerActor:
         self._index, self._timeout_s = index, parsed.cluster.timeout_s
         entries = read_lists(parsed.data).train
         self._maker = RolloutMaker(parsed, entries, device=torch.device(device))
+        self._place: int | None = None
+        """The shard on this node, once it is known."""
         self._loaded: dict[str, tuple[str, int]] = {}
         """Network -> incarnation and version of its weights."""
 
@@ -84,6 +86,7 @@ class RolloutWorkerActor:
                 self._serve(peers)
                 self._tell_unreadable(log)
             except _PEER_GONE:
+                self._place = None  # a shard may come back elsewhere
                 time.sleep(_PAUSE_S)
             except Exception as error:
                 cause = f"rollout worker {self._index}: {error}"
@@ -119,11 +122,15 @@ class RolloutWorkerActor:
         ray.get(peers.desk.finish.remote(incarnation, ticket), timeout=self._timeout_s)
 
     def _place_beside(self, shards: Sequence[Any]) -> int:
-        """The shard on this node; asked anew each time, since a shard may come back elsewhere."""
-        if len(shards) == 1:
-            return 0
-        nodes = ray.get([shard.node.remote() for shard in shards], timeout=self._timeout_s)
-        return shard_beside(ray.get_runtime_context().get_node_id(), self._index, nodes)
+        """The shard on this node."""
+        if self._place is None:
+            nodes = [""]
+            if len(shards) > 1:
+                asked = [shard.node.remote() for shard in shards]
+                nodes = ray.get(asked, timeout=self._timeout_s)
+            here = ray.get_runtime_context().get_node_id()
+            self._place = shard_beside(here, self._index, nodes)
+        return self._place
 
     def _tell_unreadable(self, log: Any) -> None:
         """Pass on the videos that have turned out bad; the log knows which are new."""
