@@ -64,7 +64,7 @@ ON_GPUS = {"use_gpu": True, "policy_gpus": 1}
         ),
         (
             {"num_workers": 3, "use_gpu": True, "policy_gpus": 0.5, "policy_learners": 2},
-            [node(8, 4)],
+            [node(8, 4, store_mb=2500)],
         ),
         ({"num_workers": 2, "policy_learners": 2}, [node(2, store_mb=2000), node(0)]),
         # Workers on CPUs leave the node of the GPUs to the learners.
