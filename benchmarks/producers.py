@@ -16,7 +16,7 @@ from tats_ray.runtime.actors.rollout_buffer import RolloutBuffer
 from tats_ray.runtime.actors.ticket_desk import TicketDesk
 from tats_ray.runtime.actors.transfer import to_arrays
 from tats_ray.runtime.actors.weight_store import WeightStore, policy_of
-from tats_ray.runtime.resources.shards import shards_of_slots
+from tats_ray.runtime.resources.buffer_shards import shards_of_slots
 
 _TOKEN = "scale"
 _DEADLINE_S = 120.0

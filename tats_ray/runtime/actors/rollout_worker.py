@@ -19,7 +19,7 @@ from tats_ray.runtime.actors.peers import Peers
 from tats_ray.runtime.actors.transfer import to_tensors
 from tats_ray.runtime.actors.weight_store import MAE, policy_of
 from tats_ray.runtime.driver import home
-from tats_ray.runtime.resources.shards import shard_beside
+from tats_ray.runtime.resources.buffer_shards import shard_beside
 from tats_ray.training.rollouts import RolloutMaker
 
 _PATIENCE_S = 5.0

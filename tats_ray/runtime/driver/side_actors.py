@@ -17,9 +17,9 @@ from tats_ray.runtime.actors.rollout_buffer import RolloutBuffer
 from tats_ray.runtime.actors.run_log import RunLog
 from tats_ray.runtime.actors.ticket_desk import TicketDesk
 from tats_ray.runtime.actors.weight_store import WeightStore
+from tats_ray.runtime.resources.buffer_shards import nodes_of_shards, places_of_update
 from tats_ray.runtime.resources.capacity import on_this_node
 from tats_ray.runtime.resources.placement import Placement
-from tats_ray.runtime.resources.shards import nodes_of_shards, places_of_update
 
 
 def start_peers(config: Clustered, placement: Placement) -> Peers:

@@ -19,6 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from tats_ray.core.errors import UsageError
 from tats_ray.core.storage import replace_text
 from tats_ray.core.words import counted
+from tats_ray.runtime.resources.buffer_shards import nodes_of_shards
 from tats_ray.runtime.resources.packing import (
     PER_UNIT,
     Space,
@@ -27,7 +28,6 @@ from tats_ray.runtime.resources.packing import (
     units,
 )
 from tats_ray.runtime.resources.request import ResourceRequest, listed, summed
-from tats_ray.runtime.resources.shards import nodes_of_shards
 
 Resources = Mapping[str, float]
 DEADLINE_S = 60.0

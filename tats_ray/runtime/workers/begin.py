@@ -10,7 +10,7 @@ import ray
 from tats_ray.runtime.actors.calls import GRACE_S, call_restarting, gather
 from tats_ray.runtime.actors.peers import Peers
 from tats_ray.runtime.actors.policy_learner_actor import Membership
-from tats_ray.runtime.resources.shards import shards_of_slots
+from tats_ray.runtime.resources.buffer_shards import shards_of_slots
 
 
 def begin_with(

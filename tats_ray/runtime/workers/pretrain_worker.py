@@ -28,7 +28,7 @@ from tats_ray.models.zoo import build_mae, build_policy, num_visible, token_grid
 from tats_ray.ops.measures import collapse_signs
 from tats_ray.runtime.actors.peers import Peers
 from tats_ray.runtime.actors.transfer import to_arrays
-from tats_ray.runtime.resources.shards import shard_beside
+from tats_ray.runtime.resources.buffer_shards import shard_beside
 from tats_ray.runtime.workers.begin import begin_with
 from tats_ray.runtime.workers.blame import clips_in_words
 from tats_ray.runtime.workers.policy_clients import RayPolicyClient, WorkerFedClient

@@ -26,7 +26,7 @@ from tats_ray.models.zoo import build_learned_policy, token_grid
 from tats_ray.runtime.actors import policy_learner_actor
 from tats_ray.runtime.actors.policy_learner_actor import Membership, PolicyLearnerActor
 from tats_ray.runtime.actors.transfer import to_arrays, to_tensors
-from tats_ray.runtime.resources.shards import shards_of_slots
+from tats_ray.runtime.resources.buffer_shards import shards_of_slots
 
 SLOTS, ENTRIES, UPDATES = 3, 2, 20
 RESUMED, RESUMED_ALGORITHMS = (0, 9), ("ppo", "grpo")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tats_ray.config.load import parse_config
-from tats_ray.runtime.resources.shards import (
+from tats_ray.runtime.resources.buffer_shards import (
     nodes_of_shards,
     places_of_update,
     shard_beside,
