@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,11 @@ import ray
 from torch import Tensor
 
 from tats_ray.core.types import Rollout
-from tats_ray.runtime.actors.ticketed_buffer import TicketedBuffer
+from tats_ray.runtime.actors.rollout_buffer import RolloutBuffer
+from tats_ray.runtime.actors.ticket_desk import TicketDesk
 from tats_ray.runtime.actors.transfer import to_arrays
-from tats_ray.runtime.actors.weight_store import POLICY, WeightStore
+from tats_ray.runtime.actors.weight_store import WeightStore, policy_of
+from tats_ray.runtime.resources.buffer_shards import shards_of_slots
 
 _TOKEN = "scale"
 _DEADLINE_S = 120.0
@@ -34,17 +36,32 @@ class Flow:
     """In the buffer."""
     waiting: float
     """Share of their time that producers waited for tickets."""
+    taken_per_cpu_s: float
+    """Rollouts per second of processor time of the busiest process that they pass."""
+    busiest: str
 
     @property
     def share(self) -> float:
         return self.taken_per_s / self.wanted_per_s
 
 
+class _Shard(RolloutBuffer):
+    async def cpu_s(self) -> float:
+        return time.process_time()
+
+
+class _Desk(TicketDesk):
+    async def cpu_s(self) -> float:
+        return time.process_time()
+
+
 class _Producers:
     """An asyncio actor that stands for many rollout workers, which sleep instead of computing."""
 
-    def __init__(self, buffer: Any, arrays: Mapping[str, Any], num_bytes: int) -> None:
-        self._buffer, self._num_bytes = buffer, num_bytes
+    def __init__(
+        self, desk: Any, shards: Sequence[Any], arrays: Mapping[str, Any], num_bytes: int
+    ) -> None:
+        self._desk, self._shards, self._num_bytes = desk, shards, num_bytes
         self._arrays = dict(arrays)
 
     async def run(self, names: list[int], period_s: float) -> None:
@@ -53,54 +70,109 @@ class _Producers:
 
     async def _one(self, name: int, period_s: float) -> None:
         while True:
-            granted = await self._buffer.acquire.remote(name, 1.0)
+            granted = await self._desk.acquire.remote(name, name % len(self._shards), 1.0)
             if granted is None:
                 continue
             await asyncio.sleep(period_s)
             incarnation, ticket = granted
-            await self._buffer.put.remote(
-                incarnation, ticket, self._arrays, self._num_bytes, _DEADLINE_S
+            made = {**self._arrays, "step": ticket.step, "rank": ticket.index}
+            await self._shards[ticket.place].push.remote(
+                incarnation, ticket.cycle, made, self._num_bytes, _DEADLINE_S
             )
+            await self._desk.finish.remote(incarnation, ticket)
 
 
 class _PolicySide:
-    """The hand-over part of the policy learner, and the opening of cycles."""
+    """The hand-over part of a policy learner."""
 
-    def __init__(self, buffer: Any, store: Any, weights: Mapping[str, Any]) -> None:
-        self._buffer, self._store, self._weights = buffer, store, weights
+    def __init__(self, place: int, shard: Any, store: Any, weights: Mapping[str, Any]) -> None:
+        self._name, self._shard, self._store = policy_of(place), shard, store
+        self._weights = weights
 
-    def run(self, per_update: int, ahead: int, warm_up_s: float, seconds: float) -> Any:
-        """Take, unpack, publish; (rollouts/s, updates/s, buffer's metrics) after the warm-up."""
+    def update(self, version: int, count: int) -> None:
+        """Take, unpack, publish."""
+        rollouts = ray.get(
+            self._shard.take.remote(_TOKEN, version, count, _DEADLINE_S), timeout=2 * _DEADLINE_S
+        )
+        for arrays in rollouts:
+            Rollout.from_arrays(arrays)
+        ref = ray.put(self._weights)
+        published = self._store.publish.remote(_TOKEN, self._name, version + 1, [ref])
+        ray.get(published, timeout=_DEADLINE_S)
+
+    def cpu_s(self) -> float:
+        return time.process_time()
+
+
+class _Site:
+    """Desk, shards and policy sides, and the part of a run that has them go on together.
+
+    Args:
+        per_update: rollouts of an update.
+        ahead: cycles that are open at once.
+    """
+
+    def __init__(
+        self,
+        rollout: Rollout,
+        weights: Mapping[str, Tensor],
+        *,
+        num_producers: int,
+        num_shards: int,
+        per_update: int,
+        ahead: int,
+    ) -> None:
+        light = {"num_cpus": 0}
+        self.places = shards_of_slots([""] * per_update, [""] * num_shards)
+        self._ahead = ahead
+        most = ahead * self.places.count(0) * rollout.num_bytes
+        shard, side = (ray.remote(kind).options(**light) for kind in (_Shard, _PolicySide))
+        self.shards: list[Any] = [shard.remote(max_bytes=most) for _ in range(num_shards)]
+        self.desk: Any = (
+            ray.remote(_Desk)
+            .options(**light)
+            .remote(places=self.places, max_staleness=ahead - 1, num_workers=num_producers)
+        )
+        self._store: Any = ray.remote(WeightStore).options(**light).remote()
+        fenced = (*self.shards, self.desk, self._store)
+        ray.get([actor.reset.remote(_TOKEN) for actor in fenced], timeout=_DEADLINE_S)
+        own = ray.put(to_arrays(dict(weights)))
+        self.sides: list[Any] = [
+            side.remote(place, shard, self._store, own) for place, shard in enumerate(self.shards)
+        ]
         for cycle in range(ahead):
             self._open(cycle, 0)
-        version, counted_version = 0, 0
-        started = last = time.monotonic()
-        counted_from = started + warm_up_s
-        while time.monotonic() < started + warm_up_s + seconds:
-            rollouts = ray.get(
-                self._buffer.take.remote(_TOKEN, version, per_update, _DEADLINE_S),
-                timeout=2 * _DEADLINE_S,
-            )
-            for arrays in rollouts:
-                Rollout.from_arrays(arrays)
-            del rollouts
-            version += 1
-            ref = ray.put(self._weights)
-            ray.get(self._store.publish.remote(_TOKEN, POLICY, version, [ref]), timeout=_DEADLINE_S)
-            self._open(version + ahead - 1, version)
-            if time.monotonic() < counted_from:
-                counted_version, last = version, time.monotonic()
-                ray.get(self._buffer.read.remote(), timeout=_DEADLINE_S)
-        elapsed = time.monotonic() - last
-        updates = (version - counted_version) / elapsed
-        return (
-            updates * per_update,
-            updates,
-            ray.get(self._buffer.read.remote(), timeout=_DEADLINE_S),
-        )
+        self.version = 0
+
+    def update(self) -> None:
+        """One of all policy sides, and the next cycle is open."""
+        counts = [self.places.count(place) for place in range(len(self.sides))]
+        sides = zip(self.sides, counts, strict=True)
+        done = [side.update.remote(self.version, count) for side, count in sides]
+        ray.get(done, timeout=2 * _DEADLINE_S)
+        self.version += 1
+        self._open(self.version + self._ahead - 1, self.version)
+
+    def cpu_s(self) -> dict[str, float]:
+        """Of the processes that rollouts or their tickets pass."""
+        named = {f"shard {place}": shard for place, shard in enumerate(self.shards)}
+        named |= {f"policy learner {place}": side for place, side in enumerate(self.sides)}
+        named["ticket desk"] = self.desk
+        asked = [actor.cpu_s.remote() for actor in named.values()]
+        return dict(zip(named, ray.get(asked, timeout=_DEADLINE_S), strict=True))
+
+    def read(self) -> dict[str, float]:
+        """Metrics since the last reading."""
+        shards = ray.get([shard.read.remote() for shard in self.shards], timeout=_DEADLINE_S)
+        held = sum(shard["buffer/bytes"] for shard in shards)
+        return {"buffer/bytes": held, **ray.get(self.desk.read.remote(), timeout=_DEADLINE_S)}
+
+    def end(self) -> None:
+        for actor in (*self.sides, *self.shards, self.desk, self._store):
+            ray.kill(actor)
 
     def _open(self, cycle: int, version: int) -> None:
-        opened = self._buffer.open.remote(
+        opened = self.desk.open.remote(
             _TOKEN, cycle, step=cycle, policy_version=version, mae_step=0
         )
         ray.get(opened, timeout=_DEADLINE_S)
@@ -114,45 +186,51 @@ def measure_flow(
     per_update: int,
     period_s: float,
     seconds: float,
+    num_shards: int = 1,
 ) -> Flow:
     """Let producers make a rollout every `period_s` each, and count what is taken.
 
     There are tickets for all of them, so what holds them up is the hand-over alone.
     """
     ahead = -(-num_producers // per_update) + 2
-    light = {"num_cpus": 0}
-    buffer = (
-        ray.remote(TicketedBuffer)
-        .options(**light)
-        .remote(
-            max_bytes=ahead * per_update * rollout.num_bytes,
-            per_update=per_update,
-            max_staleness=ahead - 1,
-        )
+    site = _Site(
+        rollout,
+        weights,
+        num_producers=num_producers,
+        num_shards=num_shards,
+        per_update=per_update,
+        ahead=ahead,
     )
-    store = ray.remote(WeightStore).options(**light).remote()
-    ray.get([buffer.reset.remote(_TOKEN), store.reset.remote(_TOKEN)], timeout=_DEADLINE_S)
-    policy = (
-        ray.remote(_PolicySide).options(**light).remote(buffer, store, to_arrays(dict(weights)))
-    )
-    arrays = rollout.to_arrays()
+    arrays = ray.put(rollout.to_arrays())
     hosts = [
-        ray.remote(_Producers).options(**light).remote(buffer, arrays, rollout.num_bytes)
+        ray.remote(_Producers)
+        .options(num_cpus=0)
+        .remote(site.desk, site.shards, arrays, rollout.num_bytes)
         for _ in range(min(_NUM_HOSTS, num_producers))
     ]
-    warm_up_s = 2 * period_s
-    names = [list(range(first, num_producers, len(hosts))) for first in range(len(hosts))]
-    for host, own in zip(hosts, names, strict=True):
-        host.run.remote(own, period_s)
-    result = policy.run.remote(per_update, ahead, warm_up_s, seconds)
-    taken, updates, read = ray.get(result, timeout=_DEADLINE_S + warm_up_s + seconds)
-    for actor in (*hosts, policy, buffer, store):
-        ray.kill(actor)
+    for first, host in enumerate(hosts):
+        host.run.remote(list(range(first, num_producers, len(hosts))), period_s)
+    warm_until = time.monotonic() + 2 * period_s
+    while time.monotonic() < warm_until or site.version == 0:
+        site.update()
+    site.read()
+    before, began, since = site.cpu_s(), time.monotonic(), site.version
+    while (elapsed := time.monotonic() - began) < seconds or site.version == since:
+        site.update()
+    updates = site.version - since
+    read, after = site.read(), site.cpu_s()
+    for host in hosts:
+        ray.kill(host)
+    site.end()
+    spent = {name: after[name] - before[name] for name in after}
+    busiest = max(spent, key=lambda name: spent[name])
     return Flow(
         num_producers,
         num_producers / period_s,
-        taken,
-        updates,
+        updates * per_update / elapsed,
+        updates / elapsed,
         int(read["buffer/bytes"]),
         read["wait/workers"],
+        updates * per_update / max(spent[busiest], 1e-9),
+        busiest,
     )

@@ -167,6 +167,25 @@ def apart_table() -> str:
     return table(("GPUs", "clips/s", "rollouts", *loads, "fraction that fits"), rows)
 
 
+def sharded_table() -> str:
+    """The same with a policy learner and a shard of the buffer on every node."""
+    rows, figures = [], Figures()
+    for gpus in (8, 64, 512):
+        shards = gpus // figures.gpus_per_node
+        asked = needs(figures, gpus, shards=shards)
+        clips = clips_that_fit(figures, gpus, load="hand-over", shards=shards)
+        rows.append(
+            (
+                str(gpus),
+                str(shards),
+                *(f"{load:,.1f}" for load in asked.loads.values()),
+                f"{clips}/{figures.clips_per_step}" if clips else "none",
+            )
+        )
+    loads = [f"load: {name}" for name in needs(figures, 8).loads]
+    return table(("GPUs", "policy learners", *loads, "fraction that fits"), rows)
+
+
 def doors_table() -> str:
     rows = [
         (f"`{library}`", ", ".join(f"`{place}`" for place in places) or "nowhere")
@@ -196,6 +215,7 @@ TABLES = {
     "doors": doors_table,
     "inside": inside_table,
     "apart": apart_table,
+    "sharded": sharded_table,
     "algorithms": algorithms_table,
     "samplers": samplers_table,
     "flags": flags_table,

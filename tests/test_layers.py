@@ -349,7 +349,7 @@ def test_light_actors_start_without_torch() -> None:
     """
     rooms = (
         "actors.rollout_buffer",
-        "actors.ticketed_buffer",
+        "actors.ticket_desk",
         "actors.weight_store",
         "actors.run_log",
         "actors.peers",

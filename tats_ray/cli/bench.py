@@ -60,11 +60,13 @@ class Buffer(PlainCommand):
 
 @dataclass(frozen=True)
 class Scale(PlainCommand):
-    """The number of rollout producers that one buffer and one policy learner can serve."""
+    """The number of rollout producers that a buffer and its policy learners can serve."""
 
     manual = _MANUAL
     producers: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256)
     """Numbers of producers to try."""
+    shards: tuple[int, ...] = (1,)
+    """Numbers of policy learners to try, each with a shard of the buffer."""
     clips: int = 2
     """Clips in each rollout, at ViT-B sizes."""
     period_s: float = 1.0
@@ -75,7 +77,13 @@ class Scale(PlainCommand):
     def carry_out(self) -> None:
         from tats_ray.benchmarks.bench_scale import bench_scale
 
-        bench_scale(self.producers, clips=self.clips, period_s=self.period_s, seconds=self.seconds)
+        bench_scale(
+            self.producers,
+            shards=self.shards,
+            clips=self.clips,
+            period_s=self.period_s,
+            seconds=self.seconds,
+        )
 
 
 @dataclass(frozen=True)

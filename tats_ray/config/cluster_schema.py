@@ -31,10 +31,14 @@ class ClusterConfig(ConfigBase):
     cpus_per_worker: float = 1
     """CPUs that Ray reserves for each MAE learner and each rollout worker."""
     policy_gpus: float = 0.0
-    """GPUs reserved for the policy learner. 0 puts it on the CPU."""
+    """GPUs reserved for each policy learner. 0 puts it on the CPU."""
     policy_place: Literal["actor", "learner"] = "actor"
     """Where the policy learns: in its own actor, or inside every MAE learner. There rollouts never
     leave their device, and the learners average the policy's gradients."""
+    policy_learners: AtLeastOne = 1
+    """Number of policy learners in actors of their own, at most num_workers. Each takes the
+    rollouts of its own shard of the buffer, near to where they are made, and they average their
+    gradients."""
     gradient_precision: Literal["float32", "bfloat16"] = "float32"
     """Precision in which MAE learners exchange gradients. bfloat16 halves the traffic between
     machines and rounds the sums."""
@@ -47,7 +51,8 @@ class ClusterConfig(ConfigBase):
     max_failures: int = 3
     """Deaths of processes and nodes that the run survives. Each one restarts the learners."""
     buffer_mb: AtLeastOne = 1024
-    """Memory limit of waiting rollouts, MB. Producers wait when it is reached."""
+    """Memory limit of waiting rollouts, MB, in each shard of the buffer. Producers wait when it is
+    reached."""
     timeout_s: Positive = 600.0
     """Seconds without a sign of life from a peer before the run gives up and reports it."""
     nodes_timeout_s: NotNegative = 1200.0

@@ -46,6 +46,10 @@ class NonFiniteError(TatsError):
     def __init__(self, message: str, *, is_own: bool = True) -> None:
         super().__init__(message)
         self.is_own = is_own
+        self.version = 0
+        """Policy update in which it was met, where it was in one."""
+        self.rollouts: tuple[tuple[int, int, int], ...] = ()
+        """Those that it can come from: place of its MAE step in the update, MAE step, slot."""
 
 
 class StaleError(TatsError):
@@ -54,6 +58,10 @@ class StaleError(TatsError):
 
 class PeerFailedError(TatsError):
     """Another part of the run ended with an error, which is named."""
+
+
+class PeerLostError(PeerFailedError):
+    """Others of a group cannot be reached any more. What became of them is known elsewhere."""
 
 
 class StorageError(TatsError):

@@ -113,6 +113,11 @@ class Rollout:
         """How many MAE steps old the weights were that judged."""
         return 0 if self.mae_step is None else self.step - self.mae_step
 
+    def is_finite(self) -> bool:
+        """Whether all of its numbers are."""
+        found = (self.tokens, self.log_prob, self.value, self.reward)
+        return all(bool(torch.isfinite(tensor).all()) for tensor in found)
+
     @property
     def num_clips(self) -> int:
         """Distinct clips."""

@@ -44,3 +44,8 @@ class ClipLoader:
         """(epoch, index) of the clips of one step."""
         self._sampler.set_epoch(epoch, step)
         return list(chain.from_iterable(islice(self._sampler, len(self.slots))))
+
+    def keys_of_slot(self, step: int, slot: int) -> list[tuple[int, int]]:
+        """(epoch, index) of the clips of any slot at a step of the run, counted from 0."""
+        epoch, batch = divmod(step, self.steps_per_epoch)
+        return self._sampler.of_slot(epoch, batch, slot)

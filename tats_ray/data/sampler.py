@@ -97,21 +97,30 @@ class ClipSampler(Sampler[list[Key]]):
         return (self.steps_per_epoch - self._start_step) * len(self.slots)
 
     def __iter__(self) -> Iterator[list[Key]]:
-        turn, part = divmod(self._epoch, self._per_open)
-        generator = stream(self._seed, "order", turn)
-        order = torch.randperm(self._num_clips, generator=generator).tolist()
-        num_opened = self._batch_size // self._per_open
-        before = part * (self._num_clips // self._per_open)
+        order = self._order()
         for step in range(self._start_step, self.steps_per_epoch):
             for slot in self.slots:
-                first = before + step * self._global_batch // self._per_open + slot * num_opened
-                chosen = order[first : first + num_opened]
-                if self._per_open > 1:
-                    copies = self._copies(self._per_open)
-                    yield [(copy, index) for index in chosen for copy in copies]
-                else:
-                    copies = self._copies(self._repeats)
-                    yield [(copy, index) for copy in copies for index in chosen]
+                yield self._batch(order, step, slot)
+
+    def of_slot(self, epoch: int, step: int, slot: int) -> list[Key]:
+        """The keys of any slot, this rank's or another's, at a step of an epoch."""
+        self.set_epoch(epoch, step)
+        return self._batch(self._order(), step, slot)
+
+    def _order(self) -> list[int]:
+        generator = stream(self._seed, "order", self._epoch // self._per_open)
+        return torch.randperm(self._num_clips, generator=generator).tolist()
+
+    def _batch(self, order: list[int], step: int, slot: int) -> list[Key]:
+        num_opened = self._batch_size // self._per_open
+        before = self._epoch % self._per_open * (self._num_clips // self._per_open)
+        first = before + step * self._global_batch // self._per_open + slot * num_opened
+        chosen = order[first : first + num_opened]
+        if self._per_open > 1:
+            copies = self._copies(self._per_open)
+            return [(copy, index) for index in chosen for copy in copies]
+        copies = self._copies(self._repeats)
+        return [(copy, index) for copy in copies for index in chosen]
 
     def _copies(self, count: int) -> range:
         return range(self._epoch * count, (self._epoch + 1) * count)

@@ -74,11 +74,12 @@ def pretrain_forecast(
     yield _memory("MAE learner", mae, kept, config.optim.batch_size, shards=shards)
     if is_learned(policy):
         size = count_parameters(policy) * _STATE_BYTES / _GB
+        rollouts = plan.rollout_bytes * config.cluster.policy_learners / _GB
         yield (
             "memory",
             (
                 f"policy learner: {size:.2g} GB of weights, gradients and moments; object store: "
-                f"{plan.rollout_bytes / _GB:.2g} GB of rollouts at most"
+                f"{rollouts:.2g} GB of rollouts at most"
             ),
         )
     if problem or not is_private(config):

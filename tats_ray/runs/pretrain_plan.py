@@ -30,8 +30,9 @@ from tats_ray.runs.step_plan import (
 )
 from tats_ray.runtime.resources.cost_model import expected, way_out
 from tats_ray.runtime.resources.placement import Placement, plan_placement
-from tats_ray.runtime.resources.rollout_bytes import buffer_bytes, clip_bytes, store_bytes
-from tats_ray.training.algorithm_trial import check_algorithm, check_together
+from tats_ray.runtime.resources.policy_place import check_policy_place
+from tats_ray.runtime.resources.rollout_bytes import clip_bytes
+from tats_ray.training.algorithm_trial import check_algorithm
 from tats_ray.training.mae_learner import optimizer_steps
 from tats_ray.training.pretrain_build import wants_motion
 from tats_ray.training.rate_schedule import RateSchedule
@@ -52,7 +53,7 @@ class Plan:
     lr: float
     min_lr: float
     rollout_bytes: int
-    """Most bytes of rollouts in an object store, copies included."""
+    """Most bytes of a buffer's shard in an object store, copies included."""
 
     @property
     def warmup_masks(self) -> str:
@@ -182,10 +183,17 @@ class Plan:
             return f"policy learner inside {'it' if alone else 'each of them'}, run log"
         makers = request.rollout
         return (
-            f"{counted(makers.count, 'rollout worker')} on {makers.device}, "
-            * bool(makers.count)
-            + f"policy learner on {request.policy.device}, rollout buffer "
-            f"{config.cluster.buffer_mb} MB, weight store, run log"
+            f"{counted(makers.count, 'rollout worker')} on {makers.device}, " * bool(makers.count)
+            + f"{self._learners_in_words()}, weight store, run log"
+        )
+
+    def _learners_in_words(self) -> str:
+        policy, size = self.placement.request.policy, self.config.cluster.buffer_mb
+        if policy.count == 1:
+            return f"policy learner on {policy.device}, rollout buffer {size} MB"
+        return (
+            f"{policy.count} policy learners on {policy.device}, each with a shard of the rollout "
+            f"buffer of {size} MB"
         )
 
     def _loads_in_words(self) -> str:
@@ -234,12 +242,7 @@ def make_plan(config: RunConfig) -> Plan:
     if config.cluster.is_elastic:
         _check_elastic(config)
     _check_gradients(config)
-    rollout_bytes = 0
-    if config.cluster.policy_place == "learner":
-        _check_shared_place(config, grid)
-    elif placement.learns_policy:
-        _check_buffer(config, buffer_bytes(config, grid, placement.num_workers))
-        rollout_bytes = store_bytes(config, grid, placement.num_workers)
+    rollout_bytes = check_policy_place(config, grid)
     lists = read_lists(config.data)
     if wants_motion(config):
         _check_motion(config, lists)
@@ -298,7 +301,9 @@ def _decided(config: RunConfig, grid: TokenGrid, placement: Placement) -> Sample
     takes_all = getattr(config.algorithm, "minibatch", "all") == "all"
     workers = config.cluster.num_workers
     # Inside the learners, each has its own; of an elastic run, also those of the ones it lost.
-    ranks = math.ceil(workers / config.cluster.fewest_workers) if beside else workers
+    # Policy learners on CPUs may share one machine's memory.
+    sharing = config.cluster.policy_learners if own.policy.gpu else 1
+    ranks = math.ceil(workers / (config.cluster.fewest_workers if beside else sharing))
     clips = config.clips_per_rollout * ranks
     clips *= loop.mae_steps_per_update if takes_all else 1
     width = SIZES[config.model.size].width
@@ -316,31 +321,6 @@ def _check_reward(config: RunConfig) -> None:
             f"algorithm.scored {scored} cannot be combined with env.reward {config.reward}, which "
             "says nothing of visible tokens; use --env.reward negative_clip_error"
         )
-
-
-def _check_buffer(config: RunConfig, needed: int) -> None:
-    """An update waits for all its rollouts, so a buffer that is too small would never empty."""
-    num_workers = config.cluster.num_workers
-    if needed > config.cluster.buffer_mb * 2**20:
-        raise UsageError(
-            f"cluster.buffer_mb {config.cluster.buffer_mb} cannot hold the rollouts of "
-            f"{counted(config.loop.mae_steps_per_update, 'MAE step')} x "
-            f"{counted(num_workers, 'learner')} x "
-            f"{counted(1 + config.loop.max_staleness, 'update')}, {needed / 2**20:.0f} MB; "
-            f"use --cluster.buffer_mb {math.ceil(needed / 2**20)} or lower loop.rollout_fraction"
-        )
-
-
-def _check_shared_place(config: RunConfig, grid: TokenGrid) -> None:
-    cluster = config.cluster
-    if cluster.policy_gpus or config.num_rollout_workers:
-        raise UsageError(
-            "cluster.policy_place learner needs MAE learners that make the rollouts themselves, on "
-            f"devices of theirs: it cannot be combined with cluster.policy_gpus "
-            f"{cluster.policy_gpus:g} and loop.source {config.loop.source}; use actor"
-        )
-    if cluster.num_workers > 1 and find_sampler(config.sampler).learns:
-        check_together(config, grid)
 
 
 def _check_gradients(config: RunConfig) -> None:

@@ -18,7 +18,6 @@ from tats_ray.core.grid import TokenGrid
 from tats_ray.core.protocols import Algorithm, Shareable
 from tats_ray.core.seeds import stream
 from tats_ray.core.types import Rollout
-from tats_ray.core.words import counted
 from tats_ray.models.policy import SamplerPolicy
 from tats_ray.models.samplers.dry_run import kind_of
 from tats_ray.models.zoo import SIZES, build_learned_policy, num_visible
@@ -60,25 +59,28 @@ def check_algorithm(config: RunConfig, grid: TokenGrid) -> None:
     _tried(name, "state_dict or load_state_dict", lambda: _save_and_load(algorithm))
 
 
-def check_together(config: RunConfig, grid: TokenGrid) -> None:
+def check_together(config: RunConfig, grid: TokenGrid, learners: str, way_out: str) -> None:
     """Whether several learners can learn one policy together.
+
+    Args:
+        learners: how many, and the field that says so, in words.
+        way_out: a flag with which one learns by itself.
 
     Raises:
         UsageError: naming what averages nothing over them.
     """
     policy = build_learned_policy(config.sampler, config.model, grid, seed=config.seed)
-    learners = f"{counted(config.cluster.num_workers, 'learner')} (cluster.num_workers)"
-    way_out = "or use --cluster.policy_place actor"
     if not isinstance(config.algorithm.build(policy), Shareable):
         raise UsageError(
             f"algorithm.name {config.algorithm.name} cannot be shared by {learners}; give it a "
-            f"method join(group) as tats_ray.core.protocols.Shareable says, {way_out}"
+            "method join(group) as tats_ray.core.protocols.Shareable says, or use "
+            f"{way_out}"
         )
     observe = getattr(policy.sampler, "observe", None)
     if observe is not None and "group" not in inspect.signature(observe).parameters:
         raise UsageError(
             f"sampler.name {config.sampler.name} keeps statistics that {learners} do not share; "
-            f"let its observe take (tokens, group), {way_out}"
+            f"let its observe take (tokens, group), or use {way_out}"
         )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tats_ray.algorithms.base import PolicyGradient
 from tats_ray.config.plugins import raised
 from tats_ray.core.devices import Precision, autocast
-from tats_ray.core.errors import PeerFailedError, TatsError
+from tats_ray.core.errors import NonFiniteError, PeerFailedError, TatsError
 from tats_ray.core.group import ALONE, Group
 from tats_ray.core.late import LateMetrics, unread
 from tats_ray.core.protocols import Algorithm, Shareable
@@ -79,7 +79,7 @@ class PolicyLearner:
             Rollout.concatenate(list(group)) for _, group in groupby(ordered, lambda r: r.step)
         ]
         generator = stream(self.seed, "update", self.version)
-        with autocast(entries[0].tokens.device, self.precision), self._named():
+        with autocast(entries[0].tokens.device, self.precision), self._named(ordered):
             metrics = self.algorithm.update(entries, generator=generator)
         # Afterwards: the policy that learns is the one that drew, and its first ratio is 1.
         for entry in entries:
@@ -90,10 +90,17 @@ class PolicyLearner:
         return LateMetrics({**unread(metrics), "staleness": staleness, "mae_lag": mae_lag})
 
     @contextmanager
-    def _named(self) -> Iterator[None]:
-        """Have an error say which algorithm it came from, and where in its code."""
+    def _named(self, ordered: Sequence[Rollout]) -> Iterator[None]:
+        """Have an error say which algorithm or rollouts it came from, and where in its code."""
         try:
             yield
+        except NonFiniteError as error:
+            if error.is_own:
+                steps = sorted({rollout.step for rollout in ordered})
+                bad = [rollout for rollout in ordered if not rollout.is_finite()] or ordered
+                error.version = self.version
+                error.rollouts = tuple((steps.index(r.step), r.step, r.rank) for r in bad)
+            raise
         except TatsError:
             raise
         except Exception as error:  # code of another package, which may fail in any way

@@ -1,4 +1,4 @@
-"""The ranks of a run as one policy learner [DD-PPO: Wijmans et al. 2019; Podracer: Hessel 2021]."""
+"""Processes as one policy learner [DD-PPO: Wijmans et al. 2019; Podracer: Hessel 2021]."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 import torch.distributed as dist
 from torch import Tensor
+
+from tats_ray.core.errors import PeerLostError
 
 
 class RankGroup:
@@ -27,7 +29,22 @@ class RankGroup:
         self._ranks: Any = dist.new_group(timeout=datetime.timedelta(seconds=timeout_s))
 
     def sum(self, values: Tensor) -> Tensor:
-        total = values.detach().clone()
-        dist.all_reduce(total, group=self._ranks)
+        """As in `Group`.
+
+        Raises:
+            PeerLostError: where another member has gone.
+        """
+        total, lost = values.detach().clone(), ""
+        try:
+            dist.all_reduce(total, group=self._ranks)
+        except RuntimeError as error:
+            lost = str(error)
+        if lost:
+            self.leave()  # out here, where no traceback keeps the connections
+            raise PeerLostError(f"lost its connection to another learner: {lost}")
         self.num_bytes += total.nbytes
         return total
+
+    def leave(self) -> None:
+        """Let go of its connections: members that wait at their far ends then learn of it."""
+        self._ranks = None

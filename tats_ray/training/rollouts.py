@@ -45,6 +45,23 @@ class Replica(FrozenScorer):
             return super().score(clips, visible_idx)
 
 
+def rollout_order(config: RunConfig, num_videos: int) -> ClipSampler:
+    """Which clips rollouts show that are made apart: the n-th batch is that of rollout n.
+
+    Another order and other crops than the MAE learners': they see the same videos.
+    """
+    return ClipSampler(
+        num_clips=num_videos,
+        batch_size=config.clips_per_rollout,
+        seed=derive(config.seed, "rollouts"),
+    )
+
+
+def rollout_number(config: RunConfig, version: int, entry: int, slot: int) -> int:
+    """The number in a run of a rollout that policy update `version` takes."""
+    return version * config.rollouts_per_update + entry * config.cluster.num_workers + slot
+
+
 class RolloutMaker:
     """Makes any rollout of a run, from its number and the weights of both networks.
 
@@ -72,16 +89,15 @@ class RolloutMaker:
         scorer = Replica(mae, config.loop.precision)
         rows = config.clips_per_rollout * self.masks
         self.env = make_env(config, scorer, rows, self.num_visible)
-        # Another order and other crops than the MAE learners': they see the same videos.
-        seed = derive(config.seed, "rollouts")
         self.dataset = clip_dataset(
-            config.data, entries, seed=seed, motion_grid=grid if wants_motion(config) else None
+            config.data,
+            entries,
+            seed=derive(config.seed, "rollouts"),
+            motion_grid=grid if wants_motion(config) else None,
         )
         self.unreadable: dict[str, str] = {}
         """Videos that cannot be read, with reasons."""
-        self._sampler = ClipSampler(
-            num_clips=len(entries), batch_size=config.clips_per_rollout, seed=seed
-        )
+        self._sampler = rollout_order(config, len(entries))
 
     def load(self, network: Literal["mae", "policy"], weights: Mapping[str, Tensor]) -> None:
         """Go on with other weights."""

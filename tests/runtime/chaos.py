@@ -107,7 +107,7 @@ def children(pid: int) -> list[int]:
 
 def chaos(folder: Path, temporary: Path, *, seed: int, seconds: float, every: float, learners: int,
           epochs: int, pace_s: float, is_overlapped: bool, is_inside: bool,
-          ) -> dict[str, Any]:  # fmt: skip
+          is_grouped: bool) -> dict[str, Any]:  # fmt: skip
     """Run, kill, and look at what is left.
 
     Args:
@@ -119,6 +119,7 @@ def chaos(folder: Path, temporary: Path, *, seed: int, seconds: float, every: fl
         pace_s: rest before each batch.
         is_overlapped: rollouts are a worker's, and one update late.
         is_inside: the policy learns inside the MAE learners.
+        is_grouped: as many policy learners as MAE learners, each with a shard of the buffer.
     """
     videos = synthesize(folder.parent / "videos", num_train=18, num_val=4, num_frames=12, size=48,
                         workers=1)  # fmt: skip
@@ -138,6 +139,7 @@ def chaos(folder: Path, temporary: Path, *, seed: int, seconds: float, every: fl
             "num_workers": learners,
             "cpus_per_worker": 0.5 if is_overlapped else 1,
             "policy_place": "learner" if is_inside else "actor",
+            "policy_learners": learners if is_grouped else 1,
             "threads": 1,
             "timeout_s": 120,
             "max_failures": 2 * int(seconds / every) + 2,
@@ -175,7 +177,9 @@ def chaos(folder: Path, temporary: Path, *, seed: int, seconds: float, every: fl
     took = killer.now
     gate.close()
     actors, groups = leaked_in_cluster()
-    if is_inside and learners > 1:  # they add up in another order than the recipe's one process
+    if (
+        is_inside or is_grouped
+    ) and learners > 1:  # they add up in another order than the recipe's one process
         calm = folder.parent / "calm"
         calm.mkdir()
         whole = replace(config, env=replace(config.env, id=EnvConfig().id))
@@ -296,6 +300,8 @@ def main() -> None:
                         help="rollouts are a worker's, and one update late")  # fmt: skip
     parser.add_argument("--inside", dest="is_inside", action="store_true",
                         help="the policy learns inside the MAE learners")  # fmt: skip
+    parser.add_argument("--grouped", dest="is_grouped", action="store_true",
+                        help="as many policy learners as MAE learners")  # fmt: skip
     words = vars(parser.parse_args())
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     torch.set_num_threads(1)

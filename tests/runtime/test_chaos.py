@@ -17,7 +17,15 @@ SHORT = "--seconds 60 --every 10 --learners 1 --epochs 12 --pace-s 0.1 --seed 1"
 pytestmark = [pytest.mark.long, pytest.mark.ray, pytest.mark.timeout(600)]
 
 
-@pytest.mark.parametrize("more", [[], ["--overlapped"], ["--inside", "--learners", "2"]])
+@pytest.mark.parametrize(
+    "more",
+    [
+        [],
+        ["--overlapped"],
+        ["--inside", "--learners", "2"],
+        ["--grouped", "--learners", "2"],
+    ],
+)
 def test_run_whose_processes_are_killed_at_random_ends_as_if_nothing_had_happened(
     more: list[str],
 ) -> None:

@@ -37,6 +37,8 @@ class Story:
         videos: SyntheticSet,
         folder: Path,
         act: dict[int, Callable[[Story], None]],
+        *,
+        num_ranks: int = 1,
         **fields: Any,
     ) -> None:
         fields = {"env": {"id": ENV_ID}, "log": {"every_steps": 1}, **fields}
@@ -44,7 +46,9 @@ class Story:
         self.folder = folder
         self.events: list[launch.Event] = []
         self.on_tick: Callable[[], None] = lambda: None
-        self.gate = Gate({step: partial(call, self) for step, call in act.items()})
+        self.gate = Gate(
+            {step: partial(call, self) for step, call in act.items()}, num_ranks=num_ranks
+        )
 
     def run(self) -> launch.Outcome:
         files = RunFiles(self.folder)

@@ -24,8 +24,20 @@ def test_every_part_of_the_hand_over_takes_time() -> None:
 
 
 @pytest.mark.long
-def test_no_more_comes_through_than_producers_make_nor_is_more_held_than_tickets_allow() -> None:
-    flow = measure_flow(ROLLOUT, WEIGHTS, num_producers=3, per_update=2, period_s=0.2, seconds=1.0)
+@pytest.mark.parametrize("num_shards", [1, 2])
+def test_no_more_comes_through_than_producers_make_nor_is_more_held_than_tickets_allow(
+    num_shards: int,
+) -> None:
+    flow = measure_flow(
+        ROLLOUT,
+        WEIGHTS,
+        num_producers=3,
+        per_update=2,
+        period_s=0.2,
+        seconds=1.0,
+        num_shards=num_shards,
+    )
+    assert flow.taken_per_cpu_s > 0
     assert flow.taken_per_s > 0
     assert flow.updates_per_s == pytest.approx(flow.taken_per_s / 2)
     assert 0 < flow.peak_bytes <= (2 + 2) * 2 * ROLLOUT.num_bytes

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnavailableError, GetTimeoutError
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayError
+
+from tats_ray.core.errors import PeerLostError
 
 GRACE_S = 30.0
 """An actor's own deadline passes first, and its message says what was missing."""
@@ -35,6 +38,35 @@ def call_restarting(method: Any, *args: Any, timeout_s: float, **kwargs: Any) ->
             time.sleep(_PAUSE_S)
         except GetTimeoutError as error:
             raise TimeoutError(f"waited {timeout_s:g} s for an answer from an actor") from error
+
+
+def gather(replies: Sequence[Any], timeout_s: float) -> list[Any]:
+    """Answers of actors that work together.
+
+    Raises:
+        RayError: where some fail, the error that made the others fail.
+    """
+    try:
+        found: list[Any] = ray.get(list(replies), timeout=timeout_s)
+        return found
+    except RayError as error:
+        if len(replies) == 1:
+            raise
+        known, errors = ray.wait(list(replies), num_returns=len(replies), timeout=GRACE_S)[0], []
+        for reply in known:
+            try:
+                ray.get(reply, timeout=timeout_s)
+            except RayError as one:
+                errors.append(one)
+        raise min(errors, key=_distance, default=error) from None
+
+
+def _distance(error: RayError) -> int:
+    """From the cause: a death comes first, and last what only met it."""
+    inner = getattr(error, "cause", None) or error
+    if isinstance(inner, RayActorError):
+        return 0
+    return 2 if isinstance(inner, PeerLostError) or not getattr(inner, "is_own", True) else 1
 
 
 def replaced(name: str, incarnation: str, present: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 
@@ -19,33 +20,38 @@ class Ticket:
     """Weights that draw."""
     mae_step: int
     """MAE steps behind the weights that judge."""
+    place: int = 0
+    """Shard of the buffer that waits for it."""
 
 
 class Credits:
     """Bounds how far rollouts can run ahead of the policy updates that learn from them.
 
-    A cycle is opened with one ticket per rollout of its update, and is learned from as a whole.
-    Two rules keep the bound, and with it the memory: a cycle is opened only with a policy of at
-    most `max_staleness` updates ago, and at most `max_staleness + 1` cycles are open.
+    A cycle is opened with one ticket per rollout of its update, and is learned from as a whole. It
+    is opened only with a policy of at most `max_staleness` updates ago. Since that is published
+    once all cycles before it were learned from, at most `max_staleness + 1` of them are under way,
+    which bounds the memory, too.
 
     Args:
-        per_update: rollouts of one update.
+        places: of the rollouts of one update, the shard that each goes to.
 
     Raises:
         ValueError: from `open`, when a rule would be broken; callers wait so that it never is.
     """
 
-    def __init__(self, *, per_update: int, max_staleness: int) -> None:
-        self.per_update = per_update
+    def __init__(self, *, places: Sequence[int], max_staleness: int) -> None:
+        self.places = places
         self.max_staleness = max_staleness
         self._free: set[Ticket] = set()
         self._held: dict[Ticket, int] = {}
         self._next: int | None = None
         """The cycle that must be opened next; None before the first."""
-        self._open: set[int] = set()
 
     def open(self, cycle: int, *, step: int, policy_version: int, mae_step: int) -> None:
-        """Let the rollouts of the next cycle be made."""
+        """Let the rollouts of the next cycle be made.
+
+        What is left of cycles that `policy_version` was learned from is worth nothing any more.
+        """
         if self._next is not None and cycle != self._next:
             raise ValueError(f"cycle {cycle} cannot be opened, {self._next} is next")
         if not 0 <= cycle - policy_version <= self.max_staleness:
@@ -53,22 +59,24 @@ class Credits:
                 f"cycle {cycle} cannot be drawn by policy version {policy_version}: the staleness "
                 f"would not be inside [0, {self.max_staleness}]"
             )
-        if len(self._open) > self.max_staleness:
-            raise ValueError(f"cycle {cycle} cannot be opened, {sorted(self._open)} still are")
-        self._open.add(cycle)
         self._next = cycle + 1
+        self._free = {ticket for ticket in self._free if ticket.cycle >= policy_version}
+        self._held = {t: holder for t, holder in self._held.items() if t.cycle >= policy_version}
         self._free |= {
-            Ticket(cycle, index, step, policy_version, mae_step) for index in range(self.per_update)
+            Ticket(cycle, index, step, policy_version, mae_step, place)
+            for index, place in enumerate(self.places)
         }
 
-    def acquire(self, holder: int) -> Ticket | None:
-        """The oldest ticket that is free, if any. A holder has one: what it held before is free."""
+    def acquire(self, holder: int, places: Collection[int]) -> Ticket | None:
+        """The oldest ticket of these places that is free, if any.
+
+        A holder has one: what it held before is free.
+        """
         self.forfeit(holder)
-        if not self._free:
-            return None
-        ticket = min(self._free)
-        self._free.remove(ticket)
-        self._held[ticket] = holder
+        ticket = min((t for t in self._free if t.place in places), default=None)
+        if ticket is not None:
+            self._free.remove(ticket)
+            self._held[ticket] = holder
         return ticket
 
     def forfeit(self, holder: int) -> None:
@@ -78,19 +86,11 @@ class Credits:
             del self._held[ticket]
             self._free.add(ticket)
 
-    def finish(self, ticket: Ticket) -> bool:
-        """Take a rollout in; False when another holder of the ticket was sooner."""
-        if ticket not in self._free and ticket not in self._held:
-            return False
+    def finish(self, ticket: Ticket) -> None:
+        """Its rollout is where it belongs, whoever made it."""
         self._free.discard(ticket)
         self._held.pop(ticket, None)
-        return True
 
-    def close(self, cycle: int) -> None:
-        """The policy learner has all rollouts of a cycle."""
-        self._open.discard(cycle)
-
-    @property
-    def free(self) -> bool:
-        """Whether a ticket can be had."""
-        return bool(self._free)
+    def has_free(self, places: Collection[int]) -> bool:
+        """Whether a ticket of these places can be had."""
+        return any(ticket.place in places for ticket in self._free)

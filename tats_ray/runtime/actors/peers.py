@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,18 +11,32 @@ from typing import Any
 class Peers:
     """Handles of the actors beside the learners."""
 
-    buffer: Any
-    store: Any
-    policy_learner: Any | None
-    """None where the sampler does not learn, as both above."""
     log: Any
+    store: Any = None
+    """None where no policy learns apart, as all below."""
+    policy_learners: Sequence[Any] = ()
+    shards: Sequence[Any] = ()
+    """Of the rollout buffer: one for each policy learner."""
+    desk: Any = None
+    """Where rollout workers get their tickets; None where there are none."""
+
+    @property
+    def all(self) -> list[Any]:
+        """Those that there are."""
+        return [handle for _, handle in self._named()]
 
     def rooms(self) -> dict[str, str]:
         """Actor id -> what it is."""
-        handles = {
-            "rollout buffer": self.buffer,
-            "weight store": self.store,
-            "policy learner": self.policy_learner,
-            "run log": self.log,
-        }
-        return {h._actor_id.hex(): room for room, h in handles.items() if h is not None}
+        return {handle._actor_id.hex(): room for room, handle in self._named()}
+
+    def _named(self) -> Iterator[tuple[str, Any]]:
+        yield "run log", self.log
+        for room, handles in (
+            ("rollout buffer", self.shards),
+            ("policy learner", self.policy_learners),
+        ):
+            for handle in handles:
+                yield room, handle
+        for room, handle in (("weight store", self.store), ("ticket desk", self.desk)):
+            if handle is not None:
+                yield room, handle

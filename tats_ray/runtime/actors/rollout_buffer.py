@@ -5,48 +5,43 @@ Without torch, whose import takes longer than all else that this process does to
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
+import ray
 
-from tats_ray.core.errors import PeerFailedError, StaleError, UsageError
+from tats_ray.core.errors import UsageError
 from tats_ray.core.words import counted
-from tats_ray.runtime.actors.calls import replaced
+from tats_ray.runtime.actors.fenced import Fenced
 
 
-class RolloutBuffer:
-    """A buffer of rollouts with a byte limit. It never reads a tensor.
+class RolloutBuffer(Fenced):
+    """A buffer of rollouts with a byte limit, or a shard of it. It never reads a tensor.
 
-    An asyncio actor: waiting calls wait here, with a deadline, and not in the caller. Rollouts
-    arrive by value and stay until they are taken, whatever becomes of their producer.
-
-    Every call carries the `incarnation` of the run that it belongs to. `reset`
-    begins a new one; late messages of a dead one are refused.
-
-    Raises:
-        StaleError: from any call with another incarnation than the last reset's.
-        PeerFailedError: from every waiting call once the run was closed with an error.
-        TimeoutError: when a deadline passes; the message says what was waited for.
+    An asyncio actor. Rollouts arrive by value and stay until they are taken, whatever becomes of
+    their producer. Where there are several policy learners, each has a shard of its own.
     """
 
+    room: ClassVar[str] = "rollout buffer"
+
     def __init__(self, *, max_bytes: int) -> None:
+        super().__init__()
         self._max_bytes = max_bytes
-        self._shelf: dict[int, list[tuple[Mapping[str, Any], int]]] = {}
-        """By cycle: a rank that is ahead must not take the place of one that is behind."""
-        self._bytes = 0
         self._peak_bytes = 0
         """Since the last reading."""
-        self._incarnation = ""
-        self._error: str | None = None
-        self._changed = asyncio.Condition()
+        self._empty()
 
-    async def reset(self, incarnation: str) -> None:
-        """Empty the shelf for a new incarnation of the run."""
-        async with self._changed:
-            self._incarnation, self._shelf, self._bytes, self._error = incarnation, {}, 0, None
-            self._changed.notify_all()
+    def _empty(self) -> None:
+        self._shelf: dict[int, dict[tuple[int, int], tuple[Mapping[str, Any], int]]] = {}
+        """By cycle: a rank that is ahead must not take the place of one that is behind. In it, by
+        step and rank: of a rollout that is made twice, the second one is let go."""
+        self._bytes = 0
+        self._last_taken = -1
+
+    async def node(self) -> str:
+        """Id of the node that it is on."""
+        return str(ray.get_runtime_context().get_node_id())
 
     async def push(
         self,
@@ -58,15 +53,30 @@ class RolloutBuffer:
     ) -> None:
         """Add a rollout to those of a cycle, the memory of one update.
 
-        Waits while the shelf is full. One always fits, however large.
+        Waits while the shelf is full. One always fits, however large. A rollout that is here
+        already, or was taken, is let go: two workers may have made it.
 
         Raises:
             UsageError: for a rollout that holds anything but numbers and arrays of numbers.
         """
         require_plain(rollout)
+        key = rollout["step"], rollout["rank"]
+
+        def is_known() -> bool:
+            return cycle <= self._last_taken or key in self._shelf.get(cycle, {})
+
         async with self._changed:
-            await self._room_for(num_bytes, incarnation, timeout_s)
-            self._shelve(cycle, rollout, num_bytes)
+            await self._until(
+                lambda: is_known() or not self._shelf or self._bytes + num_bytes <= self._max_bytes,
+                incarnation,
+                timeout_s,
+                lambda: f"room for {num_bytes} bytes of rollouts",
+            )
+            if not is_known():
+                self._shelf.setdefault(cycle, {})[key] = (rollout, num_bytes)
+                self._bytes += num_bytes
+                self._peak_bytes = max(self._peak_bytes, self._bytes)
+                self._changed.notify_all()
 
     async def take(
         self, incarnation: str, cycle: int, count: int, timeout_s: float
@@ -74,7 +84,7 @@ class RolloutBuffer:
         """Wait for the `count` rollouts of a cycle and take them, in order of arrival."""
 
         def arrived() -> int:
-            return len(self._shelf.get(cycle, []))
+            return len(self._shelf.get(cycle, {}))
 
         async with self._changed:
             await self._until(
@@ -85,54 +95,16 @@ class RolloutBuffer:
                     f"{counted(count, 'rollout')} of cycle {cycle}, of which {arrived()} arrived"
                 ),
             )
-            taken = self._shelf.pop(cycle)
+            taken = self._shelf.pop(cycle).values()
+            self._last_taken = cycle
             self._bytes -= sum(num_bytes for _, num_bytes in taken)
             self._changed.notify_all()
             return [rollout for rollout, _ in taken]
-
-    async def close(self, incarnation: str, error: str) -> None:
-        """End the incarnation with an error, which every waiting call then raises."""
-        async with self._changed:
-            if incarnation == self._incarnation:
-                self._error = error
-                self._changed.notify_all()
 
     async def read(self) -> dict[str, float]:
         """Metrics of the time since the last reading."""
         peak, self._peak_bytes = self._peak_bytes, self._bytes
         return {"buffer/bytes": peak}
-
-    async def _room_for(self, num_bytes: int, incarnation: str, timeout_s: float) -> None:
-        await self._until(
-            lambda: not self._shelf or self._bytes + num_bytes <= self._max_bytes,
-            incarnation,
-            timeout_s,
-            lambda: f"room for {num_bytes} bytes of rollouts",
-        )
-
-    def _shelve(self, cycle: int, rollout: Mapping[str, Any], num_bytes: int) -> None:
-        self._shelf.setdefault(cycle, []).append((rollout, num_bytes))
-        self._bytes += num_bytes
-        self._peak_bytes = max(self._peak_bytes, self._bytes)
-        self._changed.notify_all()
-
-    async def _until(
-        self, ready: Callable[[], bool], incarnation: str, timeout_s: float, what: Callable[[], str]
-    ) -> None:
-        def over() -> bool:
-            return self._error is not None or incarnation != self._incarnation
-
-        try:
-            await asyncio.wait_for(self._changed.wait_for(lambda: over() or ready()), timeout_s)
-        except asyncio.TimeoutError:
-            raise TimeoutError(f"waited {timeout_s:g} s for {what()}") from None
-        self._check(incarnation)
-
-    def _check(self, incarnation: str) -> None:
-        if incarnation != self._incarnation:
-            raise StaleError(replaced("rollout buffer", incarnation, self._incarnation))
-        if self._error is not None:
-            raise PeerFailedError(self._error)
 
 
 def require_plain(rollout: Mapping[str, Any]) -> None:

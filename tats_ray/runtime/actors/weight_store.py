@@ -2,39 +2,41 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any
+from typing import Any, ClassVar
 
-from tats_ray.core.errors import PeerFailedError, StaleError
-from tats_ray.runtime.actors.calls import replaced
+from tats_ray.core.errors import StaleError
+from tats_ray.runtime.actors.fenced import Fenced
 
 POLICY = "policy"
-"""Name of the policy's weights in the store."""
+"""Name of the policy's weights in the store [see `policy_of`]."""
 MAE = "mae"
 """Name of the autoencoder's; their version is the step."""
 
 
-class WeightStore:
+def policy_of(place: int) -> str:
+    """Name of the policy as it was published beside a shard: all have the same, nearest is best."""
+    return f"{POLICY} {place}" if place else POLICY
+
+
+class WeightStore(Fenced):
     """Hands out references to weights, never the weights themselves.
 
     Args:
         num_kept: versions of a name that are kept; older ones are let go.
 
     An asyncio actor. References come and go inside a list, so that Ray does not resolve them on
-    the way. Tokens and errors work as in `RolloutBuffer`.
+    the way.
     """
 
-    def __init__(self, *, num_kept: int = 1) -> None:
-        self._num_kept = num_kept
-        self._incarnation = ""
-        self._error: str | None = None
-        self._kept: dict[str, list[tuple[int, list[Any]]]] = {}
-        self._changed = asyncio.Condition()
+    room: ClassVar[str] = "weight store"
 
-    async def reset(self, incarnation: str) -> None:
-        async with self._changed:
-            self._incarnation, self._error, self._kept = incarnation, None, {}
-            self._changed.notify_all()
+    def __init__(self, *, num_kept: int = 1) -> None:
+        super().__init__()
+        self._num_kept = num_kept
+        self._empty()
+
+    def _empty(self) -> None:
+        self._kept: dict[str, list[tuple[int, list[Any]]]] = {}
 
     async def publish(self, incarnation: str, name: str, version: int, refs: list[Any]) -> None:
         """Make `version` the newest of `name`.
@@ -61,32 +63,13 @@ class WeightStore:
             TimeoutError: when the deadline passes.
         """
 
-        def ready() -> bool:
-            over = self._error is not None or incarnation != self._incarnation
-            return over or newest() >= min_version
-
         def newest() -> int:
             return self._kept[name][-1][0] if name in self._kept else -1
 
+        def missing() -> str:
+            have = newest() if name in self._kept else "none"
+            return f"{name} version {min_version}, newest is {have}"
+
         async with self._changed:
-            try:
-                await asyncio.wait_for(self._changed.wait_for(ready), timeout_s)
-            except asyncio.TimeoutError:
-                have = newest() if name in self._kept else "none"
-                raise TimeoutError(
-                    f"waited {timeout_s:g} s for {name} version {min_version}, newest is {have}"
-                ) from None
-            self._check(incarnation)
+            await self._until(lambda: newest() >= min_version, incarnation, timeout_s, missing)
             return next(kept for kept in self._kept[name] if kept[0] >= min_version)
-
-    async def close(self, incarnation: str, error: str) -> None:
-        async with self._changed:
-            if incarnation == self._incarnation:
-                self._error = error
-                self._changed.notify_all()
-
-    def _check(self, incarnation: str) -> None:
-        if incarnation != self._incarnation:
-            raise StaleError(replaced("weight store", incarnation, self._incarnation))
-        if self._error is not None:
-            raise PeerFailedError(self._error)

@@ -10,10 +10,11 @@ from typing import Any
 from ray.exceptions import RayActorError
 from ray.train import ControllerError, UserCallback
 
-from tats_ray.core.errors import PeerFailedError, StaleError
+from tats_ray.core.errors import PeerFailedError, PeerLostError, StaleError
 
 ROOMS = {
     "RolloutBuffer": "rollout buffer",
+    "TicketDesk": "ticket desk",
     "WeightStore": "weight store",
     "PolicyLearnerActor": "policy learner",
     "RunLog": "run log",
@@ -72,7 +73,7 @@ def _of_ranks(failures: Mapping[int, BaseException], rooms: Rooms) -> str:
     if _severity(error) == 0:
         where = " with its node" if "node has died" in str(error) else ""
         return f"the learner of rank {rank} died{where}"
-    if any("gloo" in str(inner).lower() for inner in _chain(error)):
+    if any(isinstance(i, PeerLostError) or "gloo" in str(i).lower() for i in _chain(error)):
         return f"rank {rank} lost its connection to another learner"  # whose death is not known yet
     cause = first_cause(error, rooms)
     return cause if _severity(error) == 1 else f"rank {rank}: {cause}"

@@ -108,9 +108,8 @@ def _ended(peers: Peers) -> Iterator[None]:
     try:
         yield
     finally:
-        for actor in (peers.buffer, peers.store, peers.policy_learner, peers.log):
-            if actor is not None:
-                ray.kill(actor)
+        for actor in peers.all:
+            ray.kill(actor)
 
 
 @contextmanager

@@ -26,7 +26,8 @@ class RolloutWorkers:
 
     def __init__(self, config: Clustered, placement: Placement, peers: Peers) -> None:
         cluster, own = config.cluster, placement.request.rollout
-        self._buffer, self._log = peers.buffer, peers.log
+        self._desk, self._log = peers.desk, peers.log
+        self._lost: list[int] = []
         self._fatal: str | None = None
         kind = ray.remote(RolloutWorkerActor).options(
             num_cpus=own.cpu,
@@ -46,10 +47,7 @@ class RolloutWorkers:
             )
             for index in range(own.count)
         ]
-        self._runs = {
-            actor.run.remote(peers.buffer, peers.store, peers.log): index
-            for index, actor in enumerate(self._actors)
-        }
+        self._runs = {actor.run.remote(peers): index for index, actor in enumerate(self._actors)}
 
     def __enter__(self) -> RolloutWorkers:
         return self
@@ -71,17 +69,20 @@ class RolloutWorkers:
                 on_event({"kind": "note", "text": self._give_up(index, error), "time": time.time()})
             except RayTaskError:
                 continue  # it has told the run itself
+        # Again and again: a desk that is started anew has forgotten it.
+        for index in self._lost:
+            self._desk.forfeit.remote(index)
         if self._fatal is not None:
             # Again and again: a new incarnation of the run forgets what ended the last, and so does
             # a log that is started anew.
             self._log.set_fatal.remote(self._fatal)
-            self._buffer.fail.remote(self._fatal)
+            self._desk.fail.remote(self._fatal)
 
     def _give_up(self, index: int, error: RayActorError) -> str:
         """Go on without a worker, if any other is left."""
         reason = [line for line in str(error).splitlines() if line.strip()][-1].strip()
         if self._runs:
-            self._buffer.forfeit.remote(index)
+            self._lost.append(index)
             return f"lost rollout worker {index}, {len(self._runs)} left: {reason}"
         self._fatal = f"lost rollout worker {index}, the last one: {reason}"
         return self._fatal

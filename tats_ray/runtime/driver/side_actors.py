@@ -1,10 +1,13 @@
-"""Starts the side actors of a run: buffer, weight store, policy learner, log."""
+"""Starts the side actors of a run: buffer, weight store, policy learners, desk, log."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tats_ray.config.finetune_schema import Clustered
 from tats_ray.config.schema import RunConfig
@@ -12,8 +15,9 @@ from tats_ray.runtime.actors.peers import Peers
 from tats_ray.runtime.actors.policy_learner_actor import PolicyLearnerActor
 from tats_ray.runtime.actors.rollout_buffer import RolloutBuffer
 from tats_ray.runtime.actors.run_log import RunLog
-from tats_ray.runtime.actors.ticketed_buffer import TicketedBuffer
+from tats_ray.runtime.actors.ticket_desk import TicketDesk
 from tats_ray.runtime.actors.weight_store import WeightStore
+from tats_ray.runtime.resources.buffer_shards import nodes_of_shards, places_of_update
 from tats_ray.runtime.resources.capacity import on_this_node
 from tats_ray.runtime.resources.placement import Placement
 
@@ -29,32 +33,65 @@ def start_peers(config: Clustered, placement: Placement) -> Peers:
     # Beside the driver, so that no lost worker node takes it away.
     log = ray.remote(RunLog).options(**light, scheduling_strategy=on_this_node()).remote()
     if not placement.learns_policy or cluster.policy_place == "learner":
-        return Peers(buffer=None, store=None, policy_learner=None, log=log)
+        return Peers(log)
     assert isinstance(config, RunConfig)  # the only kind of run with a policy
-    max_bytes = cluster.buffer_mb * 2**20
+    staleness = config.loop.max_staleness
+    where = _places(placement)
+    shard, desk = ray.remote(RolloutBuffer), None
+    shards = [
+        shard.options(**light, **at).remote(max_bytes=cluster.buffer_mb * 2**20) for at in where
+    ]
     if placement.request.rollout.count:
-        buffer = (
-            ray.remote(TicketedBuffer)
+        desk = (
+            ray.remote(TicketDesk)
             .options(**light)
             .remote(
-                max_bytes=max_bytes,
-                per_update=config.rollouts_per_update,
-                max_staleness=config.loop.max_staleness,
+                places=places_of_update(config),
+                max_staleness=staleness,
+                num_workers=placement.request.rollout.count,
             )
         )
-    else:
-        buffer = ray.remote(RolloutBuffer).options(**light).remote(max_bytes=max_bytes)
-    store = ray.remote(WeightStore).options(**light).remote(num_kept=config.loop.max_staleness + 1)
-    # Its GPU lies outside the resources of a sweep's trial, which are those of a light driver.
-    policy = placement.request.policy
-    where = {"scheduling_strategy": "DEFAULT"} if policy.gpu else {}
-    learner = (
-        ray.remote(PolicyLearnerActor)
-        .options(**light, **where, num_gpus=policy.gpu)
-        .remote(
+    store = ray.remote(WeightStore).options(**light).remote(num_kept=staleness + 1)
+    return Peers(log, store, _policy_learners(config, placement, light, where), shards, desk)
+
+
+def _policy_learners(
+    config: RunConfig,
+    placement: Placement,
+    light: dict[str, Any],
+    where: Sequence[dict[str, Any]],
+) -> list[Any]:
+    policy, count = placement.request.policy, len(where)
+    at_once = placement.threads * placement.num_workers
+    kind = ray.remote(PolicyLearnerActor)
+    return [
+        # Its GPU lies outside the resources of a sweep's trial, which are those of a light driver.
+        kind.options(
+            **light,
+            **(at or {"scheduling_strategy": "DEFAULT"} if policy.gpu else at),
+            num_gpus=policy.gpu,
+        ).remote(
             asdict(config),
             device=policy.device,
-            threads=placement.threads * placement.num_workers,
+            threads=max(at_once // count, 1) if at_once else 0,
+            num_neighbours=sum(one is at for one in where),
         )
-    )
-    return Peers(buffer=buffer, store=store, policy_learner=learner, log=log)
+        for at in where
+    ]
+
+
+def _places(placement: Placement) -> list[dict[str, Any]]:
+    """Of each shard with its policy learner: on one node, and on another one than the others.
+
+    Softly, so that both come back elsewhere once that node is gone.
+    """
+    policy = placement.request.policy
+    if policy.count == 1:
+        return [{}]
+    nodes = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+    found = nodes_of_shards(policy.count, policy.gpu, nodes)
+    at = {
+        name: {"scheduling_strategy": NodeAffinitySchedulingStrategy(name, soft=True)}
+        for name in found
+    }
+    return [at[name] for name in found]

@@ -13,9 +13,8 @@ from tats_ray.config.schema import DataConfig, ModelConfig, RunConfig
 from tats_ray.models.policy import is_learned
 from tats_ray.models.zoo import build_mae, build_policy, count_parameters, token_grid
 
-Place = Literal["actor", "learner", "shards"]
-"""Of the policy: one actor, inside every MAE learner, or in one learner for each node, which is
-not built."""
+Place = Literal["actor", "learner"]
+"""Of the policy: actors of its own, or inside every MAE learner."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,6 +72,7 @@ def needs(
     fraction: float = 1.0,
     steps_per_update: int = 1,
     place: Place = "actor",
+    shards: int = 1,
 ) -> Needs:
     """What `num_gpus` ask for.
 
@@ -80,6 +80,8 @@ def needs(
         fraction: `loop.rollout_fraction`.
         steps_per_update: `loop.mae_steps_per_update`.
         place: where the policy learns. Inside the learners its updates take a part of their time.
+        shards: policy learners in actors of their own, each on another node with a shard of the
+            buffer.
     """
     nodes = max(1.0, num_gpus / figures.gpus_per_node)
     elsewhere = 1 - 1 / nodes
@@ -95,13 +97,17 @@ def needs(
     updates = steps / steps_per_update
     weights = updates * figures.weight_bytes
     if place == "actor":
-        # Of the policy learner's node, in its busier direction: rollouts of the other nodes in,
-        # weights for each of them out.
-        network = gradients + max(rollouts * elsewhere, weights * (nodes - 1))
+        # Of a policy learner's node, in its busier direction: rollouts of nodes without one in,
+        # weights for those out.
+        inward = rollouts * max(1 / shards - 1 / nodes, 0.0)
+        outward = weights * max(nodes / shards - 1, 0.0)
+        members = 2 * (1 - 1 / shards) * weights
+        network = gradients + members + max(inward, outward)
+        weights *= shards < nodes
     else:
+        shards = 1
         gradients += 2 * elsewhere * weights  # instead of the weights, those of the policy
         weights, network = 0.0, gradients
-    shards = nodes if place == "shards" else 1.0
     learned = 0.0 if place == "learner" else fraction * clips
     return Needs(
         num_gpus,
@@ -120,10 +126,11 @@ def needs(
     )
 
 
-def clips_that_fit(figures: Figures, num_gpus: int, *, load: str) -> int:
+def clips_that_fit(figures: Figures, num_gpus: int, *, load: str, shards: int = 1) -> int:
     """Most clips of a batch that can be handed over before a part is overloaded; 0: not one."""
     for clips in range(figures.clips_per_step, 0, -1):
-        asked = needs(figures, num_gpus, fraction=clips / figures.clips_per_step)
+        fraction = clips / figures.clips_per_step
+        asked = needs(figures, num_gpus, fraction=fraction, shards=shards)
         if asked.loads[load] <= 1:
             return clips
     return 0
@@ -164,6 +171,7 @@ def expected(config: RunConfig, clip_bytes: float) -> Needs:
         fraction=config.loop.rollout_fraction,
         steps_per_update=config.loop.mae_steps_per_update,
         place=config.cluster.policy_place,
+        shards=config.cluster.policy_learners,
     )
 
 
@@ -180,6 +188,10 @@ def way_out(config: RunConfig, asked: Needs) -> str:
         bigger = f"--optim.batch_size {2 * config.optim.batch_size}"
         return "--cluster.gradient_precision bfloat16" if is_wide else bigger
     if config.num_rollout_workers:
-        return "a lower loop.rollout_fraction"
+        shards = config.cluster.policy_learners
+        wanted = min(math.ceil(shards * asked.loads[part]), config.cluster.num_workers)
+        more = f"--cluster.policy_learners {wanted} on as many nodes, or "
+        return more * (wanted > shards) + "a lower loop.rollout_fraction"
     own_gpu = " --cluster.policy_gpus 0" * bool(config.cluster.policy_gpus)
-    return f"--cluster.policy_place learner{own_gpu}"
+    alone = " --cluster.policy_learners 1" * (config.cluster.policy_learners > 1)
+    return f"--cluster.policy_place learner{own_gpu}{alone}"

@@ -6,8 +6,9 @@ import platform
 import socket
 import time
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from tats_ray.core.errors import UsageError
 from tats_ray.core.storage import replace_text
 from tats_ray.core.words import counted
+from tats_ray.runtime.resources.buffer_shards import nodes_of_shards
 from tats_ray.runtime.resources.packing import (
     PER_UNIT,
     Space,
@@ -46,7 +48,7 @@ def check_cluster(request: ResourceRequest, folder: Path, *, rollout_bytes: int 
     """Refuse a cluster that cannot do the run.
 
     Args:
-        rollout_bytes: that lie in a node's object store at most, copies counted.
+        rollout_bytes: of a shard of the buffer in an object store at most, copies counted.
 
     Raises:
         UsageError: with what does not fit, and the way out.
@@ -75,6 +77,7 @@ def check_resources(
     """
     _check_places(request, nodes)
     stores = [node["object_store_memory"] for node in nodes if "object_store_memory" in node]
+    rollout_bytes *= max(Counter(_nodes_of_policy_learners(request, nodes)).values(), default=0)
     if stores and rollout_bytes > _STORE_SHARE * min(stores):
         raise UsageError(
             f"up to {rollout_bytes / 2**20:.0f} MB of rollouts lie in the buffer and on their way "
@@ -93,6 +96,9 @@ def _check_places(request: ResourceRequest, nodes: Sequence[Resources]) -> None:
     learners, policy, rollout = request.bundles
     own, of_policy, share = (units(bundle.gpu) for bundle in request.bundles)
     spaces = [Space.of(request, node) for node in nodes]
+    if policy.count > 1 and of_policy:
+        spaces = _beside_all(request, nodes, spaces, words)
+        policy, of_policy = replace(policy, gpu=0.0), 0
     places = sum(space.holds(own) for space in spaces)
     if places < learners.count:
         raise UsageError(
@@ -115,6 +121,29 @@ def _check_places(request: ResourceRequest, nodes: Sequence[Resources]) -> None:
             f"{words} {listed(rollout.each)} on one node for each rollout worker leaves room for "
             f"{found} of {rollout.count} beside the learners; {request.way_out(rollout)}"
         )
+
+
+def _nodes_of_policy_learners(request: ResourceRequest, nodes: Sequence[Resources]) -> list[int]:
+    """Of each, the number of its node."""
+    by_name = {f"{number:06}": node for number, node in enumerate(nodes)}
+    policy = request.policy
+    return [int(name) for name in nodes_of_shards(policy.count, policy.gpu, by_name)]
+
+
+def _beside_all(
+    request: ResourceRequest, nodes: Sequence[Resources], spaces: Sequence[Space], words: str
+) -> list[Space]:
+    """What several policy learners leave where they are put."""
+    left, each = list(spaces), units(request.policy.gpu)
+    for done, number in enumerate(_nodes_of_policy_learners(request, nodes)):
+        left[number] = left[number].less(0, each)
+        if left[number].gpus < 0:
+            raise UsageError(
+                f"{words} {request.policy.gpu:g} GPU on one node for each policy learner, one on "
+                f"every node in turn, leaves room for {done} of {request.policy.count}; "
+                f"{request.way_out(request.policy)}"
+            )
+    return left
 
 
 def check_nodes(nodes: Sequence[Mapping[str, Any]], folder: Path) -> None:

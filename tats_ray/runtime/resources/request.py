@@ -63,11 +63,11 @@ class ResourceRequest:
         makers = config.num_rollout_workers
         share = cluster.rollout_gpus if makers else 0.0
         makers_field, share_field = "cluster.rollout_workers", "cluster.rollout_gpus"
-        policy = (int(learns_policy), cluster.policy_gpus * learns_policy, 0.0)
+        policy = (cluster.policy_learners * learns_policy, cluster.policy_gpus * learns_policy, 0.0)
         return cls(
             Bundle("MAE learner", cluster.fewest_workers, gpus, cpus, few, "cluster.use_gpu"),
             # In the synchronous recipe it works while the MAE learners wait: it reserves no CPU.
-            Bundle("policy learner", *policy, "", "cluster.policy_gpus"),
+            Bundle("policy learner", *policy, "cluster.policy_learners", "cluster.policy_gpus"),
             Bundle("rollout worker", makers, share, cpus, makers_field, share_field),
         )
 

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
 from torch import Tensor, nn
 
 from tats_ray.core.types import Rollout
-from tats_ray.runtime.actors.calls import GRACE_S
+from tats_ray.runtime.actors.calls import GRACE_S, gather
+from tats_ray.runtime.actors.peers import Peers
 from tats_ray.runtime.actors.transfer import to_arrays, to_tensors
-from tats_ray.runtime.actors.weight_store import MAE, POLICY
+from tats_ray.runtime.actors.weight_store import MAE, policy_of
 from tats_ray.training.policy_learner import PolicyUpdate
 
 
 class RayPolicyClient:
-    """One rank's way to the policy learner: buffer in, weights out [see `PolicyClient`].
+    """One rank's way to the policy learners: buffer in, weights out [see `PolicyClient`].
 
     Synchronous: `update` returns when the weights that were learned from this cycle's rollouts
     are here. Rank 0 asks for the update; all ranks wait for its version.
+
+    Args:
+        places: of each slot, the shard of the buffer that takes its rollouts.
+        beside: the shard whose policy learner is nearest.
     """
 
     is_remote = True
@@ -28,26 +33,25 @@ class RayPolicyClient:
         self,
         *,
         incarnation: str,
-        buffer: Any,
-        store: Any,
-        learner: Any,
+        peers: Peers,
+        places: Sequence[int],
+        beside: int,
         rank: int,
-        num_slots: int,
         version: int,
         max_staleness: int,
         timeout_s: float,
     ) -> None:
         self._incarnation = incarnation
-        self._buffer = buffer
-        self._store = store
-        self._learner = learner
+        self._peers = peers
+        self._store: Any = peers.store
+        self._places, self._beside = places, beside
         self._rank = rank
-        self._num_slots = num_slots
         self._version = version
         self._requested = version
         """The version that the newest update asked for will make."""
-        self._requests: list[Any] = []
-        """Replies to updates whose weights are not in use yet, oldest first; on rank 0 only."""
+        self._requests: list[list[Any]] = []
+        """Replies of all policy learners to each update whose weights are not in use yet, oldest
+        first; on rank 0 only."""
         self._max_staleness = max_staleness
         self._timeout_s = timeout_s
         self._pushes: list[Any] = []
@@ -63,8 +67,9 @@ class RayPolicyClient:
 
     def push(self, rollout: Rollout) -> None:
         arrays = rollout.to_arrays()
+        shard = self._peers.shards[self._places[rollout.rank]]
         self._pushes.append(
-            self._buffer.push.remote(
+            shard.push.remote(
                 self._incarnation, self._requested, arrays, rollout.num_bytes, self._timeout_s
             )
         )
@@ -74,15 +79,21 @@ class RayPolicyClient:
         ray.get(self._pushes, timeout=self._timeout_s + GRACE_S)
         self._pushes = []
         if self._rank == 0:
-            self._request(num_entries * self._num_slots)
+            self._request(num_entries)
         return self._next()
 
-    def _request(self, num_rollouts: int) -> None:
-        """Have the policy learner make the next version as soon as it has the rollouts."""
+    def _request(self, num_entries: int) -> None:
+        """Have the policy learners make the next version as soon as they have the rollouts."""
         self._requests.append(
-            self._learner.update.remote(
-                self._incarnation, self._requested, num_rollouts, self._timeout_s
-            )
+            [
+                learner.update.remote(
+                    self._incarnation,
+                    self._requested,
+                    num_entries * self._places.count(place),
+                    self._timeout_s,
+                )
+                for place, learner in enumerate(self._peers.policy_learners)
+            ]
         )
 
     def _next(self) -> PolicyUpdate | None:
@@ -99,12 +110,14 @@ class RayPolicyClient:
             self._requests[: version - self._version],
             self._requests[version - self._version :],
         )
-        metrics = ray.get(done, timeout=self._timeout_s + GRACE_S)
-        return self._fetch(version, metrics[-1] if metrics else {})
+        told = [gather(replies, self._timeout_s + GRACE_S) for replies in done]
+        return self._fetch(version, _of_all(told[-1]) if told else {})
 
     def _fetch(self, version: int, metrics: Mapping[str, float]) -> PolicyUpdate:
         """Wait for the weights of a version."""
-        reply = self._store.fetch.remote(self._incarnation, POLICY, version, self._timeout_s)
+        reply = self._store.fetch.remote(
+            self._incarnation, policy_of(self._beside), version, self._timeout_s
+        )
         self._version, (weights,) = ray.get(reply, timeout=self._timeout_s + GRACE_S)
         assert self._version == version  # the store keeps every version that can be asked for
         arrays = ray.get(weights, timeout=self._timeout_s)
@@ -112,8 +125,17 @@ class RayPolicyClient:
 
     def state_dict(self) -> dict[str, Any]:
         return to_tensors(
-            ray.get(self._learner.state.remote(self._incarnation), timeout=self._timeout_s)
+            ray.get(
+                self._peers.policy_learners[0].state.remote(self._incarnation),
+                timeout=self._timeout_s,
+            )
         )
+
+
+def _of_all(told: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
+    """What several policy learners tell: the same, but for what they waited."""
+    waits = [metrics["wait/policy"] for metrics in told]
+    return {**told[0], "wait/policy": sum(waits) / len(waits)}
 
 
 class WorkerFedClient(RayPolicyClient):
@@ -125,7 +147,7 @@ class WorkerFedClient(RayPolicyClient):
     `publish_every` cycles ago at most.
 
     Args:
-        per_update: rollouts of one update.
+        per_update: MAE steps, for whose rollouts one update is made.
         publish_every: cycles between two copies of the MAE.
     """
 
@@ -142,7 +164,7 @@ class WorkerFedClient(RayPolicyClient):
         cycle = self._requested
         if self._mae_step is None or cycle % self._publish_every == 0:
             self._publish(step, mae)
-        opened = self._buffer.open.remote(
+        opened = self._peers.desk.open.remote(
             self._incarnation,
             cycle,
             step=step,

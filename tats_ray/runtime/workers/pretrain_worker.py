@@ -15,6 +15,7 @@ from ray.train.collective import broadcast_from_rank_zero
 from tats_ray.checkpoints import format as checkpoints
 from tats_ray.config.load import dump_config, parse_config
 from tats_ray.config.schema import RunConfig
+from tats_ray.core.errors import NonFiniteError
 from tats_ray.core.group import ALONE, Group
 from tats_ray.core.late import Scalar, fetch, unread
 from tats_ray.core.protocols import MaskPolicy
@@ -25,9 +26,11 @@ from tats_ray.models.policy import is_learned
 from tats_ray.models.sharding import shard
 from tats_ray.models.zoo import build_mae, build_policy, num_visible, token_grid
 from tats_ray.ops.measures import collapse_signs
-from tats_ray.runtime.actors.calls import call_restarting
 from tats_ray.runtime.actors.peers import Peers
 from tats_ray.runtime.actors.transfer import to_arrays
+from tats_ray.runtime.resources.buffer_shards import shard_beside
+from tats_ray.runtime.workers.begin import begin_with
+from tats_ray.runtime.workers.blame import clips_in_words
 from tats_ray.runtime.workers.policy_clients import RayPolicyClient, WorkerFedClient
 from tats_ray.runtime.workers.rank import ClipCount, Rank, run_worker
 from tats_ray.training.compilation import Compiler
@@ -120,37 +123,38 @@ class _Rank(Rank):
     def _join(
         self, found: checkpoints.Checkpoint | None, position: Position
     ) -> PolicyClient | None:
-        peers, timeout_s = self.peers, self.timeout_s
+        peers, loop = self.peers, self.config.loop
         incarnation = self.begin()
         if self.config.cluster.policy_place == "learner":
             return self._own_policy_learner(found)
-        if peers.policy_learner is None:
+        if not peers.policy_learners:
             return None
+        begun, own = None, ray.get_runtime_context().get_node_id()
+        nodes = self.gathered(own)
         if self.rank == 0:
             state = to_arrays(found.policy) if found is not None and found.policy else None
-            call_restarting(peers.buffer.reset, incarnation, timeout_s=timeout_s)
-            call_restarting(peers.store.reset, incarnation, timeout_s=timeout_s)
-            handles = {"buffer": peers.buffer, "store": peers.store}
-            call_restarting(
-                peers.policy_learner.reset, incarnation, state, timeout_s=timeout_s, **handles
+            slots_at = [nodes[slot % self.world_size] for slot in range(self.num_slots)]
+            begun = begin_with(
+                peers,
+                incarnation,
+                state,
+                slots_at=slots_at if loop.source == "learner" else [""] * self.num_slots,
+                timeout_s=self.timeout_s,
             )
-        broadcast_from_rank_zero("ready")
+        places, shards_at = broadcast_from_rank_zero(begun)
         parts = {
             "incarnation": incarnation,
-            "buffer": peers.buffer,
-            "store": peers.store,
-            "learner": peers.policy_learner,
+            "peers": peers,
+            "places": places,
+            "beside": shard_beside(own, self.rank, shards_at),
             "rank": self.rank,
-            "num_slots": self.num_slots,
             "version": position.policy_version,
-            "max_staleness": self.config.loop.max_staleness,
-            "timeout_s": timeout_s,
+            "max_staleness": loop.max_staleness,
+            "timeout_s": self.timeout_s,
         }
-        if self.config.loop.source == "workers":
+        if loop.source == "workers":
             return WorkerFedClient(
-                per_update=self.config.rollouts_per_update,
-                publish_every=self.config.loop.publish_every,
-                **parts,
+                per_update=loop.mae_steps_per_update, publish_every=loop.publish_every, **parts
             )
         return RayPolicyClient(**parts)
 
@@ -217,10 +221,18 @@ class _Rank(Rank):
 
     def read_buffer(self) -> dict[str, float]:
         """Metrics of the buffer, on rank 0."""
-        if self.rank != 0 or self.peers.buffer is None:
+        if self.rank != 0 or not self.peers.shards:
             return {}
-        read: dict[str, float] = ray.get(self.peers.buffer.read.remote(), timeout=self.timeout_s)
+        shards = [shard.read.remote() for shard in self.peers.shards]
+        found = ray.get(shards, timeout=self.timeout_s)
+        read = {name: sum(one[name] for one in found) for name in found[0]}
+        if self.peers.desk is not None:
+            read |= ray.get(self.peers.desk.read.remote(), timeout=self.timeout_s)
         return read
+
+    def blamed(self, error: NonFiniteError) -> str:
+        clips = clips_in_words(error, self.config, self.batches, self.lists.train)
+        return f"{super().blamed(error)}; {clips}"
 
     def save(self, loop: PretrainLoop, validation_error: float | None = None) -> Path | None:
         """Write a checkpoint, on rank 0; the memory must be empty."""

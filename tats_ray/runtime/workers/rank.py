@@ -239,19 +239,27 @@ class Rank:
             return {"status": "stopped", "message": str(halt), "step": loop.at.step}
         except NonFiniteError as error:
             if isinstance(error, ray.exceptions.RayTaskError):
-                raise  # the policy learner's: no batch of this rank is to blame
+                raise TatsError(self.blamed(error.cause)) from error  # the policy learner's
             save()
             own = f"{error}; {self._clips_of(loop.at)}" if error.is_own else None
             raise NonFiniteError(self._first_told(own) or str(error)) from error
         return {"status": "finished", "message": "", "step": loop.at.step}
 
+    def blamed(self, error: NonFiniteError) -> str:
+        """A policy learner's error, with the clips that it can come from."""
+        return f"policy learner: {error}"
+
     def _first_told(self, own: str | None) -> str | None:
         """What the first rank that has something to tell tells; all ranks ask together."""
-        told: list[str | None] = [own]
+        return next((words for words in self.gathered(own) if words is not None), None)
+
+    def gathered(self, own: T) -> list[T]:
+        """What every rank has; all of them ask together."""
+        told: list[Any] = [own]
         if self.world_size > 1:
             told = [None] * self.world_size
             dist.all_gather_object(told, own)
-        return next((words for words in told if words is not None), None)
+        return told
 
     def _clips_of(self, at: Position) -> str:
         """This rank's clips of the present step in words."""

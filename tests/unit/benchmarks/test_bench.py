@@ -8,7 +8,7 @@ import pytest
 import torch
 from tats_ray.benchmarks.bench_buffer import SAMPLER, sized_rollout
 from tats_ray.benchmarks.bench_overlap import Throughput, read_pace
-from tats_ray.benchmarks.bench_scale import knee_in_words
+from tats_ray.benchmarks.bench_scale import gain_in_words, knee_in_words
 from tats_ray.benchmarks.producers import Flow
 
 from tats_ray.config.schema import DataConfig, LoopConfig, ModelConfig, OptimConfig, RunConfig
@@ -41,7 +41,7 @@ def test_pace_is_of_the_steps_after_the_first_epochs_and_knows_the_limit() -> No
 
 
 def flow(producers: int, taken: float) -> Flow:
-    return Flow(producers, float(producers), taken, 1.0, 10**6, 0.1)
+    return Flow(producers, float(producers), taken, 1.0, 10**6, 0.1, 2 * taken, "shard 0")
 
 
 def test_knee_is_where_more_producers_stop_to_bring_half_of_what_they_make() -> None:
@@ -51,6 +51,13 @@ def test_knee_is_where_more_producers_stop_to_bring_half_of_what_they_make() -> 
         "19 MB/s, came through"
     )
     assert "knee: 4 producers, the most that was tried" in knee_in_words(flows[:3], 1)
+
+
+def test_gain_is_told_against_the_first_number_of_shards() -> None:
+    assert gain_in_words({1: 500.0, 2: 950.0}, "MB") == (
+        "MB per second of processor time of the busiest process: 500 with 1 shard (1.00x), "
+        "950 with 2 shards (1.90x)"
+    )
 
 
 def test_sized_rollout_has_the_bytes_of_the_papers_clips() -> None:
@@ -112,15 +119,25 @@ def test_few_rollouts_leave_the_gradients_and_the_weights_for_every_other_node()
     assert asked.loads["network"] == pytest.approx((8.75e7 + 7 * 5e6) / 1e9)
 
 
-def test_shards_share_all_but_the_gradients_of_both_networks() -> None:
-    one, many = needs(SMALL, 8), needs(SMALL, 64, place="shards")
-    assert needs(SMALL, 8, place="shards").loads == one.loads
+def test_shards_on_all_nodes_share_all_but_the_gradients_of_both_networks() -> None:
+    one, many = needs(SMALL, 8), needs(SMALL, 64, shards=8)
     for load in ("decoding", "hand-over", "policy learner"):
         assert many.loads[load] == one.loads[load]
     assert many.loads["network"] == pytest.approx(2 * 7 / 8 * (5 * 1e7 + 5 * 1e6) / 1e9)
     assert many.weight_bytes_s == 0.0
-    seldom = needs(SMALL, 64, place="shards", steps_per_update=5)
+    seldom = needs(SMALL, 64, shards=8, steps_per_update=5)
     assert seldom.loads["network"] == pytest.approx(2 * 7 / 8 * (5 * 1e7 + 1e6) / 1e9)
+
+
+def test_two_shards_of_eight_nodes_take_halves_of_which_a_quarter_is_their_own() -> None:
+    one, two = needs(SMALL, 64), needs(SMALL, 64, shards=2)
+    for load in ("hand-over", "policy learner"):
+        assert two.loads[load] == one.loads[load] / 2
+    rollouts, own = 64 * 1e8 / 2, 64 * 1e8 / 8
+    assert two.loads["network"] == pytest.approx((rollouts - own + 8.75e7 + 5e6) / 1e9)
+    few = needs(SMALL, 64, fraction=1e-9, shards=2)
+    assert few.loads["network"] == pytest.approx((8.75e7 + 5e6 + 3 * 5e6) / 1e9)
+    assert needs(SMALL, 64, place="learner", shards=8).loads["policy learner"] == 0.0
 
 
 def test_whole_clips_of_a_batch_fit_or_none() -> None:
@@ -129,6 +146,7 @@ def test_whole_clips_of_a_batch_fit_or_none() -> None:
     assert clips_that_fit(SMALL, 8, load="hand-over") == 2  # 1/8 would be 2.5
     assert clips_that_fit(SMALL, 20, load="hand-over") == 1
     assert clips_that_fit(SMALL, 64, load="hand-over") == 0
+    assert clips_that_fit(SMALL, 64, load="hand-over", shards=8) == 2
     # What the loop makes of the page's fraction is as many clips again.
     figures = Figures()
     clips = clips_that_fit(figures, 8, load="hand-over")

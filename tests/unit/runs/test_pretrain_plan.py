@@ -267,6 +267,40 @@ def test_policy_that_cannot_be_shared_is_refused_for_several_learners(
         plan(tmp_path, cluster={"gradient_precision": "bfloat16", "sharding": "fsdp"})
 
 
+def test_policy_learners_that_cannot_be_had_are_refused_with_number_and_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = {"num_workers": 2, "cpus_per_worker": 0.5, "policy_learners": 2, "buffer_mb": 13}
+    made = plan(tmp_path, cluster=two)
+    assert "2 policy learners on cpu, each with a shard of the rollout buffer of 13 MB" in words(
+        made, "actors"
+    )
+    one = plan(tmp_path, cluster={**two, "policy_learners": 1})
+    assert made.rollout_bytes * 2 == one.rollout_bytes
+    for cluster, message in (
+        ({"policy_learners": 3}, r"policy_learners 3 .* 2 rollouts .*cluster\.policy_learners 2$"),
+        ({"num_workers": 1}, r"policy_learners 2 .* 1 rollout .*cluster\.policy_learners 1$"),
+        (
+            {"policy_place": "learner"},
+            r"policy_learners 2 are actors .*--cluster\.policy_learners 1",
+        ),
+    ):
+        with pytest.raises(UsageError, match=f"^cluster.{message}"):
+            plan(tmp_path, cluster={**two, **cluster})
+    assert plan(tmp_path, sampler={"name": "tube"}, cluster=two).rollout_bytes == 0
+    plan(tmp_path, cluster={**two, "buffer_mb": 7})  # of a shard, and so not enough for one
+    with pytest.raises(UsageError, match=r"buffer_mb 7 cannot hold the rollouts of 1 MAE step x 2"):
+        plan(tmp_path, cluster={**two, "buffer_mb": 7, "policy_learners": 1})
+    with pytest.raises(UsageError, match=r"buffer_mb 6 cannot hold the rollouts of a shard of"):
+        plan(tmp_path, cluster={**two, "buffer_mb": 6})
+    monkeypatch.setattr(PPOConfig, "build", lambda self, policy: object())
+    with pytest.raises(
+        UsageError,
+        match=r"^algorithm\.name ppo cannot be shared by 2 policy learners .*learners 1$",
+    ):
+        plan(tmp_path, cluster=two)
+
+
 def test_plan_of_gpus_says_what_limits_and_what_would_help(tmp_path: Path) -> None:
     (tmp_path / "v.mp4").touch()
     many_videos = tmp_path / "many.csv"
@@ -281,6 +315,10 @@ def test_plan_of_gpus_says_what_limits_and_what_would_help(tmp_path: Path) -> No
 
     apart = loads(1000, buffer_mb=9999, threads=1)
     assert "hand-over limits: use --cluster.policy_place learner" in apart
+    sharded = loads(1000, buffer_mb=9999, threads=1, policy_learners=4)
+    four, one = (float(re.search(r"hand-over ([\d.]+)", w)[1]) for w in (sharded, apart))
+    assert four == pytest.approx(one / 4, rel=0.05)
+    assert "use --cluster.policy_place learner --cluster.policy_learners 1" in sharded
     inside = loads(policy_place="learner")
     assert "hand-over" not in inside.partition("limits")[0]
     assert re.search(r"decoding limits: use --data\.num_workers \d+ on as many cores", inside)

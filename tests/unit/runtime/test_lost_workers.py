@@ -35,20 +35,21 @@ def test_lost_workers_are_done_without_until_the_last_ends_the_run(
         return [run for run in runs if run in errors], [run for run in runs if run not in errors]
 
     monkeypatch.setattr(rollout_workers, "ray", SimpleNamespace(get=get, wait=wait))
-    buffer, log, notes = Told(), Told(), []
+    desk, log, notes = Told(), Told(), []
     workers = RolloutWorkers.__new__(RolloutWorkers)
-    workers._buffer, workers._log, workers._fatal = buffer, log, None
+    workers._desk, workers._log, workers._fatal = desk, log, None
+    workers._lost = []
     workers._runs = {"run 0": 0, "run 1": 1, "run 2": 2}
 
     def watch() -> None:
         workers.watch(lambda event: notes.append(event["text"]))
 
     watch()
-    assert notes == buffer.calls == []
+    assert notes == desk.calls == []
     errors["run 1"] = ActorDiedError()
     watch()
     assert [note.split(":")[0] for note in notes] == ["lost rollout worker 1, 2 left"]
-    assert buffer.calls == [("forfeit", 1)]
+    assert desk.calls == [("forfeit", 1)]
     errors["run 0"] = RayTaskError("run", "", ValueError("it has told the run itself"))
     watch()
     assert (len(notes), log.calls) == (1, [])
@@ -56,6 +57,6 @@ def test_lost_workers_are_done_without_until_the_last_ends_the_run(
     watch()
     fatal = notes[1]
     assert fatal.startswith("lost rollout worker 2, the last one: ")
-    watch()  # a new incarnation is told, too, and a log that was started anew
+    watch()  # a new incarnation is told, too, and a log or a desk that was started anew
     assert log.calls == [("set_fatal", fatal)] * 2
-    assert buffer.calls[1:] == [("fail", fatal)] * 2
+    assert desk.calls[2:] == [("forfeit", 1), ("fail", fatal)] * 2

@@ -57,6 +57,16 @@ ON_GPUS = {"use_gpu": True, "policy_gpus": 1}
         ({**ON_GPUS, "rollout_workers": 4, "rollout_gpus": 0.25}, [node(5, 3)]),
         # The learner has to leave the small node to two workers.
         ({"use_gpu": True, "rollout_workers": 3, "rollout_gpus": 0.5}, [node(2, 1), node(2, 2)]),
+        # Several policy learners, one for each node in turn.
+        (
+            {"num_workers": 2, "use_gpu": True, "policy_gpus": 1, "policy_learners": 2},
+            [node(8, 2), node(8, 2)],
+        ),
+        (
+            {"num_workers": 3, "use_gpu": True, "policy_gpus": 0.5, "policy_learners": 2},
+            [node(8, 4, store_mb=2500)],
+        ),
+        ({"num_workers": 2, "policy_learners": 2}, [node(2, store_mb=2000), node(0)]),
         # Workers on CPUs leave the node of the GPUs to the learners.
         ({"num_workers": 2, "use_gpu": True, "rollout_workers": 2}, [node(2), node(2, 2)]),
     ],
@@ -118,6 +128,23 @@ def test_cluster_that_holds_the_run_is_accepted(
             {"use_gpu": True, "rollout_workers": 3, "rollout_gpus": 0.5},
             [node(8, 1), node(8, 1)],
             r"0\.5 GPU \+ 1 CPU on one node for each rollout worker leaves room for 2 of 3",
+        ),
+        (
+            {"num_workers": 4, "use_gpu": True, "policy_gpus": 1, "policy_learners": 2},
+            [node(8, 4)],
+            r"needs 6 GPU \+ 4 CPU, .* because 1 GPU \+ 1 CPU on one node for each learner leaves "
+            r"room for 2 of 4",
+        ),
+        (
+            {"num_workers": 4, "use_gpu": True, "policy_gpus": 1, "policy_learners": 4},
+            [node(8, 3), node(8)],
+            r"because 1 GPU on one node for each policy learner, one on every node in turn, leaves "
+            r"room for 3 of 4; lower cluster\.policy_learners or cluster\.policy_gpus$",
+        ),
+        (
+            {"num_workers": 4, "policy_learners": 3},  # two shards on one of the nodes
+            [node(8, store_mb=1900), node(8, store_mb=1900)],
+            r"up to 1600 MB of rollouts .* over 80% of a node's object store of 1900 MB; lower",
         ),
         (
             {"num_workers": 1},

@@ -30,6 +30,6 @@ def test_workers_are_spread_over_nodes_unless_they_share_gpus(
     monkeypatch.setattr(rollout_workers, "ray", made_up)
     config = parse_config({"loop": {"source": "workers"}, "cluster": {"rollout_gpus": share}})
     placement = Placement(ResourceRequest.of(config), 1, threads=1, learns_policy=True)
-    RolloutWorkers(config, placement, Peers(None, None, None, log=None))
+    RolloutWorkers(config, placement, Peers(log=None))
     assert [how["scheduling_strategy"] for how in asked] == [expected]
     assert [(how["num_cpus"], how["num_gpus"]) for how in asked] == [(1, share)]

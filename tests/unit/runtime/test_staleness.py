@@ -41,7 +41,8 @@ async def hand_over(
         for cycle in range(CYCLES):
             drawn[index].append(version)
             await pause()
-            await buffer.push("run", cycle, {"policy_version": version}, 1, 60)
+            made = {"policy_version": version, "step": cycle, "rank": index}
+            await buffer.push("run", cycle, made, 1, 60)
             await pause()
             wanted = max(version, cycle + 1 - staleness)
             version, _ = await store.fetch("run", "policy", wanted, 60)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import math
+import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
@@ -24,7 +27,7 @@ from tats_ray.algorithms.ppo import PPOConfig
 from tats_ray.algorithms.reinforce import ReinforceConfig
 from tats_ray.algorithms.rloo import RLOOConfig
 from tats_ray.config.schema import AlgorithmConfig
-from tats_ray.core.errors import NonFiniteError
+from tats_ray.core.errors import NonFiniteError, PeerLostError
 from tats_ray.core.group import ALONE, Group
 from tats_ray.core.types import Rollout
 from tats_ray.models.policy import SamplerPolicy
@@ -195,7 +198,7 @@ def of_two(rank: int, folder: str) -> None:
     try:
         learn(ReinforceConfig(), group, (2 * rank, 2 * rank + 1), spoil=spoil, updates=3)
     except NonFiniteError as error:
-        torch.save((str(error), error.is_own), f"{folder}/error{rank}.pt")
+        torch.save((str(error), error.is_own, error.rollouts), f"{folder}/error{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -221,7 +224,46 @@ def test_two_processes_learn_the_same_exchange_gradients_alone_and_stop_together
     whitening = 2 * (WIDTH * WIDTH + WIDTH) * 8
     assert sum(sizes) <= num_bytes / 3 - whitening <= 1.05 * sum(sizes)
 
-    (first, is_firsts), (second, is_seconds) = load("error")
+    (first, is_firsts, _), (second, is_seconds, spoilt) = load("error")
     assert (is_firsts, is_seconds) == (False, True)
+    assert spoilt == ((0, 2, 3),)  # the first of the update's two steps, step 2, slot 3
     assert "the policy loss is nan at MAE step 2" in second
     assert "at MAE step 2" in first
+
+
+def of_four(rank: int, folder: str) -> None:
+    """The last one is killed, and a neighbour of its neighbours has to learn of it, too."""
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/meet",
+        rank=rank,
+        world_size=4,
+        timeout=datetime.timedelta(seconds=60),
+    )
+    group = RankGroup(share=0.25, timeout_s=60)
+    group.sum(torch.ones(10**6))
+    if rank == 3:
+        time.sleep(1)
+        os._exit(0)
+    began = time.monotonic()
+    try:
+        group.sum(torch.ones(10**6))
+    except PeerLostError as error:
+        found = (time.monotonic() - began, str(error))
+        dist.destroy_process_group()
+        torch.save(found, f"{folder}/lost{rank}.pt")
+    deadline = time.monotonic() + 60
+    while len(list(Path(folder).glob("lost*.pt"))) < 3:  # alive, as an actor would be
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(120)
+def test_members_learn_at_once_that_one_has_gone_wherever_they_stand(tmp_path: Path) -> None:
+    spawn(of_four, args=(str(tmp_path),), nprocs=4)
+    for rank in range(3):
+        seconds, said = torch.load(tmp_path / f"lost{rank}.pt", weights_only=True)
+        assert seconds < 20
+        assert said.startswith("lost its connection to another learner: ")

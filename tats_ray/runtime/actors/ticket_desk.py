@@ -1,37 +1,46 @@
-"""A rollout buffer that also says who may begin a rollout."""
+"""Who may begin a rollout, with which weights, and where it goes. No rollout passes here."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
+from typing import ClassVar
 
 from tats_ray.runtime.actors.credits import Credits, Ticket
-from tats_ray.runtime.actors.rollout_buffer import RolloutBuffer, require_plain
+from tats_ray.runtime.actors.fenced import Fenced
 
 
-class TicketedBuffer(RolloutBuffer):
-    """What rollout workers talk to: a ticket first, then the rollout that it stands for.
+class TicketDesk(Fenced):
+    """Where rollout workers get a ticket before they make the rollout that it stands for.
 
     A worker without a ticket waits here, and that is what slows producers down when the learners
     are slow: rollouts that wait to be learned from are never more than those of
     `max_staleness + 1` updates.
 
+    A ticket says which shard of the buffer waits for its rollout. A worker gets those of the shard
+    beside it, so that rollouts stay on their node. Tickets of a shard that no living worker is
+    beside are for all of them. A rollout is the same whoever makes it.
+
     Args:
-        per_update: rollouts of one policy update.
+        places: of the rollouts of one update, the shard that each goes to.
+        num_workers: that ask for tickets, sooner or later.
     """
 
-    def __init__(self, *, max_bytes: int, per_update: int, max_staleness: int) -> None:
-        super().__init__(max_bytes=max_bytes)
-        self._rules = {"per_update": per_update, "max_staleness": max_staleness}
-        self._credits = Credits(**self._rules)
+    room: ClassVar[str] = "ticket desk"
+
+    def __init__(self, *, places: Sequence[int], max_staleness: int, num_workers: int) -> None:
+        super().__init__()
+        self._places, self._max_staleness = places, max_staleness
+        self._num_workers = num_workers
+        self._beside: dict[int, int] = {}
+        """Living worker -> shard on its node."""
         self._lost: set[int] = set()
         self._waits = _Waits()
+        self._empty()
 
-    async def reset(self, incarnation: str) -> None:
-        self._credits = Credits(**self._rules)
-        await super().reset(incarnation)
+    def _empty(self) -> None:
+        self._credits = Credits(places=self._places, max_staleness=self._max_staleness)
 
     async def open(
         self, incarnation: str, cycle: int, *, step: int, policy_version: int, mae_step: int
@@ -42,23 +51,33 @@ class TicketedBuffer(RolloutBuffer):
             self._credits.open(cycle, step=step, policy_version=policy_version, mae_step=mae_step)
             self._changed.notify_all()
 
-    async def acquire(self, worker: int, patience_s: float) -> tuple[str, Ticket] | None:
+    async def acquire(
+        self, worker: int, place: int, patience_s: float
+    ) -> tuple[str, Ticket] | None:
         """The run's incarnation and a ticket; None when none became free within `patience_s`.
 
         No ticket is no fault: before the policy takes part, and while a checkpoint is written,
         there is nothing to do. So workers ask again, for as long as their driver lets them live.
+
+        Args:
+            place: shard that the worker is beside.
         """
         self._waits.begin(worker)
         try:
             async with self._changed:
+                if worker not in self._lost:
+                    self._beside[worker] = place
                 self._free(worker)
                 ready = self._changed.wait_for(
-                    lambda: worker in self._lost or (self._error is None and self._credits.free)
+                    lambda: (
+                        worker in self._lost
+                        or (self._error is None and self._credits.has_free(self._served(place)))
+                    )
                 )
                 await asyncio.wait_for(ready, patience_s)
                 if worker in self._lost:
                     return None
-                ticket = self._credits.acquire(worker)
+                ticket = self._credits.acquire(worker, self._served(place))
                 assert ticket is not None  # waited for
                 return self._incarnation, ticket
         except asyncio.TimeoutError:
@@ -66,31 +85,11 @@ class TicketedBuffer(RolloutBuffer):
         finally:
             self._waits.end(worker)
 
-    async def put(
-        self,
-        incarnation: str,
-        ticket: Ticket,
-        rollout: Mapping[str, Any],
-        num_bytes: int,
-        timeout_s: float,
-    ) -> None:
-        """Add a ticket's rollout; one that another worker brought meanwhile is let go.
-
-        Raises:
-            UsageError: for a rollout that holds anything but numbers and arrays of numbers.
-        """
-        require_plain(rollout)
+    async def finish(self, incarnation: str, ticket: Ticket) -> None:
+        """The rollout of a ticket is in its shard."""
         async with self._changed:
-            await self._room_for(num_bytes, incarnation, timeout_s)
-            if self._credits.finish(ticket):
-                self._shelve(ticket.cycle, rollout, num_bytes)
-
-    async def take(
-        self, incarnation: str, cycle: int, count: int, timeout_s: float
-    ) -> list[Mapping[str, Any]]:
-        taken = await super().take(incarnation, cycle, count, timeout_s)
-        self._credits.close(cycle)
-        return taken
+            self._check(incarnation)
+            self._credits.finish(ticket)
 
     async def forfeit(self, worker: int) -> None:
         """Let others have the ticket of a worker that is lost for good.
@@ -99,6 +98,7 @@ class TicketedBuffer(RolloutBuffer):
         """
         async with self._changed:
             self._lost.add(worker)
+            self._beside.pop(worker, None)
             self._free(worker)
 
     async def fail(self, error: str) -> None:
@@ -106,7 +106,14 @@ class TicketedBuffer(RolloutBuffer):
         await self.close(self._incarnation, error)
 
     async def read(self) -> dict[str, float]:
-        return {**await super().read(), "wait/workers": self._waits.read()}
+        """Metrics of the time since the last reading."""
+        return {"wait/workers": self._waits.read()}
+
+    def _served(self, place: int) -> set[int]:
+        """Shards whose tickets are for a worker beside `place`."""
+        if len(self._beside) + len(self._lost) < self._num_workers:
+            return {place}  # others have yet to start, and may be beside any
+        return {place, *self._places} - (set(self._beside.values()) - {place})
 
     def _free(self, worker: int) -> None:
         self._credits.forfeit(worker)
