@@ -8,6 +8,15 @@ from typing import Any
 import torch.distributed as dist
 from torch import Tensor
 
+from tats_ray.core.arrays import Bool
+
+
+def holds_everywhere(holds: Bool[Tensor, ""]) -> Bool[Tensor, ""]:
+    """Whether something holds on every rank, as the devices find among themselves."""
+    against = (~holds).float()
+    dist.all_reduce(against)
+    return against == 0
+
 
 class RankGroup:
     """All ranks of the process group that this process is in [see `Group`].
