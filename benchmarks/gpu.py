@@ -4,10 +4,11 @@
     PYTHONPATH=. python benchmarks/gpu.py --device cpu --tiny      # the same path, in seconds
 
 ViT-B at batch 32 and 128, mask ratio 0.95 and 0.9, with the sampler learning and with random masks:
-clips per second, share of peak, where the time of a step goes, memory per clip, and the ten
-kernels that take longest. All uncompiled and, in versions that have it, with `loop.compile`. Needs
-torch, timm and einops only. The file is written anew after every measurement, the most wanted ones
-come first, and none is begun after the time is up.
+clips per second, share of peak, where the time of a step goes, memory per clip, both forms of the
+second stage of trajectory attention, and the ten kernels that take longest. All uncompiled and, in
+versions that have it, with `loop.compile`. Needs torch, timm and einops only. The file is written
+anew after every measurement, the most wanted ones come first, and none is begun after the time is
+up.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tats_ray.config.schema import DataConfig, ModelConfig
 from tats_ray.core.devices import find_device
+from tats_ray.models.kernel_choice import form_ms
+from tats_ray.models.trajectory import TrajectoryAttention
 
 NOMINAL_TFLOPS = {"H200": 989, "H100": 989, "A100": 312, "L40S": 362, "RTX 4090": 165}
 """Of dense products in bfloat16, as the maker gives them (SXM forms)."""
@@ -124,6 +127,17 @@ def longest_kernels(steps: TrainingSteps, kind: Kind) -> list[dict[str, Any]]:
     ]
 
 
+def second_stage(steps: TrainingSteps) -> dict[str, Any]:
+    """Trajectory attention both ways with each form of its second stage, or why there is one."""
+    setting = steps.setting
+    block = next(m for m in steps.policy.modules() if isinstance(m, TrajectoryAttention))
+    try:
+        fused, plain = form_ms(block, setting.batch, steps.num_tokens, setting.precision)
+    except Exception as error:  # a compiler may fail in any way
+        return {"kernel": f"cannot be used here: {type(error).__name__}: {error}"}
+    return {"kernel_ms": round(fused, 3), "torch_ms": round(plain, 3)}
+
+
 def product_tflops(device: torch.device, size: int) -> float:
     """What a large bfloat16 matrix product reaches here: the best of ten."""
     left, right = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
@@ -183,6 +197,7 @@ class Campaign:
                 one[kind]["tera_operations"] = self._work[place]
                 one[kind]["share_of_peak"] = {n: round(rate / p, 4) for n, p in self.peaks.items()}
         one["tats_over_random"] = round(one["learned"]["step_ms"] / one["random"]["step_ms"], 3)
+        one["second_stage"] = second_stage(steps)
         one["longest_kernels"] = longest_kernels(steps, "learned")
         one["notes"] = steps.notes
         self.found.append(one)

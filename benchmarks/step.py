@@ -30,6 +30,7 @@ from tats_ray.core.devices import Precision, autocast, now
 from tats_ray.core.late import LateChecks
 from tats_ray.core.seeds import stream
 from tats_ray.core.types import Rollout
+from tats_ray.models.kernel_choice import use_faster_form
 from tats_ray.models.policy import FixedPolicy
 from tats_ray.models.zoo import build_learned_policy, build_mae, num_visible, token_grid
 from tats_ray.training.mae_learner import MAELearner
@@ -67,11 +68,14 @@ class TrainingSteps:
         device, model = setting.device, setting.model
         sampler = SamplerConfig(mask_ratio=setting.mask_ratio, recompute=setting.recompute)
         grid = token_grid(setting.data, model)
-        self.num_visible = num_visible(sampler, grid)
+        self.num_visible, self.num_tokens = num_visible(sampler, grid), grid.num_tokens
         self.notes: list[str] = []
-        """What the compiler said: how long it took, or why it gave up."""
+        """Which form of the second stage was faster, and what the compiler said."""
         mae = build_mae(model, grid, seed=0).to(device)
         self.policy = build_learned_policy(sampler, model, grid, seed=0).to(device)
+        use_faster_form(
+            self.policy, setting.batch, self.num_tokens, setting.precision, self.notes.append
+        )
         if setting.compile != "off":
             self._compiler("the autoencoder").mae(mae)
             self._compiler("the policy").policy(self.policy)
@@ -87,8 +91,8 @@ class TrainingSteps:
         self.algorithm = PPOConfig().build(self.policy)
         self._generator = stream(0, "benchmark")
         self._draws = stream(0, "benchmark", device=device)
-        shape = (setting.batch, *grid.clip_shape)
-        noise = torch.randint(0, 256, shape, dtype=torch.uint8, generator=self._generator)
+        pixels = (setting.batch, *grid.clip_shape)
+        noise = torch.randint(0, 256, pixels, dtype=torch.uint8, generator=self._generator)
         self._clips = noise.to(device)
 
     def _compiler(self, what: str) -> Any:

@@ -45,6 +45,7 @@ DOORS = {
     "av": ("data/decode.py", "data/encode.py", "data/cache/jpeg_frames.py"),
     "ale_py": ("data/atari/console.py",),
     "timm": ("models/",),
+    "triton": ("models/path_kernel.py",),
     "torchvision": ("data/augment.py",),
     "yaml": ("config/",),
     "pydantic": ("config/",),

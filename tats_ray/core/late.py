@@ -126,16 +126,21 @@ class Brake:
     def __init__(self) -> None:
         self._pulled: Tensor | None = None
 
-    def step(self, optimizer: Any, is_fine: Bool[Tensor, ""]) -> None:
+    def step(
+        self, optimizer: Any, is_fine: Bool[Tensor, ""], divisor: Tensor | None = None
+    ) -> None:
         """One step of a torch optimiser, unless this or an earlier one was not fine.
 
         Fused optimisers know on their device; of others, the host must ask.
+
+        Args:
+            divisor: of all gradients, of shape (); for fused optimisers, which divide as they read.
         """
         bad = (~is_fine).float()
         self._pulled = bad if self._pulled is None else torch.maximum(self._pulled, bad)
         if getattr(optimizer, "_step_supports_amp_scaling", False):
             # What torch's gradient scaler sets: such optimisers leave everything as it was.
-            optimizer.grad_scale, optimizer.found_inf = None, self._pulled
+            optimizer.grad_scale, optimizer.found_inf = divisor, self._pulled
             optimizer.step()
         elif not self._pulled:
             optimizer.step()

@@ -74,8 +74,11 @@ class Block(BeitBlock):
     def _attention(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
         own = self.attn
         bias = None if own.q_bias is None else torch.cat([own.q_bias, own.k_bias, own.v_bias])
-        parts = functional.linear(x, own.qkv.weight, bias)
-        query, key, value = parts.unflatten(-1, (3, own.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        # Three column blocks: their gradients become one tensor again in a single copy.
+        parts = functional.linear(x, own.qkv.weight, bias).chunk(3, -1)
+        query, key, value = (
+            part.unflatten(-1, (own.num_heads, -1)).transpose(1, 2) for part in parts
+        )
         return own.proj(attend(query, key, value).transpose(1, 2).flatten(2))
 
 

@@ -56,6 +56,8 @@ class TrajectoryAttention(nn.Module):
         self.num_slots = num_slots
         self.project_values = project_values
         self.recompute = recompute
+        self.is_fused = False
+        """Whether the middle of stage 2 is one kernel; `use_faster_form` decides it on a GPU."""
         self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
         self.proj_q = nn.Linear(width, width, bias=qkv_bias)
         self.proj_kv = nn.Linear(width, 2 * width, bias=qkv_bias)
@@ -110,7 +112,8 @@ class TrajectoryAttention(nn.Module):
         shift = None if self.proj_q.bias is None else self.proj_q.bias * depth**-0.5
         where = (per_slot, first)
         if self.project_values:
-            out = _SecondStage.apply(path, to_query, shift, weight[0], weight[1], where)
+            given = (path, to_query, shift, weight[0], weight[1])
+            out = _SecondStage.apply(*given, where, self.is_fused)
             bias = self.proj_kv.bias
             return out if bias is None else out + bias.chunk(2)[1].to(out.dtype)
         asked = _queries(_own(path, *where), to_query, shift, heads)
@@ -142,6 +145,33 @@ def _softmax(logits: Float[Tensor, "n h t"]) -> Float[Tensor, "n h t"]:
     return logits.softmax(-1)
 
 
+def mix(
+    folded: Float[Tensor, "h n D"], seen: Float[Tensor, "n t D"]
+) -> tuple[Float[Tensor, "n h t"], Float[Tensor, "h n D"]]:
+    """How much of each slot a head takes of a token's trajectory, and what it has then."""
+    share = _softmax(torch.bmm(folded.transpose(0, 1), seen.mT))
+    return share, torch.bmm(share, seen).transpose(0, 1)
+
+
+def unmix(
+    ahead: Float[Tensor, "H n D"],
+    seen: Float[Tensor, "n t D"],
+    share: Float[Tensor, "n h t"],
+    target: Float[Tensor, "n t D"],
+) -> Float[Tensor, "H n D"]:
+    """What `mix` had found, again, and the gradient of its queries; that of `seen` to `target`.
+
+    Args:
+        ahead: the gradient of what was found, and the queries: H is twice h.
+    """
+    rows = ahead.transpose(0, 1)
+    slope = share * torch.bmm(rows[:, : share.shape[1]], seen.mT)
+    slope = torch.addcmul(slope, share, slope.sum(-1, keepdim=True), value=-1)
+    both = torch.cat([share, slope], 1)
+    target.copy_(torch.bmm(both.mT, rows))
+    return torch.bmm(both, seen).transpose(0, 1)
+
+
 class _SecondStage(torch.autograd.Function):
     """Attention of each token over its own trajectory, with the projections folded into it.
 
@@ -160,16 +190,19 @@ class _SecondStage(torch.autograd.Function):
         key: Float[Tensor, "h d D"],
         value: Float[Tensor, "h d D"],
         where: tuple[int, int],
+        is_fused: bool,
     ) -> Float[Tensor, "n D"]:
+        form = torch.ops.tats_ray.mix if is_fused else mix
         query = _queries(_own(path, *where), to_query, shift, len(key))
         back, size = value.mT, _rows_at_once(path, len(key))
         parts = [rows.split(size, dim) for rows, dim in ((query, 1), (path.transpose(0, 1), 0))]
         found, shares = [], []
         for asked, seen in zip(*parts, strict=True):
-            share = _softmax(torch.bmm(torch.bmm(asked, key).transpose(0, 1), seen.mT))
-            found.append(torch.bmm(torch.bmm(share, seen).transpose(0, 1), back))
+            share, mixed = form(torch.bmm(asked, key), seen)
+            found.append(torch.bmm(mixed, back))
             shares.append(share)
         ctx.save_for_backward(path, query, to_query, key, value, *shares)
+        ctx.form = torch.ops.tats_ray.unmix if is_fused else unmix
         ctx.where, ctx.shift_dtype = where, None if shift is None else shift.dtype
         return torch.cat(found, 1).transpose(0, 1).flatten(1)
 
@@ -179,27 +212,24 @@ class _SecondStage(torch.autograd.Function):
         path, query, to_query, key, value, *shares = ctx.saved_tensors
         heads, size = len(key), _rows_at_once(path, len(key))
         along, of_query, back = torch.empty_like(path), [], key.mT
-        of_key, of_value = (torch.zeros_like(w, dtype=_wide(w.dtype)) for w in (key, value))
+        # What is done with either weight is one product: its factors are small, its result is not.
+        weights = torch.cat([value, key])
+        of_weights = torch.zeros_like(weights, dtype=_wide(weights.dtype))
         by_head = grad.unflatten(1, (heads, -1)).transpose(0, 1)
         split = ((query, 1), (by_head, 1), (path.transpose(0, 1), 0), (along.transpose(0, 1), 0))
         parts = [rows.split(size, dim) for rows, dim in split]
         for asked, wanted, seen, target, share in zip(*parts, shares, strict=True):
-            pulls = torch.bmm(wanted, value)
-            slope = share * torch.bmm(pulls.transpose(0, 1), seen.mT)
-            slope = torch.addcmul(slope, share, slope.sum(-1, keepdim=True), value=-1)
-            both = torch.cat([share, slope], 1)
-            ahead = torch.cat([pulls, torch.bmm(asked, key)]).transpose(0, 1)
-            target.copy_(torch.bmm(both.mT, ahead))
-            mixed, folded = torch.bmm(both, seen).transpose(0, 1).chunk(2)
-            of_query.append(torch.bmm(folded, back))
-            _add_product(of_key, asked.mT, folded)
-            _add_product(of_value, wanted.mT, mixed)
+            given = torch.cat([wanted, asked])
+            found = ctx.form(torch.bmm(given, weights), seen, share, target)
+            of_query.append(torch.bmm(found[heads:], back))
+            _add_product(of_weights, given.mT, found)
         slopes = torch.cat(of_query, 1).transpose(0, 1).flatten(1)
         own = _own(along, *ctx.where)
         of_weight = slopes.mT @ _own(path, *ctx.where).flatten(0, 1)
         of_shift = None if ctx.shift_dtype is None else slopes.sum(0, dtype=ctx.shift_dtype)
         own += (slopes @ to_query).view_as(own)
-        return along, of_weight, of_shift, of_key.to(key.dtype), of_value.to(value.dtype), None
+        of_value, of_key = of_weights.to(weights.dtype).chunk(2)
+        return along, of_weight, of_shift, of_key, of_value, None, None
 
 
 _HALF = (torch.bfloat16, torch.float16)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from math import ceil
 from typing import Any
@@ -52,9 +52,8 @@ class MAELearner:
         total_steps: optimiser steps of the whole run.
         global_batch: clips per optimiser step over all ranks; scales the learning rate by /256.
         wrapped: `mae` inside DistributedDataParallel; default: `mae` itself, which may be sharded.
-        all_finite: agrees over all ranks whether a loss is finite, which makes the host wait. By
-            default this rank is the only one, and what is not finite stops the optimiser on its
-            device.
+        all_finite: whether a loss is finite on every rank, from whether it is on this one, without
+            leaving the device; all ranks ask together. Default: this rank is the only one.
         weight: of each batch's gradient before the mean over ranks; ranks per slot, which makes
             that the mean over slots.
         decode_share: of the hidden tokens, to learn from; the streams under `seed` draw them.
@@ -70,7 +69,7 @@ class MAELearner:
         global_batch: int,
         precision: Precision = "float32",
         wrapped: nn.Module | None = None,
-        all_finite: Any = None,
+        all_finite: Callable[[Bool[Tensor, ""]], Bool[Tensor, ""]] | None = None,
         weight: float = 1.0,
         decode_share: float = 1.0,
         seed: int = 0,
@@ -86,8 +85,11 @@ class MAELearner:
         self.optimizer = adamw(
             mae, lr=optim.base_lr * self.scale, betas=optim.betas, weight_decay=optim.weight_decay
         )
-        self.all_finite = all_finite
+        self.all_finite = all_finite or (lambda is_finite: is_finite)
         self.brake = Brake()
+        self.folds_scale = self.device.type == "cuda"
+        """Whether the optimiser clips and averages gradients as it reads them: one pass over them
+        less, and another last bit."""
         self.weight = weight
         self.decode_share, self.seed = decode_share, seed
         self._draw: tuple[int, int] | None = None
@@ -204,43 +206,51 @@ class MAELearner:
             self.finish_step()
 
     def _check(self, is_fine: Bool[Tensor, ""], loss: Float[Tensor, ""]) -> None:
-        """Of all slots of a step, on all ranks; several ranks must know before they go on."""
+        """Of all slots of a step, on all ranks."""
         step = self.step
 
         def error() -> NonFiniteError:
             found = f"the MAE loss is {loss.item()} at its step {step}"
             return NonFiniteError(found, is_own=not is_fine)
 
-        if self.all_finite is None:
-            expect(is_fine, error)
-        elif not self.all_finite(bool(is_fine)):
-            raise error()
-        self._is_fine = is_fine if self._is_fine is None else self._is_fine & is_fine
+        are_all_fine = self.all_finite(is_fine)
+        expect(are_all_fine, error)
+        self._is_fine = are_all_fine if self._is_fine is None else self._is_fine & are_all_fine
 
     def finish_step(self) -> None:
         """Apply the mean of the gradients that have gathered; nothing when there are none."""
         if not self.pending:
             return
-        if self.pending > 1:
-            for parameter in self.mae.parameters():
-                assert parameter.grad is not None  # every parameter takes part in every batch
-                parameter.grad /= self.pending
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr
-        parameters = [*self.mae.parameters()]
-        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if self.optim.clip_grad:
-            nn.utils.clip_grads_with_norm_(parameters, self.optim.clip_grad, norm)
-        if self.all_finite is None:
-            assert self._is_fine is not None  # something is pending
-            self.brake.step(self.optimizer, self._is_fine)
-        else:
-            self.optimizer.step()  # the host knows already that all is fine
+        norm, divisor = self._folded() if self.folds_scale else (self._scaled(), None)
+        assert self._is_fine is not None  # something is pending
+        self.brake.step(self.optimizer, self._is_fine, divisor)
         self._is_fine = None
         self.optimizer.zero_grad(set_to_none=True)
         self.grad_norm = whole(norm)
         self.step += 1
         self.pending = 0
+
+    def _scaled(self) -> Float[Tensor, ""]:
+        """Average and clip the gradients in place; their norm in between."""
+        parameters = [*self.mae.parameters()]
+        # Every parameter takes part in every batch.
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        if self.pending > 1:
+            torch._foreach_div_(gradients, self.pending)
+        norm = nn.utils.get_total_norm(gradients)
+        if self.optim.clip_grad:
+            nn.utils.clip_grads_with_norm_(parameters, self.optim.clip_grad, norm)
+        return norm
+
+    def _folded(self) -> tuple[Float[Tensor, ""], Float[Tensor, ""] | None]:
+        """Norm of the mean gradient, and what is left to divide gradients by, if anything."""
+        gradients = [p.grad for p in self.mae.parameters() if p.grad is not None]
+        norm, limit = whole(nn.utils.get_total_norm(gradients)) / self.pending, self.optim.clip_grad
+        if limit:
+            return norm, ((norm + 1e-6) / limit).clamp_min(1.0) * self.pending
+        return norm, torch.full_like(norm, self.pending) if self.pending > 1 else None
 
     def state_dict(self) -> dict[str, Any]:
         """Whole tensors; a collective where the network is sharded."""

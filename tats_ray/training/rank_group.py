@@ -8,7 +8,15 @@ from typing import Any
 import torch.distributed as dist
 from torch import Tensor
 
+from tats_ray.core.arrays import Bool
 from tats_ray.core.errors import PeerLostError
+
+
+def holds_everywhere(holds: Bool[Tensor, ""]) -> Bool[Tensor, ""]:
+    """Whether something holds on every rank, as the devices find among themselves."""
+    against = (~holds).float()
+    dist.all_reduce(against)
+    return against == 0
 
 
 class RankGroup:

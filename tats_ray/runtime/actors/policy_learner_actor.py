@@ -16,6 +16,7 @@ from tats_ray.config.load import parse_config
 from tats_ray.core.errors import PeerLostError, StaleError
 from tats_ray.core.group import ALONE, Group
 from tats_ray.core.types import Rollout
+from tats_ray.models.kernel_choice import use_faster_form
 from tats_ray.models.zoo import build_learned_policy, token_grid
 from tats_ray.runtime.actors.calls import GRACE_S, replaced
 from tats_ray.runtime.actors.transfer import to_arrays, to_tensors
@@ -69,6 +70,8 @@ class PolicyLearnerActor:
         grid = token_grid(config.data, config.model)
         policy = build_learned_policy(config.sampler, config.model, grid, seed=config.seed)
         policy.to(self._device)
+        clips = config.clips_per_rollout * config.cluster.num_workers
+        use_faster_form(policy, clips, grid.num_tokens, config.loop.precision, print)
         is_gpu = self._device.type == "cuda"
         Compiler(config.loop.compile, "the policy", print, graphs=is_gpu).policy(policy)
         return PolicyLearner(

@@ -22,6 +22,7 @@ from tats_ray.core.protocols import MaskPolicy
 from tats_ray.core.types import Position
 from tats_ray.data.clip_lists import read_lists
 from tats_ray.evaluation.mask_evaluator import evaluator
+from tats_ray.models.kernel_choice import use_faster_form
 from tats_ray.models.policy import is_learned
 from tats_ray.models.sharding import shard
 from tats_ray.models.zoo import build_mae, build_policy, num_visible, token_grid
@@ -39,7 +40,7 @@ from tats_ray.training.mae_learner import MAELearner, accumulates, optimizer_ste
 from tats_ray.training.policy_learner import LocalPolicyClient, PolicyClient, PolicyLearner
 from tats_ray.training.pretrain_build import Batches
 from tats_ray.training.pretrain_loop import Batch, Halt, PretrainLoop, Stage
-from tats_ray.training.rank_group import RankGroup
+from tats_ray.training.rank_group import RankGroup, holds_everywhere
 
 
 def train_loop(job: dict[str, Any]) -> dict[str, Any]:
@@ -89,7 +90,7 @@ class _Rank(Rank):
             global_batch=config.optim.batch_size * self.num_slots,
             precision=config.loop.precision,
             wrapped=mae if self.is_sharded else self.wrapped(mae),
-            all_finite=self.all_true if self.world_size > 1 else None,
+            all_finite=holds_everywhere if self.world_size > 1 else None,
             weight=self.world_size / self.num_slots,
             decode_share=config.model.decode_share,
             seed=config.seed,
@@ -99,9 +100,12 @@ class _Rank(Rank):
         return Compiler(
             self.config.loop.compile,
             what,
-            lambda line: self.tell("note", text=line),
+            self._note,
             graphs=has_graphs and self.device.type == "cuda",
         )
+
+    def _note(self, text: str) -> None:
+        self.tell("note", text=text)
 
     def run(self) -> dict[str, Any]:
         loop = self._loop(self._restore())
@@ -168,6 +172,8 @@ class _Rank(Rank):
         if not is_learned(policy):
             return None
         policy.to(self.device)
+        clips = config.clips_per_rollout * len(self.batches.slots)
+        use_faster_form(policy, clips, self.grid.num_tokens, config.loop.precision, self._note)
         self._compiler("the policy").policy(policy)
         group: Group = ALONE
         if self.world_size > 1:

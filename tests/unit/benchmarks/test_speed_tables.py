@@ -180,6 +180,7 @@ def test_gpu_measurements_run_from_end_to_end_on_a_cpu_with_torch_timm_and_einop
     assert figures["left_out"] == []
     for one in found:
         assert len(one["longest_kernels"]) == 10
+        assert one["second_stage"]["kernel"].startswith("cannot be used here: ")
         assert 0 < sum(kernel["share"] for kernel in one["longest_kernels"]) <= 1.01
         for kind in ("learned", "random"):
             assert one[kind]["numbers_fetched"] == 0

@@ -25,7 +25,7 @@ def learner(*, is_sharded: bool) -> MAELearner:
     mae = small_mae()
     if is_sharded:
         shard(mae, 2)
-    return MAELearner(
+    one = MAELearner(
         mae,
         OptimConfig(batch_size=2, base_lr=1.0, warmup_epochs=0, clip_grad=0.1),
         steps_per_epoch=STEPS,
@@ -33,6 +33,8 @@ def learner(*, is_sharded: bool) -> MAELearner:
         global_batch=4,
         wrapped=mae if is_sharded else DistributedDataParallel(mae),
     )
+    one.folds_scale = is_sharded  # as on a GPU
+    return one
 
 
 def train(one: MAELearner, rank: int, first: int) -> list[tuple[float, float]]:

@@ -142,7 +142,7 @@ def test_gradients_of_the_second_stage_in_half_precision_are_summed_in_float32()
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(trajectory._VALUES_AT_ONCE, "cpu", 16 * 10)
         for inputs in (exact, rough):
-            trajectory._SecondStage.apply(*inputs, (4000, 0)).float().sum().backward()
+            trajectory._SecondStage.apply(*inputs, (4000, 0), False).float().sum().backward()
     assert exact[4].grad is not None
     assert rough[4].grad is not None
     torch.testing.assert_close(rough[4].grad.float(), exact[4].grad, atol=0, rtol=0.02)

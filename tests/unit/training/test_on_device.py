@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,6 +13,9 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
+from torch.multiprocessing.spawn import spawn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tats_ray.algorithms.grpo import GRPOConfig
@@ -19,6 +24,8 @@ from tats_ray.config.schema import LoopConfig
 from tats_ray.core.errors import NonFiniteError
 from tats_ray.core.types import Rollout
 from tats_ray.training.pretrain_loop import PretrainLoop
+from tats_ray.training.rank_group import holds_everywhere
+from tests.conftest import SmallRun, join_pair
 
 ROOT = Path(__file__).parents[3]
 
@@ -110,6 +117,46 @@ def poisoned(run: Any, call: int) -> None:
             return replace(seen, error=seen.error * math.nan) if self.calls == call else seen
 
     run.learner.network = Poisoned()
+
+
+def of_two(rank: int, folder: str) -> None:
+    """Two epochs of one of two ranks; the loss of rank 1 is NaN in the second one."""
+    join_pair(rank, folder)
+    loop = LoopConfig(epochs=2, mae_only_epochs=2)
+    healthy, run = SmallRun(loop=loop), SmallRun(loop=loop)
+    weights = []
+    for one in (healthy, run):
+        one.learner.network = DistributedDataParallel(one.learner.mae)
+        one.learner.all_finite = holds_everywhere
+    healthy.after_batch = lambda loop: weights.append(healthy.weights())
+    healthy.loop.run()
+    run.loop.hooks, told = Silent(), None
+    if rank == 1:
+        poisoned(run, 6)
+    with Syncs() as syncs:
+        try:
+            run.loop.run()
+        except NonFiniteError as error:
+            told = str(error), error.is_own
+    after = run.weights()
+    is_same = all(torch.equal(after[name], value) for name, value in weights[4].items())
+    steps = len(run.loop.hooks.metrics)
+    outcome = (told, steps, run.loop.at.step, is_same, syncs.count)
+    Path(folder, f"{rank}.json").write_text(json.dumps(outcome))
+    dist.destroy_process_group()
+
+
+@pytest.mark.timeout(120)
+def test_ranks_agree_on_their_devices_and_all_stop_where_the_loss_of_one_was_not_finite(
+    tmp_path: Path,
+) -> None:
+    spawn(of_two, args=(str(tmp_path),), nprocs=2)
+    for rank in range(2):
+        told, *found = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert re.fullmatch(r"the MAE loss is (nan|0\.\d+|1\.\d+) at its step 5", told[0])
+        assert told[1] == (rank == 1)
+        # Nobody looked before the end of the epoch. Then both fetched the loss, and whose it was.
+        assert found == [8, 5, True, 2]
 
 
 @pytest.mark.parametrize("recipe", [{}, {"mae_steps_per_update": 2}])
