@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,8 @@ class Peers:
     policy_learner: Any | None
     """None where the sampler does not learn, as both above."""
     log: Any
+    decoders: Sequence[Any] = ()
+    """Decode actors of all ranks; none where the learners decode for themselves."""
 
     def rooms(self) -> dict[str, str]:
         """Actor id -> what it is."""
@@ -24,4 +27,5 @@ class Peers:
             "policy learner": self.policy_learner,
             "run log": self.log,
         }
-        return {h._actor_id.hex(): room for room, h in handles.items() if h is not None}
+        rooms = {h._actor_id.hex(): room for room, h in handles.items() if h is not None}
+        return rooms | {h._actor_id.hex(): "decode actor" for h in self.decoders}

@@ -17,6 +17,7 @@ ROOMS = {
     "WeightStore": "weight store",
     "PolicyLearnerActor": "policy learner",
     "RunLog": "run log",
+    "ClipDecoderActor": "decode actor",
     "TrainController": "controller of Ray Train",
     "RayTrainWorker": "learner",
 }

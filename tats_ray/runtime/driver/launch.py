@@ -108,7 +108,8 @@ def _ended(peers: Peers) -> Iterator[None]:
     try:
         yield
     finally:
-        for actor in (peers.buffer, peers.store, peers.policy_learner, peers.log):
+        others = (peers.buffer, peers.store, peers.policy_learner, peers.log)
+        for actor in (*peers.decoders, *others):
             if actor is not None:
                 ray.kill(actor)
 
