@@ -221,7 +221,7 @@ def _write(made: MadeLists, tree: Tree, out: Path) -> None:
         if is_kinetics_file(path):
             raise UsageError(f"{path} is an official file; name another folder with --out")
     try:
-        made.notes += [note for path, text in texts.items() for note in _put(path, text)]
+        made.notes += [note for path, text in texts.items() for note in put_text(path, text)]
     except OSError as error:
         raise UsageError(
             f"{out} cannot be written ({error.strerror}); name another folder with --out"
@@ -237,7 +237,7 @@ def _write(made: MadeLists, tree: Tree, out: Path) -> None:
         made.resolved = made.resolved or entries[:_NUM_SHOWN]
 
 
-def _put(path: Path, text: str) -> list[str]:
+def put_text(path: Path, text: str) -> list[str]:
     """Write a file; one of another content stays beside it as `NAME.old`, or `.old2` and on."""
     notes = []
     if path.exists() and path.read_bytes() != text.encode():

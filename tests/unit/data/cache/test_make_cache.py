@@ -103,7 +103,7 @@ def test_prediction_is_near_what_it_takes(tmp_path: Path) -> None:
 def test_cache_of_other_settings_is_refused_with_the_difference(videos: Path) -> None:
     out = videos.parent / "cache"
     make_cache(videos, out, SETTINGS)
-    with pytest.raises(UsageError, match="is a cache with short_side 48, not 64; name"):
+    with pytest.raises(UsageError, match="is a cache of frames with short_side 48, not 64; name"):
         make_cache(videos, out, CacheSettings(64, 90))
     with pytest.raises(UsageError, match="short_side 48, not 64; quality 90, not 80"):
         make_cache(videos, out, CacheSettings(64, 80))
