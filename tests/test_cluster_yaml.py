@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
+import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +98,27 @@ def test_paper_run_fits_what_the_cluster_may_grow_to(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CLOUDS)
+def test_decode_actors_of_a_run_find_places_that_are_meant_for_them(name: str) -> None:
+    (node,) = [n for n in read(name)["available_node_types"].values() if "decode" in n["resources"]]
+    (finding,) = [f for f in lint_ray_up(read(name), ROOT / name) if f.what == "decoding"]
+    assert finding.says == "decode holds 32 decode actors (data.reader ray)"
+    config = load_config(ROOT / "tune_configs" / "ucf101_tats.yaml")
+    decoders = ResourceRequest.of(replace(config, data=replace(config.data, reader="ray"))).decode
+    assert 0 < decoders.count <= node["max_workers"] * node["resources"]["decode"]
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_decode_pods_offer_as_many_places_as_cpus(name: str) -> None:
+    spec = read(name)["spec"]
+    groups = spec.get("rayClusterSpec", spec)["workerGroupSpecs"]
+    (group,) = [group for group in groups if group["groupName"] == "decode"]
+    # Ray gets the words through a shell, which takes one pair of quotes away.
+    (words,) = shlex.split(group["rayStartParams"]["resources"])
+    cpus = group["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"]
+    assert json.loads(words) == {"decode": int(cpus)}
+
+
+@pytest.mark.parametrize("name", CLOUDS)
 def test_spot_machines_are_preferred_and_the_fallback_is_the_same_machine(name: str) -> None:
     types = read(name)["available_node_types"]
     spot, fallback = types["gpu_spot"], types["gpu"]
@@ -165,6 +189,7 @@ def test_lint_passes_what_is_shipped(name: str) -> None:
         ("worker_start_ray_commands", ["ray start --address=$RAY_HEAD_IP:6379"], "auth token"),
         ("head_start_ray_commands", ["RAY_AUTH_MODE=token ray start --head"], "dashboard"),
         ("available_node_types/gpu/node_config/SecurityGroupIds", None, "firewall"),
+        ("available_node_types/decode/resources", {"CPU": 8, "decode": 32}, "decoding"),
         ("provider/security_group", {"IpPermissions": [{"Cidr": "0.0.0.0/0"}]}, "ports"),
     ],
 )

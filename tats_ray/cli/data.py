@@ -203,6 +203,49 @@ class Cache(PlainCommand):
         print(made)
 
 
+@dataclass(frozen=True)
+class Transcode(PlainCommand):
+    """Encode every video of a list as a small mp4 with many key frames, and list those."""
+
+    list: PathArg
+    """The list of videos. The list of the new ones has its name, and the same class ids."""
+    out: PathArg
+    """Folder of the new videos: a new one, or one of the same settings, which keeps what it has."""
+    short_side: int = 256
+    """Pixels. Larger videos are scaled down to it. About 1.15 times `data.image_size` is enough."""
+    gop: int = 12
+    """Frames from one key frame to the next."""
+    crf: int = 18
+    """Quality of H.264, 1 to 51. Lower is better and larger."""
+    root: MaybeText = ""
+    """Folder of relative paths, and of all videos. The default is that of the list."""
+    jobs: Annotated[int, tyro.conf.arg(aliases=["-j"])] = 1
+    """Processes that decode and encode."""
+    limit_s: float = 60.0
+    """Seconds that a hundred frames of a file may take."""
+
+    def carry_out(self) -> None:
+        from tats_ray.data.cache.shards import FilmSettings
+        from tats_ray.data.cache.transcode import transcode
+        from tats_ray.view.progress import VideoCount
+
+        try:
+            made = transcode(
+                self.list,
+                self.out,
+                FilmSettings(self.short_side, self.crf, self.gop),
+                root=self.root or None,
+                jobs=self.jobs,
+                limit_s=self.limit_s,
+                on_progress=VideoCount(),
+                on_forecast=partial(_tell_forecast, jobs=self.jobs),
+            )
+        except KeyboardInterrupt:
+            print("stopped; the same command continues behind the last whole part")
+            raise
+        print(made)
+
+
 def _tell_forecast(forecast: Forecast, jobs: int) -> None:
     from tats_ray.view.progress import format_duration
 
@@ -217,7 +260,7 @@ def _tell_forecast(forecast: Forecast, jobs: int) -> None:
 
 @dataclass(frozen=True)
 class Data(CommandGroup):
-    """Lists (`index`, `check`), faster copies (`cache`), and new videos (`atari`, `synth`)."""
+    """Lists (`index`, `check`), faster copies (`cache`, `transcode`), videos (`atari`, `synth`)."""
 
     action: (
         Annotated[Synth, tyro.conf.subcommand("synth")]
@@ -225,4 +268,5 @@ class Data(CommandGroup):
         | Annotated[Index, tyro.conf.subcommand("index")]
         | Annotated[CheckVideos, tyro.conf.subcommand("check")]
         | Annotated[Cache, tyro.conf.subcommand("cache")]
+        | Annotated[Transcode, tyro.conf.subcommand("transcode")]
     )

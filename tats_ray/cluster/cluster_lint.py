@@ -14,6 +14,7 @@ from tats_ray.config.load import read_yaml
 from tats_ray.core.errors import UsageError
 from tats_ray.core.words import counted
 from tats_ray.runtime.cluster.cluster_file import schema_error
+from tats_ray.runtime.resources.request import DECODE
 
 Tree = Mapping[str, Any]
 
@@ -54,6 +55,7 @@ def lint_ray_up(config: Tree, file: Path) -> Iterator[Finding]:
     yield _self_check(config)
     yield from _starts(config)
     yield from _openings(config)
+    yield from _decoding(config)
     yield from _costs(config)
     if config["provider"]["type"] == "local":
         advice = f"RAY_UP_enable_autoscaler_v2=0 ray up {file}"
@@ -180,6 +182,21 @@ def _openings(config: Tree) -> Iterator[Finding]:
     ports = re.findall(r"--ray-client-server-port|0\.0\.0\.0/0", str(config))
     if ports:
         yield Finding("ports", f"{ports[0]} opens more than SSH", "FAIL", "remove it")
+
+
+def _decoding(config: Tree) -> Iterator[Finding]:
+    """Nodes for the decode actors of `data.reader: ray`, each of which takes a CPU, too."""
+    for name, node in config.get("available_node_types", {}).items():
+        has = node.get("resources", {})
+        if not (places := has.get(DECODE, 0)):
+            continue
+        text = f"{name} holds {counted(places, 'decode actor')} (data.reader ray)"
+        if places > has.get("CPU", 0):
+            text = f"{name} has {places:g} of the resource {DECODE} and {has.get('CPU', 0):g} CPU"
+            advice = f"a decode actor takes one of each: lower {DECODE}"
+            yield Finding("decoding", text, "FAIL", advice)
+        else:
+            yield Finding("decoding", text)
 
 
 def _costs(config: Tree) -> Iterator[Finding]:

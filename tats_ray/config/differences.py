@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 FREE = ("log.", "eval.", "test.", "checkpoint.", "name", "data.num_workers", "data.cache_mb",
-        "data.root", "cluster.address", "cluster.threads", "cluster.cpus_per_worker",
+        "data.root", "data.reader", "cluster.address", "cluster.threads", "cluster.cpus_per_worker",
         "cluster.max_failures", "cluster.buffer_mb", "cluster.timeout_s",
         "cluster.rollout_workers", "cluster.min_workers", "cluster.policy_place",
         "cluster.nodes_timeout_s", "sampler.recompute", "loop.compile")  # fmt: skip

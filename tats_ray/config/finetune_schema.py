@@ -231,6 +231,11 @@ class FinetuneConfig(ConfigBase):
         """None: no policy learns."""
         return 0
 
+    @property
+    def num_decoders(self) -> int:
+        """None: every learner decodes on its own node."""
+        return 0
+
 
 def token_grid_of(config: FinetuneConfig) -> TokenGrid:
     """Of a resolved configuration: one that leaves nothing to the checkpoint."""

@@ -54,8 +54,11 @@ class DataConfig(ConfigBase):
     """Training crop. random_resized_crop: area [0.5, 1] and flips [S text versus table, A14]."""
     decoder: Literal["auto", "decord", "pyav", "torchcodec"] = "auto"
     """auto uses the fastest reader that proved exact on the file. Other names skip that check."""
+    reader: Literal["local", "ray"] = "local"
+    """Where training clips are decoded: on the learner's node, or by actors on any node of the
+    cluster, on its `decode` nodes where it has some. The clips are the same."""
     num_workers: Count = 4
-    """Loader processes per learner. With 0 the learner decodes by itself."""
+    """Loader processes, or decode actors, per learner. With 0 the learner decodes by itself."""
     cache_mb: Count = 0
     """Memory for decoded videos in each loader process, MB. Useful for small data sets."""
     cache: str = ""
@@ -64,6 +67,11 @@ class DataConfig(ConfigBase):
     """Clips of a batch from each opened video. An epoch then opens one in so many videos."""
     max_bad_share: Share = 0.01
     """The run stops if more than this share of clips could not be read."""
+
+    def __post_init__(self) -> None:
+        ConfigBase.__post_init__(self)
+        is_enough = self.reader == "local" or self.num_workers > 0
+        require(is_enough, "data.num_workers", self.num_workers, "above 0 with data.reader ray")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -321,6 +329,12 @@ class RunConfig(ConfigBase):
     def num_rollout_workers(self) -> int:
         """Rollout workers that the run starts."""
         return self.cluster.rollout_workers if self.loop.source == "workers" else 0
+
+    @property
+    def num_decoders(self) -> int:
+        """Decode actors that the run starts."""
+        each = self.data.num_workers if self.data.reader == "ray" else 0
+        return each * self.cluster.num_workers
 
     @property
     def rollouts_per_update(self) -> int:

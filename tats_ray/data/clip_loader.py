@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 
 from torch.utils.data import DataLoader
 
 from tats_ray.config.cluster_schema import ClusterConfig
-from tats_ray.data.dataset import Clip, ClipBatch, ClipDataset, collate
+from tats_ray.data.dataset import ClipBatch, ClipDataset, collate
 from tats_ray.data.sampler import ClipSampler
+
+ClipSource = Callable[[ClipSampler], Iterable[ClipBatch]]
+"""From the order of a rank's clips to its batches, each time it is iterated over."""
 
 
 class ClipLoader:
-    """One rank's batches of any epoch, from any batch of it on."""
+    """One rank's batches of any epoch, from any batch of it on.
+
+    Args:
+        num_workers: processes that decode.
+        source: decodes the clips elsewhere instead.
+    """
 
     def __init__(
         self,
@@ -22,23 +30,28 @@ class ClipLoader:
         *,
         num_workers: int,
         cluster: ClusterConfig,
+        source: ClipSource | None = None,
     ) -> None:
         self.dataset = dataset
         self._sampler = sampler
         self.steps_per_epoch, self.slots = sampler.steps_per_epoch, sampler.slots
-        self._loader: DataLoader[Clip] = DataLoader(
-            dataset,
-            batch_sampler=sampler,
-            collate_fn=collate,
-            num_workers=num_workers,
-            pin_memory=cluster.use_gpu,
-            persistent_workers=num_workers > 0,
-            timeout=cluster.timeout_s if num_workers else 0,
-        )
+        self._batches: Iterable[ClipBatch]
+        if source is not None:
+            self._batches = source(sampler)
+        else:
+            self._batches = DataLoader(
+                dataset,
+                batch_sampler=sampler,
+                collate_fn=collate,
+                num_workers=num_workers,
+                pin_memory=cluster.use_gpu,
+                persistent_workers=num_workers > 0,
+                timeout=cluster.timeout_s if num_workers else 0,
+            )
 
     def __call__(self, epoch: int, first_step: int) -> Iterator[ClipBatch]:
         self._sampler.set_epoch(epoch, first_step)
-        return iter(self._loader)
+        return iter(self._batches)
 
     def keys(self, epoch: int, step: int) -> list[tuple[int, int]]:
         """(epoch, index) of the clips of one step."""

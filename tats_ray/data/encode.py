@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -38,17 +38,35 @@ def write_video(
     gop: int = 12,
     num_b_frames: int = 0,
 ) -> None:
-    """Encodes RGB frames; the container follows from the name, the bytes from the arguments.
+    """Encodes RGB frames; `encoding` in one call."""
+    for _ in encoding(path, frames, fps, codec, gop=gop, num_b_frames=num_b_frames):
+        pass
+
+
+def encoding(
+    path: Path | str,
+    frames: Iterable[UInt8[np.ndarray, "H W 3"]],
+    fps: int | Fraction = 25,
+    codec: Codec = "h264",
+    *,
+    gop: int = 12,
+    num_b_frames: int = 0,
+    crf: int | None = None,
+) -> Iterator[int]:
+    """Encodes RGB frames, and tells after each how many are done.
+
+    The container follows from the name, the bytes from the arguments.
 
     Args:
         path: where to write; `.mp4`, `.mkv`, `.mov` or `.avi`.
         frames: RGB, 0-255, taken one by one; height and width even, for chroma is stored at half
             size.
         fps: frames a second.
-        codec: H.264 (crf 14), MPEG-4 part 2, the codec of UCF101 and HMDB51 (quantiser 2-3), or
+        codec: H.264, MPEG-4 part 2, the codec of UCF101 and HMDB51 (quantiser 2-3), or
             H.264 in RGB that gives every pixel back as it was.
         gop: frames from one key frame to the next.
         num_b_frames: at most so many consecutive frames are stored out of order.
+        crf: of H.264, 0 to 51, lower is better; None for 14.
 
     Raises:
         UsageError: when the frames are none, or odd in height or width.
@@ -66,11 +84,14 @@ def write_video(
         )
     name, pixels, options = _OPTIONS[codec]
     options = {**options, "g": str(gop), "bf": str(num_b_frames)}
+    if crf is not None:
+        options["crf"] = str(crf)
     with av.open(str(path), "w") as container:
         stream = container.add_stream(name, rate=fps, options=options)
         assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = width, height, pixels
-        for rgb in chain([first], frames):
+        for number, rgb in enumerate(chain([first], frames), start=1):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
             container.mux(stream.encode(frame))
+            yield number
         container.mux(stream.encode(None))

@@ -111,7 +111,7 @@ class Plan:
                 f"{fewest}{counted(workers, 'MAE learner')} on "
                 f"{placement.request.learners.device} "
                 f"({placement.threads_in_words}), "
-                f"{self._policy_in_words()}",
+                f"{placement.decoders_in_words}{self._policy_in_words()}",
             ),
             *([("loads", self._loads_in_words())] if config.cluster.use_gpu else []),
             *(("note", note) for note in self._notes()),
@@ -335,13 +335,14 @@ def _check_gradients(config: RunConfig) -> None:
 def _check_elastic(config: RunConfig) -> None:
     """Ray Train takes all that nodes have for its own, and sharded learners need equal shares."""
     cluster = config.cluster
-    if config.num_rollout_workers or cluster.policy_gpus or cluster.sharding == "fsdp":
+    others = config.num_rollout_workers or config.num_decoders or cluster.policy_gpus
+    if others or cluster.sharding == "fsdp":
         raise UsageError(
             f"cluster.min_workers {cluster.min_workers} needs ddp, and MAE learners that alone "
             "reserve "
             f"CPUs and GPUs: it cannot be combined with loop.source {config.loop.source}, "
-            f"cluster.policy_gpus {cluster.policy_gpus:g} and cluster.sharding {cluster.sharding}; "
-            "use 0"
+            f"data.reader {config.data.reader}, cluster.policy_gpus {cluster.policy_gpus:g} and "
+            f"cluster.sharding {cluster.sharding}; use 0"
         )
 
 

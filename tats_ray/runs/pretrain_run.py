@@ -57,6 +57,7 @@ def pretrain(config: RunConfig, *, resume: bool = False, extend: bool = False) -
         mae_only_masks=plan.warmup_masks,
         sampler_learns=plan.placement.learns_policy,
         loaders=config.data.num_workers,
+        loader="decode actor" if config.num_decoders else "loader process",
     )
     with own_folder(config, plan.lists) as folder:
         if first is not None:

@@ -152,7 +152,8 @@ class Past:
         if has_videos(self.folder):
             if wrong := other_videos(self.folder, self.config, lists):
                 raise UsageError(f"{wrong}; {self._ways_out('the same videos')}")
-            free = {*LISTS}
+            # The same videos: where their frames are read from is free, as their place is.
+            free = {*LISTS, "data.cache"}
         else:
             free = set[str]()
         if extend:

@@ -71,7 +71,7 @@ def _time_steps(config: RunConfig) -> StepTiming:
     own = ResourceRequest.of(config)
     device, grid = torch.device(own.learners.device), token_grid(config.data, config.model)
     entries = read_lists(config.data).train
-    timed = replace(config, data=replace(config.data, num_workers=0))
+    timed = replace(config, data=replace(config.data, reader="local", num_workers=0))
     started = time.perf_counter()
     shown = next(Batches(timed, entries)(0, 0))
     clips_s = time.perf_counter() - started

@@ -62,6 +62,8 @@ class BoardPlan:
     task: Literal["pretrain", "finetune"] = "pretrain"
     loaders: int | None = None
     """Loader processes of each learner; None where that is not known."""
+    loader: Literal["loader process", "decode actor"] = "loader process"
+    """What each of them is."""
 
     @property
     def loss_name(self) -> str:
@@ -232,10 +234,10 @@ class Progress:
         """
         share = min(sum(self._data_shares) / len(self._data_shares), 0.99)
         now = self.plan.loaders
-        more = "more loader processes (data.num_workers)"
+        more = f"more {counted(2, self.plan.loader).removeprefix('2 ')} (data.num_workers)"
         if now is not None:
             missing = math.ceil((now or 1) * share / (1.0 - share))
-            more = f"{counted(missing, 'loader process')} (data.num_workers {now + missing})"
+            more = f"{counted(missing, self.plan.loader)} (data.num_workers {now + missing})"
         cache = f": {self.cache_estimate}" if self.cache_estimate else " (tats data cache)"
         waits = f"{share:.0%} of the time is spent waiting for clips"
         return f"{waits}: add {more}, or make a cache{cache}"

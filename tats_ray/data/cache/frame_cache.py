@@ -18,6 +18,7 @@ from tats_ray.data.cache.jpeg_frames import PartDecoder
 from tats_ray.data.cache.shards import (
     LENGTH,
     SETTINGS_FILE,
+    CacheSettings,
     StoredVideo,
     read_settings,
     read_tables,
@@ -59,7 +60,7 @@ class FrameCache:
     """
 
     def __init__(self, folder: Path) -> None:
-        settings = read_settings(folder)
+        settings = read_settings(folder, CacheSettings)
         if settings is None:
             raise UsageError(
                 f"data.cache {folder} is no cache: it has no {SETTINGS_FILE}; make one with "
@@ -164,8 +165,12 @@ def version(entry: VideoEntry) -> tuple[str, int, int]:
         status = Path(entry.path).stat()
     except OSError as error:
         raise VideoError(entry.path, f"cannot be opened ({error.strerror})") from error
-    name = entry.path if entry.index is None else entry.index.name(entry.path)
-    return name, status.st_size, status.st_mtime_ns
+    return name_of(entry), status.st_size, status.st_mtime_ns
+
+
+def name_of(entry: VideoEntry) -> str:
+    """Path beneath the root of the list."""
+    return entry.path if entry.index is None else entry.index.name(entry.path)
 
 
 @overload

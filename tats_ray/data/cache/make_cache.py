@@ -14,8 +14,15 @@ from typing import Any
 
 from tats_ray.core.errors import UsageError, VideoError
 from tats_ray.core.words import byte_size, counted, first_few
+from tats_ray.data.cache.films import film_path
 from tats_ray.data.cache.frame_cache import version
-from tats_ray.data.cache.shards import CacheSettings, StoredVideo, open_folder, read_tables
+from tats_ray.data.cache.shards import (
+    CacheSettings,
+    Settings,
+    StoredVideo,
+    open_folder,
+    read_tables,
+)
 from tats_ray.data.cache.workers import Task, Workers
 from tats_ray.data.manifest import VideoEntry, read_list
 
@@ -64,7 +71,7 @@ class MadeCache:
 def make_cache(
     path: Path,
     out: Path,
-    settings: CacheSettings,
+    settings: Settings,
     *,
     root: str | None = None,
     jobs: int = 1,
@@ -72,11 +79,11 @@ def make_cache(
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     on_forecast: Callable[[Forecast], None] = lambda forecast: None,
 ) -> MadeCache:
-    """Add those videos of a list that a cache does not hold yet.
+    """Add those videos of a list that a cache, or a folder of films, does not hold yet.
 
     Args:
         path: the list.
-        out: the cache; a new folder, or one that was begun with these settings.
+        out: a new folder, or one that was begun with these settings.
         root: what relative paths of the list are relative to.
         jobs: processes that decode.
         limit_s: what a hundred frames may take, seconds.
@@ -91,21 +98,37 @@ def make_cache(
         raise UsageError(f"-j {jobs} and --limit-s {limit_s:g} must be above 0")
     entries = list({entry.path: entry for entry in read_list(path, root=root)}.values())
     open_folder(out, settings)
-    left = _missing(out, entries)
+    left = _missing(out, settings, entries)
     if left:
         forecast = forecast_cache(left, settings, jobs, limit_s)
         on_forecast(forecast)
-        _check_room(out, forecast)
+        _check_room(out, settings, forecast)
         with _draft_folder(out) as draft:
             workers = Workers(_MODULE, jobs, limit_s)
             common = {"settings": asdict(settings), "draft": str(draft), "out": str(out)}
-            workers.queue.extend(_shards(left, forecast, jobs, common))
+            most = min(_shard_videos(left, forecast, jobs), settings.most_videos)
+            workers.queue.extend(_shards(left, most, common))
             _run(workers, out, len(entries) - len(left), len(entries), on_progress)
-    return _result(out, entries)
+    return _result(out, settings, entries)
 
 
-def _missing(out: Path, entries: Sequence[VideoEntry]) -> list[VideoEntry]:
-    known = {video.version for video in read_tables(out)}
+def stored_videos(out: Path, settings: Settings) -> dict[tuple[str, int, int], StoredVideo]:
+    """What a folder holds, whole, by the version of the video."""
+    is_cache = isinstance(settings, CacheSettings)
+    found = read_tables(settings.table_folder(out), has_frames=is_cache)
+    return {v.version: v for v in found if is_cache or not v.stored or _has_film(out, v)}
+
+
+def _has_film(out: Path, video: StoredVideo) -> bool:
+    """Whether the film is still there as it was written."""
+    try:
+        return film_path(out, video.name).stat().st_size == video.num_bytes
+    except OSError:
+        return False
+
+
+def _missing(out: Path, settings: Settings, entries: Sequence[VideoEntry]) -> list[VideoEntry]:
+    known = stored_videos(out, settings)
     missing = []
     for entry in entries:
         try:
@@ -117,7 +140,7 @@ def _missing(out: Path, entries: Sequence[VideoEntry]) -> list[VideoEntry]:
 
 
 def forecast_cache(
-    left: Sequence[VideoEntry], settings: CacheSettings, jobs: int, limit_s: float = 60.0
+    left: Sequence[VideoEntry], settings: Settings, jobs: int, limit_s: float = 60.0
 ) -> Forecast:
     """Size and time of all, from the first frames of a few, by the size of the files."""
     sizes = [Path(entry.path).stat().st_size for entry in left]
@@ -135,13 +158,13 @@ def forecast_cache(
     )
 
 
-def _check_room(out: Path, forecast: Forecast) -> None:
+def _check_room(out: Path, settings: Settings, forecast: Forecast) -> None:
     free = shutil.disk_usage(out).free
     if forecast.num_bytes * _ROOM > free:
         raise UsageError(
-            f"{out} has {byte_size(free)} free, and the cache of "
+            f"{out} has {byte_size(free)} free, and the {settings.what} of "
             f"{counted(forecast.num_videos, 'video')} takes about {byte_size(forecast.num_bytes)}; "
-            "free space, or lower --short-side or --quality"
+            f"free space, or lower {settings.flags}"
         )
 
 
@@ -161,12 +184,14 @@ def _draft_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _shards(
-    left: Sequence[VideoEntry], forecast: Forecast, jobs: int, common: dict[str, Any]
-) -> Iterator[Task]:
-    """A task for each shard."""
+def _shard_videos(left: Sequence[VideoEntry], forecast: Forecast, jobs: int) -> int:
+    """Videos of a shard."""
     num_shards = max(forecast.num_bytes / _SHARD_BYTES, _SHARDS_A_JOB * jobs)
-    per_shard = max(int(len(left) / num_shards), 1)
+    return max(int(len(left) / num_shards), 1)
+
+
+def _shards(left: Sequence[VideoEntry], per_shard: int, common: dict[str, Any]) -> Iterator[Task]:
+    """A task for each shard."""
     for first in range(0, len(left), per_shard):
         videos = [_asked(entry) for entry in left[first : first + per_shard]]
         yield {**common, "shard": f"shard_{uuid.uuid4().hex[:12]}", "videos": videos}
@@ -211,10 +236,8 @@ def _without(task: Task, num_done: int, how: str) -> Task:
     return {**task, "videos": videos}
 
 
-def _result(out: Path, entries: Sequence[VideoEntry]) -> MadeCache:
-    known: dict[tuple[str, int, int], StoredVideo] = {
-        video.version: video for video in read_tables(out)
-    }
+def _result(out: Path, settings: Settings, entries: Sequence[VideoEntry]) -> MadeCache:
+    known = stored_videos(out, settings)
     found = {}
     for entry in entries:
         with suppress(VideoError):

@@ -13,6 +13,7 @@ import io
 import json
 from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
+from typing import ClassVar, TypeVar
 
 from tats_ray.core.errors import UsageError
 from tats_ray.core.storage import make_folder, replace_text
@@ -36,6 +37,10 @@ class CacheSettings:
     quality: int
     """Of the JPEG frames, 1 to 95."""
     format: int = 1
+    file: ClassVar[str] = SETTINGS_FILE
+    what: ClassVar[str] = "cache of frames"
+    flags: ClassVar[str] = "--short-side or --quality"
+    most_videos: ClassVar[int] = 1 << 30
 
     def __post_init__(self) -> None:
         if self.short_side < 16 or not 1 <= self.quality <= 95:
@@ -48,6 +53,52 @@ class CacheSettings:
         """Width and height in the cache of a video of this size."""
         scale = min(self.short_side / min(width, height), 1.0)
         return max(round(width * scale), 1), max(round(height * scale), 1)
+
+    def table_folder(self, folder: Path) -> Path:
+        return folder
+
+
+@dataclass(frozen=True, slots=True)
+class FilmSettings:
+    """What all films of `tats data transcode` have in common.
+
+    Raises:
+        UsageError: for a side, a quality or a distance out of range.
+    """
+
+    short_side: int
+    """Pixels; larger videos are scaled down to it, smaller ones kept as they are."""
+    crf: int
+    """Of H.264, 1 to 51; lower is better and larger."""
+    gop: int
+    """Frames from one key frame to the next."""
+    format: int = 1
+    file: ClassVar[str] = "films.json"
+    what: ClassVar[str] = "folder of films"
+    flags: ClassVar[str] = "--short-side, or raise --crf or --gop"
+    most_videos: ClassVar[int] = 16
+    """Of a part: a command that was stopped continues behind the last whole one."""
+
+    def __post_init__(self) -> None:
+        if self.short_side < 16 or not 1 <= self.crf <= 51 or self.gop < 1:
+            raise UsageError(
+                f"--short-side {self.short_side} must be at least 16, --crf {self.crf} from 1 to "
+                f"51, and --gop {self.gop} at least 1"
+            )
+
+    def size(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height of a film of a video of this size: even, as colour is stored at half."""
+        scale = min(self.short_side / min(width, height), 1.0)
+        return max(2 * round(width * scale / 2), 2), max(2 * round(height * scale / 2), 2)
+
+    def table_folder(self, folder: Path) -> Path:
+        return folder / ".parts"
+
+
+Settings = CacheSettings | FilmSettings
+
+
+S = TypeVar("S", CacheSettings, FilmSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,34 +133,33 @@ class StoredVideo:
 _COLUMNS = [field.name for field in fields(StoredVideo)][:-1]
 
 
-def read_settings(folder: Path) -> CacheSettings | None:
-    """The settings of a cache; None where there is none yet.
+def read_settings(folder: Path, kind: type[S]) -> S | None:
+    """The settings of what is stored in a folder; None where there is nothing yet.
 
     Raises:
         UsageError: for a folder with something else in it.
     """
     try:
-        found = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
-        return CacheSettings(**found)
+        return kind(**json.loads((folder / kind.file).read_text(encoding="utf-8")))
     except FileNotFoundError:
         others = folder.is_dir() and any(path.name[0] != "." for path in folder.iterdir())
         if not others and (folder.is_dir() or not folder.exists()):
             return None
     except (OSError, ValueError, TypeError):
         pass
-    raise UsageError(f"{folder} holds something other than a cache of frames; name a new folder")
+    raise UsageError(f"{folder} holds something other than a {kind.what}; name a new folder")
 
 
-def open_folder(folder: Path, settings: CacheSettings) -> None:
-    """Make a cache, or go on with one of the same settings.
+def open_folder(folder: Path, settings: Settings) -> None:
+    """Make a folder, or go on with one of the same settings.
 
     Raises:
         UsageError: for other settings, with the difference, or a folder that takes no files.
     """
-    found = read_settings(folder)
-    make_folder(folder)
+    found = read_settings(folder, type(settings))
+    make_folder(settings.table_folder(folder))
     if found is None:
-        write_once(folder / SETTINGS_FILE, f"{json.dumps(asdict(settings))}\n")
+        write_once(folder / settings.file, f"{json.dumps(asdict(settings))}\n")
     elif found != settings:
         theirs, ours = asdict(found), asdict(settings)
         parts = [f"{name} {theirs[name]}, not {ours[name]}" for name in ours]
@@ -117,8 +167,8 @@ def open_folder(folder: Path, settings: CacheSettings) -> None:
             part for part, name in zip(parts, ours, strict=True) if theirs[name] != ours[name]
         ]
         raise UsageError(
-            f"{folder} is a cache with {'; '.join(differing)}; name a new folder, or repeat its "
-            "settings"
+            f"{folder} is a {settings.what} with {'; '.join(differing)}; name a new folder, or "
+            "repeat its settings"
         )
 
 
@@ -144,8 +194,11 @@ def table_text(videos: list[StoredVideo]) -> str:
     return text.getvalue()
 
 
-def read_tables(folder: Path) -> list[StoredVideo]:
-    """All videos of a cache.
+def read_tables(folder: Path, *, has_frames: bool = True) -> list[StoredVideo]:
+    """All videos of a cache, or of the tables of films.
+
+    Args:
+        has_frames: whether the frames of each table lie beside it.
 
     Raises:
         UsageError: for a folder or a table that cannot be read, or frames that are not all there.
@@ -157,8 +210,8 @@ def read_tables(folder: Path) -> list[StoredVideo]:
             with path.open(encoding="utf-8", newline="") as file:
                 rows = list(csv.reader(file))[1:]
             here = [_parsed(row, shard) for row in rows]
-            size = (folder / shard).stat().st_size
-            if here and size < here[-1].offset + here[-1].num_bytes:
+            size = (folder / shard).stat().st_size if has_frames else 0
+            if here and has_frames and size < here[-1].offset + here[-1].num_bytes:
                 raise ValueError(f"{shard} is cut off")
             videos += here
     except (OSError, ValueError, IndexError, TypeError) as error:

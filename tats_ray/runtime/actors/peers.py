@@ -19,6 +19,8 @@ class Peers:
     """Of the rollout buffer: one for each policy learner."""
     desk: Any = None
     """Where rollout workers get their tickets; None where there are none."""
+    decoders: Sequence[Any] = ()
+    """Decode actors of all ranks; none where the learners decode for themselves."""
 
     @property
     def all(self) -> list[Any]:
@@ -34,6 +36,7 @@ class Peers:
         for room, handles in (
             ("rollout buffer", self.shards),
             ("policy learner", self.policy_learners),
+            ("decode actor", self.decoders),
         ):
             for handle in handles:
                 yield room, handle

@@ -18,6 +18,7 @@ ROOMS = {
     "WeightStore": "weight store",
     "PolicyLearnerActor": "policy learner",
     "RunLog": "run log",
+    "ClipDecoderActor": "decode actor",
     "TrainController": "controller of Ray Train",
     "RayTrainWorker": "learner",
 }

@@ -34,7 +34,7 @@ def go_to(home: str, data: Mapping[str, Any] | None = None) -> str | None:
     try:
         os.chdir(home)
     except OSError as error:
-        paths = [(data or {}).get(name) for name in ("root", "train_list", "val_list")]
+        paths = [(data or {}).get(name) for name in ("root", "train_list", "val_list", "cache")]
         for path in filter(None, paths):
             if not Path(path).is_absolute():
                 return (

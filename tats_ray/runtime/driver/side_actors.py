@@ -11,15 +11,18 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tats_ray.config.finetune_schema import Clustered
 from tats_ray.config.schema import RunConfig
+from tats_ray.runtime.actors.clip_decoder import ClipDecoderActor
 from tats_ray.runtime.actors.peers import Peers
 from tats_ray.runtime.actors.policy_learner_actor import PolicyLearnerActor
 from tats_ray.runtime.actors.rollout_buffer import RolloutBuffer
 from tats_ray.runtime.actors.run_log import RunLog
 from tats_ray.runtime.actors.ticket_desk import TicketDesk
 from tats_ray.runtime.actors.weight_store import WeightStore
+from tats_ray.runtime.driver import home
 from tats_ray.runtime.resources.buffer_shards import nodes_of_shards, places_of_update
-from tats_ray.runtime.resources.capacity import on_this_node
+from tats_ray.runtime.resources.capacity import for_decoding, on_this_node
 from tats_ray.runtime.resources.placement import Placement
+from tats_ray.runtime.resources.request import Bundle
 
 
 def start_peers(config: Clustered, placement: Placement) -> Peers:
@@ -32,8 +35,9 @@ def start_peers(config: Clustered, placement: Placement) -> Peers:
     light = {"num_cpus": 0, "max_restarts": cluster.max_failures, "max_task_retries": 0}
     # Beside the driver, so that no lost worker node takes it away.
     log = ray.remote(RunLog).options(**light, scheduling_strategy=on_this_node()).remote()
+    decoders = _start_decoders(config, placement.request.decode, log)
     if not placement.learns_policy or cluster.policy_place == "learner":
-        return Peers(log)
+        return Peers(log, decoders=decoders)
     assert isinstance(config, RunConfig)  # the only kind of run with a policy
     staleness = config.loop.max_staleness
     where = _places(placement)
@@ -52,7 +56,8 @@ def start_peers(config: Clustered, placement: Placement) -> Peers:
             )
         )
     store = ray.remote(WeightStore).options(**light).remote(num_kept=staleness + 1)
-    return Peers(log, store, _policy_learners(config, placement, light, where), shards, desk)
+    learners = _policy_learners(config, placement, light, where)
+    return Peers(log, store, learners, shards, desk, decoders)
 
 
 def _policy_learners(
@@ -95,3 +100,17 @@ def _places(placement: Placement) -> list[dict[str, Any]]:
         for name in found
     }
     return [at[name] for name in found]
+
+
+def _start_decoders(config: Clustered, each: Bundle, log: Any) -> list[Any]:
+    """One that dies is started anew, on any node that has room, as often as it takes: it holds
+    nothing, and the readers ask others meanwhile.
+    """
+    kind = ray.remote(ClipDecoderActor).options(
+        num_cpus=each.cpu,
+        resources=for_decoding(),
+        max_restarts=-1,
+        max_task_retries=0,
+        scheduling_strategy="SPREAD",
+    )
+    return [kind.remote(asdict(config), log, started_in=home.here()) for _ in range(each.count)]

@@ -11,7 +11,7 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tats_ray.core.errors import UsageError
-from tats_ray.runtime.resources.request import ResourceRequest
+from tats_ray.runtime.resources.request import DECODE, ResourceRequest
 
 _POLL_S = 1.0
 
@@ -55,7 +55,7 @@ def ensure_room(request: ResourceRequest, limit_s: float, tell: Callable[[str], 
     if not short or not has_node_types():
         return
     tell(f"{short}: waiting up to {limit_s:g} s for the autoscaler")
-    group = placement_group(request.processes, strategy="PACK")
+    group = placement_group(_wishes(request), strategy="PACK")
     try:
         give_up = time.monotonic() + limit_s
         while not group.wait(_POLL_S):
@@ -69,10 +69,28 @@ def ensure_room(request: ResourceRequest, limit_s: float, tell: Callable[[str], 
         remove_placement_group(group)
 
 
+def for_decoding() -> dict[str, float]:
+    """What a decode actor reserves beside its CPU: a place on a node that is meant for it, where
+    the cluster has such nodes or could start them.
+    """
+    from ray._private.state import state
+
+    most = state.get_max_resources_from_cluster_config() or {}
+    has_some = ray.cluster_resources().get(DECODE) or most.get(DECODE)
+    return {DECODE: 1.0} if has_some else {}
+
+
+def _wishes(request: ResourceRequest) -> list[dict[str, float]]:
+    decoder = {**request.decode.each, **for_decoding()}
+    others = request.processes[: len(request.processes) - request.decode.count]
+    return [*others, *[decoder] * request.decode.count]
+
+
 def _short(request: ResourceRequest) -> str:
     """What the present nodes lack, in words; empty when nothing does."""
     have = ray.cluster_resources()
-    for kind, amount in request.total.items():
+    decoding = {kind: float(request.decode.count) for kind in for_decoding()}
+    for kind, amount in {**request.total, **decoding}.items():
         if amount > have.get(kind, 0.0):
             return f"the run needs {amount:g} {kind}, the cluster has {have.get(kind, 0.0):g}"
     return ""

@@ -31,6 +31,12 @@ class Placement:
         count = self.threads
         return f"{counted(count, 'thread') if count else 'as many threads as their node has'} each"
 
+    @property
+    def decoders_in_words(self) -> str:
+        """The beginning of a list of actors; empty where the learners decode for themselves."""
+        count = self.request.decode.count
+        return f"{counted(count, 'decode actor')}, " * bool(count)
+
 
 def usable_cores() -> int:
     """Cores of this machine that this process may use."""

@@ -27,7 +27,7 @@ from tats_ray.runtime.resources.packing import (
     most_rollout_workers,
     units,
 )
-from tats_ray.runtime.resources.request import ResourceRequest, listed, summed
+from tats_ray.runtime.resources.request import DECODE, ResourceRequest, listed, summed
 
 Resources = Mapping[str, float]
 DEADLINE_S = 60.0
@@ -93,8 +93,8 @@ _STORE_SHARE = 0.8
 
 def _check_places(request: ResourceRequest, nodes: Sequence[Resources]) -> None:
     words = f"{in_words(request, nodes)}: does not fit, because"
-    learners, policy, rollout = request.bundles
-    own, of_policy, share = (units(bundle.gpu) for bundle in request.bundles)
+    learners, policy, rollout = request.learners, request.policy, request.rollout
+    own, of_policy, share = (units(bundle.gpu) for bundle in (learners, policy, rollout))
     spaces = [Space.of(request, node) for node in nodes]
     if policy.count > 1 and of_policy:
         spaces = _beside_all(request, nodes, spaces, words)
@@ -120,6 +120,23 @@ def _check_places(request: ResourceRequest, nodes: Sequence[Resources]) -> None:
         raise UsageError(
             f"{words} {listed(rollout.each)} on one node for each rollout worker leaves room for "
             f"{found} of {rollout.count} beside the learners; {request.way_out(rollout)}"
+        )
+    _check_decoders(request, nodes, words)
+
+
+def _check_decoders(request: ResourceRequest, nodes: Sequence[Resources], words: str) -> None:
+    """They go to nodes that are meant for them, and to any where the cluster has none."""
+    if meant := [node for node in nodes if node.get(DECODE, 0.0)]:
+        found = sum(int(min(node[DECODE], node.get("CPU", 0.0))) for node in meant)
+        where = f" on nodes with the resource {DECODE}"
+    else:
+        others = request.total["CPU"] - request.decode.count * request.decode.cpu
+        found = max(int(sum(node.get("CPU", 0.0) for node in nodes) - others), 0)
+        where = " beside the others"
+    if found < request.decode.count:
+        raise UsageError(
+            f"{words} 1 CPU for each decode actor leaves room for {found} of "
+            f"{request.decode.count}{where}; lower data.num_workers, or set data.reader local"
         )
 
 

@@ -9,6 +9,8 @@ from tats_ray.config.finetune_schema import Clustered
 
 KINDS = ("GPU", "CPU")
 """What Ray counts, in the order in which people read it."""
+DECODE = "decode"
+"""Resource of nodes that are meant for decode actors; each of these takes one of it."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Bundle:
     cpu: float
     count_field: str
     gpu_field: str
+    cpu_field: str = "cluster.cpus_per_worker"
 
     @property
     def each(self) -> dict[str, float]:
@@ -38,7 +41,7 @@ class Bundle:
         """Fields that can still be lowered, so that less of these kinds is reserved."""
         fields = [self.count_field] * (self.count > 1 and not self.each.keys().isdisjoint(kinds))
         fields += [self.gpu_field] * ("GPU" in kinds and self.gpu > 0)
-        return fields + ["cluster.cpus_per_worker"] * ("CPU" in kinds and self.cpu > 0)
+        return fields + [self.cpu_field] * ("CPU" in kinds and self.cpu > 0 and self.cpu_field > "")
 
     def __str__(self) -> str:
         plural = self.count > 1
@@ -54,6 +57,7 @@ class ResourceRequest:
     policy: Bundle
     """Of count 0 where no policy learns."""
     rollout: Bundle
+    decode: Bundle
 
     @classmethod
     def of(cls, config: Clustered, *, learns_policy: bool = True) -> ResourceRequest:
@@ -69,6 +73,7 @@ class ResourceRequest:
             # In the synchronous recipe it works while the MAE learners wait: it reserves no CPU.
             Bundle("policy learner", *policy, "cluster.policy_learners", "cluster.policy_gpus"),
             Bundle("rollout worker", makers, share, cpus, makers_field, share_field),
+            Bundle("decode actor", config.num_decoders, 0.0, 1.0, "data.num_workers", "", ""),
         )
 
     @classmethod
@@ -78,9 +83,9 @@ class ResourceRequest:
         return cls(*(Bundle(*map(max, zip(*map(astuple, role), strict=True))) for role in roles))
 
     @property
-    def bundles(self) -> tuple[Bundle, Bundle, Bundle]:
+    def bundles(self) -> tuple[Bundle, ...]:
         """Those that have to be placed first come first."""
-        return self.learners, self.policy, self.rollout
+        return self.learners, self.policy, self.rollout, self.decode
 
     @property
     def processes(self) -> list[dict[str, float]]:

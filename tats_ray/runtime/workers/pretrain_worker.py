@@ -21,6 +21,7 @@ from tats_ray.core.late import Scalar, fetch, unread
 from tats_ray.core.protocols import MaskPolicy
 from tats_ray.core.types import Position
 from tats_ray.data.clip_lists import read_lists
+from tats_ray.data.clip_loader import ClipSource
 from tats_ray.evaluation.mask_evaluator import evaluator
 from tats_ray.models.kernel_choice import use_faster_form
 from tats_ray.models.policy import is_learned
@@ -34,6 +35,7 @@ from tats_ray.runtime.workers.begin import begin_with
 from tats_ray.runtime.workers.blame import clips_in_words
 from tats_ray.runtime.workers.policy_clients import RayPolicyClient, WorkerFedClient
 from tats_ray.runtime.workers.rank import ClipCount, Rank, run_worker
+from tats_ray.runtime.workers.ray_reader import RayReader
 from tats_ray.training.compilation import Compiler
 from tats_ray.training.environments import make_env
 from tats_ray.training.mae_learner import MAELearner, accumulates, optimizer_steps
@@ -69,10 +71,24 @@ class _Rank(Rank):
             rank=self.rank,
             world_size=self.world_size,
             num_slots=self.num_slots,
+            source=self._clip_source(),
         )
         self.is_sharded = config.cluster.sharding == "fsdp" and self.world_size > 1
         """Then whatever reads the network is done by all ranks together."""
         self.learner = self._mae_learner()
+
+    def _clip_source(self) -> ClipSource | None:
+        """This rank's share of the decode actors, where the run has some."""
+        mine = self.peers.decoders[self.rank :: self.world_size]
+        if not mine:
+            return None
+        return lambda sampler: RayReader(
+            sampler,
+            mine,
+            timeout_s=self.timeout_s,
+            pins=self.config.cluster.use_gpu,
+            name=lambda index: self.lists.train[index].path,
+        )
 
     def _mae_learner(self) -> MAELearner:
         config = self.config

@@ -16,7 +16,7 @@ from tats_ray.algorithms.ppo import PPOConfig
 from tats_ray.config.cluster_schema import ClusterConfig
 from tats_ray.config.finetune_schema import AugmentConfig, EncoderConfig, FinetuneOptimConfig
 from tats_ray.config.load import field_docs, parse_config
-from tats_ray.config.schema import AlgorithmConfig, LoopConfig, RunConfig, SamplerConfig
+from tats_ray.config.schema import AlgorithmConfig, DataConfig, LoopConfig, RunConfig, SamplerConfig
 from tats_ray.config.sweep_schema import SweepConfig
 from tats_ray.core.errors import UsageError
 from tats_ray.core.protocols import ConfigBase
@@ -154,6 +154,11 @@ def test_default_of_every_bounded_field_is_within_its_bounds(dotted: str) -> Non
         # Fields of a parent, in classes that also check fields against each other.
         (PPOConfig, {"lr": 0.0}, "algorithm.lr must be positive, got 0.0"),
         (ClusterConfig, {"num_workers": 0}, "cluster.num_workers must be at least 1, got 0"),
+        (
+            DataConfig,
+            {"reader": "ray", "num_workers": 0},
+            "data.num_workers must be above 0 with data.reader ray, got 0",
+        ),
     ],
 )
 def test_value_out_of_bounds_is_refused_in_python_too(

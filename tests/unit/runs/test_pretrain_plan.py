@@ -33,10 +33,10 @@ def plan(tmp_path: Path, **branches: dict[str, Any]) -> Plan:
     listed = tmp_path / "train.csv"
     listed.write_text("v.mp4\t0\n" * 20)
     raw: dict[str, Any] = {
-        "data": {"train_list": str(listed)},
         "model": {"size": "tiny"},
         "optim": {"batch_size": 8},
         **branches,
+        "data": {"train_list": str(listed), **branches.get("data", {})},
     }
     return make_plan(parse_config(raw))
 
@@ -360,6 +360,7 @@ def test_elastic_plan_is_that_of_all_learners_and_refuses_what_it_does_not_go_wi
     for branches, says in (
         ({"loop": {"source": "workers"}}, "loop.source workers"),
         ({"cluster": {"policy_gpus": 0.5}}, "cluster.policy_gpus 0.5"),
+        ({"data": {"reader": "ray", "num_workers": 3}}, "data.reader ray"),
         ({"cluster": {"sharding": "fsdp"}}, "cluster.sharding fsdp"),
     ):
         cluster = branches.pop("cluster", {})

@@ -391,6 +391,24 @@ def test_videos_may_move_but_not_change(
     assert "in 1 of 8 entries, first 7.mp4 0 -> none" in said
 
 
+def test_run_may_go_on_from_a_cache_of_its_videos_and_with_another_reader(
+    started: Started, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tats("pretrain", "small.yaml")
+    tats("data", "cache", "data/train.csv", "cache", "--short-side", "16")
+    longer = ["pretrain", "small.yaml", "--extend", "--loop.epochs"]
+    tats(*longer, "7", "--data.cache", "cache")
+    tats(*longer, "8")
+    tats(*longer, "9", "--data.reader", "ray", "--data.num_workers", "1")
+    assert [config.data.cache for config in started.configs] == ["", "cache", "", ""]
+    write_list(Path("data/fewer.csv"), range(7))
+    other = ["--data.train_list", "data/fewer.csv", "--data.cache", "cache"]
+    capsys.readouterr()
+    assert "in 1 of 8 entries" in refusal(capsys, *longer, "10", *other)
+    Path("runs/small/videos.json").unlink()  # as version 0.1 left it: who knows whether they differ
+    assert "data.cache " in refusal(capsys, *longer, "10", "--data.cache", "cache")
+
+
 def test_run_of_before_there_were_records_still_goes_by_the_names_of_its_lists(
     started: Started, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -26,14 +26,17 @@ from tats_ray.runtime.resources.request import ResourceRequest
 OWN = NodeFacts("head", {"Python": "3.11.2", "Ray": "2.60.0", "torch": "2.15.0"}, "marker")
 
 
-def run(**cluster: Any) -> ResourceRequest:
-    """With rollout workers where their number is given."""
+def run(*, decoders: int = 0, **cluster: Any) -> ResourceRequest:
+    """With rollout workers and decode actors, for each learner, where their number is given."""
     source = "workers" if "rollout_workers" in cluster else "learner"
-    return ResourceRequest.of(parse_config({"cluster": cluster, "loop": {"source": source}}))
+    data = {"reader": "ray", "num_workers": decoders} if decoders else {}
+    raw = {"cluster": cluster, "loop": {"source": source}, "data": data}
+    return ResourceRequest.of(parse_config(raw))
 
 
-def node(cpus: float, gpus: float = 0, store_mb: int = 1000) -> dict[str, float]:
-    return {"CPU": cpus, "GPU": gpus, "object_store_memory": store_mb * 2**20}
+def node(cpus: float, gpus: float = 0, store_mb: int = 1000, decode: int = 0) -> dict[str, float]:
+    own = {"decode": float(decode)} if decode else {}
+    return {"CPU": cpus, "GPU": gpus, "object_store_memory": store_mb * 2**20, **own}
 
 
 ON_GPUS = {"use_gpu": True, "policy_gpus": 1}
@@ -67,6 +70,8 @@ ON_GPUS = {"use_gpu": True, "policy_gpus": 1}
             [node(8, 4, store_mb=2500)],
         ),
         ({"num_workers": 2, "policy_learners": 2}, [node(2, store_mb=2000), node(0)]),
+        ({"decoders": 3, "num_workers": 2}, [node(5), node(3)]),
+        ({"decoders": 4, "use_gpu": True}, [node(1, 1), node(8, decode=4)]),
         # Workers on CPUs leave the node of the GPUs to the learners.
         ({"num_workers": 2, "use_gpu": True, "rollout_workers": 2}, [node(2), node(2, 2)]),
     ],
@@ -145,6 +150,18 @@ def test_cluster_that_holds_the_run_is_accepted(
             {"num_workers": 4, "policy_learners": 3},  # two shards on one of the nodes
             [node(8, store_mb=1900), node(8, store_mb=1900)],
             r"up to 1600 MB of rollouts .* over 80% of a node's object store of 1900 MB; lower",
+        ),
+        (
+            {"decoders": 2, "num_workers": 2},
+            [node(4), node(1)],
+            r"needs 6 CPU, the cluster has 5 CPU on 2 nodes: does not fit, because 1 CPU for each "
+            r"decode actor leaves room for 3 of 4 beside the others; lower data\.num_workers, or "
+            r"set data\.reader local$",
+        ),
+        (
+            {"decoders": 8, "use_gpu": True},
+            [node(48, 1), node(4, decode=16), node(16, decode=2)],
+            r"1 CPU for each decode actor leaves room for 6 of 8 on nodes with the resource decode",
         ),
         (
             {"num_workers": 1},

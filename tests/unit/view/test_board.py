@@ -80,6 +80,8 @@ def test_board_says_what_would_help(
     progress.on_event({"kind": "cache", "text": "9.2 GB, 11m00s with 16 processes", "time": 0.0})
     assert progress.data_advice.endswith(f"{total}: 9.2 GB, 11m00s with 16 processes")
     assert "make a cache: 9.2 GB" in " ".join(_text(progress).split())
+    by_actors = replace(plan, loaders=now, loader="decode actor")
+    assert f"add {missing} decode actors" in _progress(by_actors, script(data=0.6)).data_advice
 
 
 def test_the_first_epoch_opens_files_and_is_not_called_decoder_bound(
