@@ -111,7 +111,7 @@ def atari(game: str) -> StudyTask:
         },
         epochs=48,
         equal_time=1.8,
-        primary="state",
+        primary="state_pooled",
         measures=_STATES,
         probes="states",
     )

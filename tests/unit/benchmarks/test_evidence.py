@@ -100,10 +100,12 @@ def test_table_names_failed_rows_counts_codes_and_claims_nothing_of_few_seeds(
     game = plan.CHOSEN[0]
     for seed, value in enumerate((0.30, 0.31, 0.32, 0.33)):
         random = StudyRow(game, 0.9, "random", seed)
-        results = {"state": value, "cpu_s": 10.0}
+        results = {TASKS[game].primary: value, "cpu_s": 10.0}
         finished(random, results=results).write(tmp_path)
         tats = StudyRow(game, 0.9, "tats", seed)
-        better = finished(tats, results={"state": value + 0.2, "cpu_s": 16.0}, code="new")
+        better = finished(
+            tats, results={TASKS[game].primary: value + 0.2, "cpu_s": 16.0}, code="new"
+        )
         (finished(tats, results={}, failed="OSError: full") if seed == 3 else better).write(
             tmp_path
         )
