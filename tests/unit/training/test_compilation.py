@@ -12,11 +12,16 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[3]
+NETWORKS = ("the autoencoder", "the policy")
 
 
 def compiled(mode: str, backend: str, **variables: str) -> dict[str, Any]:
+    return printed("compiled_parts", mode, backend, **variables)
+
+
+def printed(program: str, *words: str, **variables: str) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.unit.training.compiled_parts", mode, backend],
+        [sys.executable, "-m", f"tests.unit.training.{program}", *words],
         cwd=ROOT,
         env={**os.environ, **variables},
         capture_output=True,
@@ -53,3 +58,22 @@ def test_without_a_compiler_a_note_is_told_and_the_network_goes_on_as_it_is(tmp_
     for note, what in zip(found["notes"], ("the autoencoder", "the policy"), strict=True):
         assert note.startswith(f"{what} goes on uncompiled, as with loop.compile off: ")
         assert "\n" not in note
+
+
+@pytest.mark.long  # torch's compiler takes a minute or more for each network where cores are busy
+@pytest.mark.timeout(1500)
+def test_compiled_run_is_near_the_eager_one_and_goes_on_to_the_last_bit_in_another_process(
+    tmp_path: Path,
+) -> None:
+    eager, straight, resumed = (
+        printed("compiled_run", mode, str(tmp_path / folder))
+        for mode, folder in (("off", "eager"), ("blocks", "compiled"), ("blocks", "compiled"))
+    )
+    for found in (straight, resumed):
+        told = {note.split(" in ")[0] for note in found["notes"]}
+        assert told == {f"compiled {what} (blocks)" for what in NETWORKS}
+    assert len(straight["losses"]) == 8
+    assert straight["losses"] == pytest.approx(eager["losses"], rel=1e-4)
+    assert straight["digest"] != eager["digest"]  # so it was another code
+    assert resumed["losses"] == straight["losses"][4:]
+    assert resumed["digest"] == straight["digest"]
