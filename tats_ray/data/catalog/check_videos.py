@@ -38,6 +38,8 @@ class CheckedList:
     """By path, in the order of the list."""
     ok_list: Path
     bad_table: Path
+    repeated: Sequence[str] = ()
+    """Paths that stand in more than one line; all of these lines stay."""
 
     @property
     def broken(self) -> dict[str, str]:
@@ -56,6 +58,8 @@ class CheckedList:
             lines += [f"note: {line}" for line in paths[:_NUM_NAMED]]
             if len(paths) > _NUM_NAMED:
                 lines.append(f"note: and {len(paths) - _NUM_NAMED} more of this kind")
+        if self.repeated:
+            lines.append(f"note: listed more than once: {', '.join(self.repeated[:_NUM_NAMED])}")
         lines += [f"broken: {path} {why}" for path, why in self.broken.items()]
         return "\n".join([*lines, f"{self.ok_list}\n{self.bad_table}"])
 
@@ -86,13 +90,14 @@ def check_list(
     if jobs < 1 or limit_s <= 0:
         raise UsageError(f"-j {jobs} and --limit-s {limit_s:g} must be above 0")
     index: VideoIndex | None
-    entries = list({entry.path: entry for entry in read_list(path, root=root)}.values())
+    listed = read_list(path, root=root)
     if out is None:
         make_folder(path.parent, way_out="name another for the results with --out")
     else:
         index = open_index(make_folder(out) / f"{path.stem}.index", Path())
-        entries = [replace(e, path=os.path.abspath(e.path), index=index) for e in entries]  # noqa: PTH100
+        listed = [replace(e, path=os.path.abspath(e.path), index=index) for e in listed]  # noqa: PTH100
         path = out / path.name
+    entries = list({entry.path: entry for entry in listed}.values())
     index = entries[0].index
     assert index is not None
     rows: dict[str, IndexRow] = {}
@@ -109,7 +114,7 @@ def check_list(
         except VideoError as error:  # it has vanished meanwhile
             rows[video] = IndexRow(None, True, error.reason)
         on_progress(len(rows), len(entries))
-    return _written(path, entries, {entry.path: rows[entry.path] for entry in entries}, index)
+    return _written(path, listed, {entry.path: rows[entry.path] for entry in entries}, index)
 
 
 def _known(index: VideoIndex, video: str) -> IndexRow | None:
@@ -129,8 +134,12 @@ def _known(index: VideoIndex, video: str) -> IndexRow | None:
 def _written(
     path: Path, entries: Sequence[VideoEntry], rows: dict[str, IndexRow], index: VideoIndex
 ) -> CheckedList:
+    counts = Counter(entry.path for entry in entries)
     checked = CheckedList(
-        rows, path.with_name(f"{path.stem}_ok.csv"), path.with_name(f"{path.stem}_bad.csv")
+        rows,
+        path.with_name(f"{path.stem}_ok.csv"),
+        path.with_name(f"{path.stem}_bad.csv"),
+        [video for video, count in counts.items() if count > 1],
     )
     sound = [(index.name(e.path), e.label) for e in entries if not rows[e.path].reason]
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tats_ray.core.errors import UsageError
-from tats_ray.core.storage import make_folder, replace_text
+from tats_ray.core.storage import make_folder, replace_text, whole_file
 from tats_ray.core.words import counted
 from tats_ray.data.catalog.official_lists import COLLECTIONS, is_kinetics_file, read_official
 from tats_ray.data.catalog.tree import Tree
@@ -243,7 +244,8 @@ def put_text(path: Path, text: str) -> list[str]:
     if path.exists() and path.read_bytes() != text.encode():
         olds = (path.with_name(f"{path.name}.old{n or ''}") for n in (0, *range(2, 10_000)))
         old = next(old for old in olds if not old.exists())
-        path.replace(old)
+        with whole_file(old) as draft:  # a copy: on a full disk, the list stays where it is
+            shutil.copy2(path, draft)
         notes.append(f"replaced: {path}; what it was is {old}")
     replace_text(path, text)
     return notes

@@ -206,3 +206,19 @@ def test_settings_are_kept_as_json(videos: Path) -> None:
     make_cache(videos, videos.parent / "cache", SETTINGS)
     found = json.loads((videos.parent / "cache" / "cache.json").read_text())
     assert found == {"short_side": 48, "quality": 90, "format": 1}
+
+
+def test_file_that_grows_meanwhile_is_told_and_stored_by_the_next_command(videos: Path) -> None:
+    video, out = videos.parent / "v0.mp4", videos.parent / "cache"
+    videos.write_text("v0.mp4 0\nv1.mp4 0\nv0.mp4 0\n")  # and a video that is listed twice
+
+    def grow(done: int, total: int) -> None:
+        assert total == 2
+        if done == 0:
+            video.write_bytes(video.read_bytes() + bytes(8))
+
+    made = make_cache(videos, out, SETTINGS, on_progress=grow)
+    assert (made.num_videos, made.changed) == (1, 1)
+    assert "1 video changed meanwhile; run the command again" in str(made)
+    made = make_cache(videos, out, SETTINGS)
+    assert (made.num_videos, made.changed) == (2, 0)

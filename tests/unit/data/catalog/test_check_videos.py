@@ -8,6 +8,7 @@ import pytest
 from conftest import numbered_frames
 
 from tats_ray.__main__ import main
+from tats_ray.core.errors import UsageError
 from tats_ray.data.catalog import check_videos
 from tats_ray.data.catalog.check_videos import check_list
 from tats_ray.data.catalog.examine import labels
@@ -16,6 +17,7 @@ from tats_ray.data.decode import VideoInfo
 from tats_ray.data.encode import write_video
 from tats_ray.data.manifest import read_list
 from tats_ray.view.tracking import read_bad_videos
+from tests.full_disk import disk_full_at
 
 HASTY = """
 import json, sys, time
@@ -218,3 +220,24 @@ def test_results_go_into_another_folder_for_a_list_that_takes_none(
     monkeypatch.setattr(check_videos, "_examine_all", counting)
     check_list(videos, out=out)
     assert [Path(path).name for path in examined] == ["empty, 0.mp4", "text.avi"]
+
+
+def test_full_disk_is_one_line_and_what_was_decoded_stays_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_video(tmp_path / "a.mp4", numbered_frames(8))
+    (tmp_path / "list.csv").write_text("a.mp4 3\na.mp4 3\n")  # twice, and looked at once
+    with (
+        disk_full_at(".list_ok.csv.draft"),
+        pytest.raises(UsageError, match=r"cannot be written \(No space left on device\)"),
+    ):
+        check_list(tmp_path / "list.csv")
+    assert not (tmp_path / "list_ok.csv").exists()
+    monkeypatch.setattr(
+        check_videos, "_examine_all", lambda left, *_: iter([(1 / 0) for _ in left])
+    )
+    open_index.cache_clear()
+    checked = check_list(tmp_path / "list.csv")
+    assert len(checked.rows) == 1
+    assert f"note: listed more than once: {tmp_path}/a.mp4" in str(checked).splitlines()
+    assert [e.label for e in read_list(tmp_path / "list_ok.csv")] == [3, 3]

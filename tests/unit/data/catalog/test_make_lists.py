@@ -11,6 +11,7 @@ import pytest
 from tats_ray.core.errors import UsageError
 from tats_ray.data.catalog.make_lists import MadeLists, index_dataset
 from tats_ray.data.manifest import read_list
+from tests.full_disk import disk_full_at
 
 UCF = [f"Class{chr(65 + n // 26)}{chr(97 + n % 26)}" for n in range(101)]
 HMDB = [f"class_{n:02d}" for n in range(51)]
@@ -335,3 +336,29 @@ def test_list_that_was_there_stays_beside_the_new_one(tmp_path: Path) -> None:
     assert (tmp_path / "train.csv.old").read_text() == "a.mp4\n"
     assert f"left as it was: {tmp_path}/test.csv" in told
     assert "replaced" not in str(index_dataset("folder", tmp_path, val_share=0))
+
+
+@pytest.mark.parametrize("full_at", [".train.csv.draft", ".classes.json.draft"])
+def test_full_disk_is_one_line_and_leaves_the_lists_that_were_there(
+    tmp_path: Path, full_at: str
+) -> None:
+    touch(tmp_path, "a/1.mp4", "b/2.mp4")
+    index_dataset("folder", tmp_path, val_share=0)
+    before = (tmp_path / "train.csv").read_bytes()
+    touch(tmp_path, "c/3.mp4")
+    with disk_full_at(full_at), pytest.raises(UsageError, match=r"cannot be written \(No space"):
+        index_dataset("folder", tmp_path, val_share=0)
+    assert (tmp_path / full_at[1:].removesuffix(".draft")).exists()
+    assert not list(tmp_path.glob("*.draft"))
+    if "train" in full_at:
+        assert (tmp_path / "train.csv").read_bytes() == before
+    index_dataset("folder", tmp_path, val_share=0)
+    assert len(read_list(tmp_path / "train.csv")) == 3
+
+
+def test_link_that_leads_around_in_a_circle_of_two_is_listed_once(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.mp4", "b/2.mp4")
+    (tmp_path / "a" / "to_b").symlink_to(tmp_path / "b")
+    (tmp_path / "b" / "to_a").symlink_to(tmp_path / "a")
+    made = index_dataset("folder", tmp_path, val_share=0)
+    assert [name for name, _ in made.rows["train"]] == ["a/1.mp4", "a/to_b/2.mp4"]
