@@ -49,7 +49,10 @@ class StoredClip:
     def _decode(self, box: CropBox) -> UInt8[np.ndarray, "F h w 3"]:
         decoder = PartDecoder()
         sides = box.left, box.top, box.width, box.height
-        return np.stack([decoder(jpeg, *sides) for jpeg in self.jpegs])
+        frames = np.empty((len(self.jpegs), box.height, box.width, 3), np.uint8)
+        for number, jpeg in enumerate(self.jpegs):  # at once, while it is in the processor's cache
+            frames[number] = decoder(jpeg, *sides)
+        return frames
 
 
 class FrameCache:

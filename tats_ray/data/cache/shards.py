@@ -98,7 +98,7 @@ class FilmSettings:
 Settings = CacheSettings | FilmSettings
 
 
-S = TypeVar("S", CacheSettings, FilmSettings)
+S = TypeVar("S", bound=Settings)
 
 
 @dataclass(frozen=True, slots=True)

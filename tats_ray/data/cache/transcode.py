@@ -22,7 +22,7 @@ class Transcoded:
     """The films of a list."""
 
     made: MadeCache
-    list: Path
+    new_list: Path
     left_out: dict[str, str]
     """Videos without a readable frame, with reasons: the new list does not name them."""
     notes: list[str]
@@ -32,7 +32,7 @@ class Transcoded:
         if self.left_out:
             what = counted(len(self.left_out), "video")
             lines.append(f"note: {what} left out of the list: {first_few(self.left_out)}")
-        return "\n".join([*lines, str(self.list)])
+        return "\n".join([*lines, str(self.new_list)])
 
 
 def transcode(
