@@ -44,6 +44,11 @@ def test_ratio_is_of_each_round_and_gives_no_verdict_where_rounds_differ() -> No
     assert noisy.against(1.0) == "no verdict: the rounds differ by 19%"
 
 
+def test_every_ratio_has_a_bar() -> None:
+    against_peers = {f"{peer}'s own / {kind}" for peer, kind in tables.RIVALS.items()}
+    assert against_peers | {"learned / random", "forward", "both ways"} == tables.BARS.keys()
+
+
 PEER = {
     "modeling_pretrain.py": """
 from timm.optim.novograd import NovoGrad
