@@ -100,7 +100,10 @@ def test_what_is_known_is_told_before_each_reader_is_tried(tmp_path: Path) -> No
     write_video(tmp_path / "a.mp4", numbered_frames(8))
     found = list(examine(str(tmp_path / "a.mp4")))
     assert [each.trying for each in found] == [*installed(), ""]
-    assert {each.row.info for each in found} == {decode.probe(str(tmp_path / "a.mp4"))}
+    # The last one also knows the fastest reader, which is a matter of time.
+    known = decode.probe(str(tmp_path / "a.mp4"))
+    fixed = {"reader": known.reader, "jumps_pay": known.jumps_pay}
+    assert {each.row.info and replace(each.row.info, **fixed) for each in found} == {known}
 
 
 def test_folder_of_frames_is_examined(tmp_path: Path) -> None:
