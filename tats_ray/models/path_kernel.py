@@ -48,7 +48,7 @@ def _mix(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _unmix(  # type: ignore[no-untyped-def]
-    path, ahead, share, along, found,
+    path, folded, pulls, share, along, mixed, of_folded,
     slot_stride, along_stride, tokens, heads, slots, width,
     SLOTS: tl.constexpr, WIDTH: tl.constexpr, WIDE: tl.constexpr,  # noqa: N803
 ):  # fmt: skip
@@ -59,23 +59,22 @@ def _unmix(  # type: ignore[no-untyped-def]
     total = tl.zeros((SLOTS, WIDTH), WIDE)
     for head in range(heads):
         row = (head * tokens + token) * width + column
-        second = ((heads + head) * tokens + token) * width + column
-        pull = tl.load(ahead + row, column < width, 0.0).to(WIDE)
-        asked = tl.load(ahead + second, column < width, 0.0).to(WIDE)
+        asked = tl.load(folded + row, column < width, 0.0).to(WIDE)
+        pull = tl.load(pulls + row, column < width, 0.0).to(WIDE)
         weight = tl.load(share + (token * heads + head) * slots + slot, slot < slots, 0.0)
         slope = weight * tl.sum(seen * pull[None, :], 1)
         slope = slope - weight * tl.sum(slope, 0)
         total += weight[:, None] * pull[None, :] + slope[:, None] * asked[None, :]
-        tl.store(found + row, tl.sum(seen * weight[:, None], 0), column < width)
-        tl.store(found + second, tl.sum(seen * slope[:, None], 0), column < width)
+        tl.store(mixed + row, tl.sum(seen * weight[:, None], 0), column < width)
+        tl.store(of_folded + row, tl.sum(seen * slope[:, None], 0), column < width)
     targets, _ = _trajectory(along, token, along_stride, slots, width, SLOTS, WIDTH)
     tl.store(targets, total, is_inside)
 
 
-def _sizes(share: Tensor, seen: Tensor) -> tuple[tuple[int, ...], dict[str, Any]]:
+def _sizes(folded: Tensor, seen: Tensor) -> tuple[tuple[int, ...], dict[str, Any]]:
     """Numbers of tokens, heads, slots and columns, and what a kernel is compiled for."""
-    tokens, heads, slots = share.shape
-    width = seen.shape[2]
+    heads, tokens, width = folded.shape
+    slots = seen.shape[1]
     padded = triton.next_power_of_2(slots), triton.next_power_of_2(width)
     warps = triton.next_power_of_2(triton.cdiv(padded[0] * padded[1], _VALUES_PER_WARP))
     wide = tl.float64 if seen.dtype == torch.float64 else tl.float32
@@ -89,7 +88,7 @@ def _sizes(share: Tensor, seen: Tensor) -> tuple[tuple[int, ...], dict[str, Any]
 def mix(folded: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
     """`trajectory.mix`; of `seen`, rows of a token must be contiguous."""
     share, mixed = _mixed_like(folded, seen)
-    sizes, fixed = _sizes(share, seen)
+    sizes, fixed = _sizes(folded, seen)
     _mix[(sizes[0],)](seen, folded.contiguous(), share, mixed, seen.stride(1), *sizes, **fixed)
     return share, mixed
 
@@ -106,17 +105,22 @@ def _mixed_like(folded: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
 @torch.library.custom_op(
     "tats_ray::unmix",
     mutates_args=("target",),
-    schema="(Tensor ahead, Tensor seen, Tensor share, Tensor(a!) target) -> Tensor",
+    schema="(Tensor folded, Tensor pulls, Tensor seen, Tensor share, Tensor(a!) target)"
+    " -> (Tensor, Tensor)",
 )
-def unmix(ahead: Tensor, seen: Tensor, share: Tensor, target: Tensor) -> Tensor:
+def unmix(
+    folded: Tensor, pulls: Tensor, seen: Tensor, share: Tensor, target: Tensor
+) -> tuple[Tensor, Tensor]:
     """`trajectory.unmix`; of `seen` and `target`, rows of a token must be contiguous."""
-    found = _unmixed_like(ahead, seen, share, target)
-    sizes, fixed = _sizes(share, seen)
-    given = (seen, ahead.contiguous(), share, target, found)
+    mixed, of_folded = _unmixed_like(folded, pulls, seen, share, target)
+    sizes, fixed = _sizes(folded, seen)
+    given = (seen, folded.contiguous(), pulls.contiguous(), share, target, mixed, of_folded)
     _unmix[(sizes[0],)](*given, seen.stride(1), target.stride(1), *sizes, **fixed)
-    return found
+    return mixed, of_folded
 
 
 @unmix.register_fake
-def _unmixed_like(ahead: Tensor, seen: Tensor, share: Tensor, target: Tensor) -> Tensor:
-    return ahead.new_empty(ahead.shape)
+def _unmixed_like(
+    folded: Tensor, pulls: Tensor, seen: Tensor, share: Tensor, target: Tensor
+) -> tuple[Tensor, Tensor]:
+    return folded.new_empty(folded.shape), folded.new_empty(folded.shape)

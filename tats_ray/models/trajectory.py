@@ -154,22 +154,23 @@ def mix(
 
 
 def unmix(
-    ahead: Float[Tensor, "H n D"],
+    folded: Float[Tensor, "h n D"],
+    pulls: Float[Tensor, "h n D"],
     seen: Float[Tensor, "n t D"],
     share: Float[Tensor, "n h t"],
     target: Float[Tensor, "n t D"],
-) -> Float[Tensor, "H n D"]:
+) -> tuple[Float[Tensor, "h n D"], Float[Tensor, "h n D"]]:
     """What `mix` had found, again, and the gradient of its queries; that of `seen` to `target`.
 
     Args:
-        ahead: the gradient of what was found, and the queries: H is twice h.
+        pulls: the gradient of what was found.
     """
-    rows = ahead.transpose(0, 1)
-    slope = share * torch.bmm(rows[:, : share.shape[1]], seen.mT)
+    slope = share * torch.bmm(pulls.transpose(0, 1), seen.mT)
     slope = torch.addcmul(slope, share, slope.sum(-1, keepdim=True), value=-1)
     both = torch.cat([share, slope], 1)
-    target.copy_(torch.bmm(both.mT, rows))
-    return torch.bmm(both, seen).transpose(0, 1)
+    target.copy_(torch.bmm(both.mT, torch.cat([pulls, folded]).transpose(0, 1)))
+    mixed, of_folded = torch.bmm(both, seen).transpose(0, 1).chunk(2)
+    return mixed, of_folded
 
 
 class _SecondStage(torch.autograd.Function):
@@ -212,24 +213,23 @@ class _SecondStage(torch.autograd.Function):
         path, query, to_query, key, value, *shares = ctx.saved_tensors
         heads, size = len(key), _rows_at_once(path, len(key))
         along, of_query, back = torch.empty_like(path), [], key.mT
-        # What is done with either weight is one product: its factors are small, its result is not.
-        weights = torch.cat([value, key])
-        of_weights = torch.zeros_like(weights, dtype=_wide(weights.dtype))
+        of_key, of_value = (torch.zeros_like(w, dtype=_wide(w.dtype)) for w in (key, value))
         by_head = grad.unflatten(1, (heads, -1)).transpose(0, 1)
         split = ((query, 1), (by_head, 1), (path.transpose(0, 1), 0), (along.transpose(0, 1), 0))
         parts = [rows.split(size, dim) for rows, dim in split]
         for asked, wanted, seen, target, share in zip(*parts, shares, strict=True):
-            given = torch.cat([wanted, asked])
-            found = ctx.form(torch.bmm(given, weights), seen, share, target)
-            of_query.append(torch.bmm(found[heads:], back))
-            _add_product(of_weights, given.mT, found)
+            given = (torch.bmm(asked, key), torch.bmm(wanted, value), seen, share)
+            mixed, of_folded = ctx.form(*given, target)
+            of_query.append(torch.bmm(of_folded, back))
+            _add_product(of_key, asked.mT, of_folded)
+            _add_product(of_value, wanted.mT, mixed)
         slopes = torch.cat(of_query, 1).transpose(0, 1).flatten(1)
         own = _own(along, *ctx.where)
         of_weight = slopes.mT @ _own(path, *ctx.where).flatten(0, 1)
         of_shift = None if ctx.shift_dtype is None else slopes.sum(0, dtype=ctx.shift_dtype)
         own += (slopes @ to_query).view_as(own)
-        of_value, of_key = of_weights.to(weights.dtype).chunk(2)
-        return along, of_weight, of_shift, of_key, of_value, None, None
+        grads = (along, of_weight, of_shift, of_key.to(key.dtype), of_value.to(value.dtype))
+        return *grads, None, None
 
 
 _HALF = (torch.bfloat16, torch.float16)
