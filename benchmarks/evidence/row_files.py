@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from tats_ray.config.differences import flat
+from tats_ray.config.schema import RunConfig
 from tats_ray.core.errors import UsageError
 from tats_ray.core.storage import make_folder, replace_text
 from tats_ray.runs.origin import origin
@@ -100,8 +102,12 @@ def to_do(
 
 
 def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """The first setting that is not the same, in words; empty where all are."""
-    new = json.loads(json.dumps(new))
+    """The first setting that is not the same, in words; empty where all are.
+
+    A field that came later had its default before.
+    """
+    new, defaults = json.loads(json.dumps([new, flat(asdict(RunConfig()))]))
+    old = {**{name: defaults[name] for name in defaults.keys() & new.keys()}, **old}
     for name in sorted({*old, *new}):
         if old.get(name) != new.get(name):
             return f"{name} was {old.get(name)!r} and is {new.get(name)!r}"

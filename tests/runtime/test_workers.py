@@ -224,11 +224,12 @@ def test_the_loss_of_the_last_worker_ends_the_run_with_its_cause(
     videos: SyntheticSet, run_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = worker_config(videos, run_folder, {}, max_failures=0)
+    placement = make_plan(config).placement
     monkeypatch.setattr(Bundle, "device", "no_such_device")
     with pytest.raises(
         launch.RunFailedError, match=r"lost rollout worker 0, the last one: .*no_such_device"
     ):
-        launch.run(config, run_folder, make_plan(config).placement, on_event=lambda event: None)
+        launch.run(config, run_folder, placement, on_event=lambda event: None)
 
 
 @pytest.mark.long

@@ -63,6 +63,14 @@ def test_row_with_other_settings_is_refused_with_the_first_of_them(tmp_path: Pat
         list(to_do(changed, read_rows(tmp_path), "c0de"))
 
 
+def test_field_that_came_after_a_row_had_its_default_in_it(tmp_path: Path) -> None:
+    finished().write(tmp_path)
+    done = read_rows(tmp_path)
+    assert list(to_do([(ROW, {**SETTINGS, "optim.betas": (0.9, 0.95)})], done, "c0de")) == []
+    with pytest.raises(UsageError, match=r"optim\.betas was \[0\.9, 0\.95\] and is \[0\.5, 0\.9"):
+        list(to_do([(ROW, {**SETTINGS, "optim.betas": (0.5, 0.95)})], done, "c0de"))
+
+
 def test_command_runs_rows_in_processes_and_names_what_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
